@@ -1,0 +1,392 @@
+//! etcd as evidence: one [`Etcd`] per process (or per declaration without a process), and the proxies in front of it.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ConfigFile, Credentials, File, Observed, Origin, PassiveView, PkiFile, Problem, Process, SETTINGS,
+    Setting, Url, Wire,
+};
+
+/// One etcd server on the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// Name of the resource in findings, unique on the node: `etcd m1 (pid 812)`.
+    pub id: String,
+    /// The member's name; null when it is not known.
+    pub name: Option<String>,
+    /// The running process.
+    pub process: Observed<Process>,
+    /// Version, for example `3.5.1`, or `3.5` when only the cluster version is known.
+    pub version: Observed<String>,
+    /// Effective settings by flag name.
+    #[schemars(schema_with = "settings_schema")]
+    pub settings: Observed<BTreeMap<String, Setting>>,
+    /// The configuration file that replaces flags and environment; null when none is in use.
+    pub config_file: Option<Observed<ConfigFile>>,
+    /// What should be running according to manifests and units; empty when nothing on the node declares it.
+    pub declared: Observed<Vec<Declared>>,
+    /// Where declaration, disk and running process disagree.
+    pub drift: Observed<Vec<Drift>>,
+    /// The cluster it is a member of.
+    pub cluster: Observed<Cluster>,
+    /// Traffic between members.
+    pub peer: Transport,
+    /// Traffic of clients.
+    pub client: Transport,
+    /// Established connections on peer ports, both directions.
+    pub connections: Observed<Vec<Connection>>,
+    /// The dial matrix's row of this member: its connections with every other member.
+    pub links: Observed<Vec<Link>>,
+    /// Certificates on this node that are no member's, yet would be accepted as a peer's.
+    pub impostors: Observed<Vec<Impostor>>,
+    /// CAs that etcd trusts and the Kubernetes API server uses for something else.
+    pub shared_cas: Observed<Vec<SharedCa>>,
+    /// Owners and modes of its files.
+    pub files: EtcdFiles,
+}
+
+/// One side of etcd's transport: peer or client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transport {
+    /// Every listener: those configured, joined with the sockets the process really listens on.
+    pub listeners: Observed<Vec<Listener>>,
+    /// URLs that others are told to use.
+    pub advertised: Observed<Vec<Advertised>>,
+    /// Whether the settings make a TLS listener demand client certificates.
+    pub client_auth: Observed<ClientAuth>,
+    /// Self-made certificates.
+    pub auto_tls: Observed<AutoTls>,
+    /// Key material as the files are now.
+    pub credentials: Observed<Credentials>,
+    /// What is wrong with the key material.
+    pub problems: Observed<Vec<Problem>>,
+}
+
+/// One listener of an etcd process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// The configured URL, or one made of the socket's address when it is not configured.
+    pub url: Url,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Whether a listen URL names it.
+    pub configured: bool,
+    /// The socket's local address, `ip:port` or a path; null when the process has no such socket or its sockets could
+    /// not be read.
+    pub address: Option<String>,
+    /// What it said on the wire; null when it was not asked.
+    pub wire: Option<Observed<Wire>>,
+    /// Where the URL or the socket was found.
+    pub origin: Origin,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The client API.
+    Client,
+    /// Metrics and health only.
+    Metrics,
+    /// The traffic between members.
+    Peer,
+}
+
+/// A URL that other members or clients are told to use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Advertised {
+    /// The URL.
+    pub url: Url,
+    /// Where it is told: the membership once a member has joined, else the setting.
+    pub origin: Origin,
+}
+
+/// Whether a TLS listener of one side verifies client certificates, by its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuth {
+    /// Whether a client certificate is demanded (etcd: a trusted CA or the flag, either is enough).
+    pub enforced: bool,
+    /// Whether the flag that the benchmark names is true.
+    pub flag: bool,
+    /// Whether certificates are verified against the system's public roots, because no CA is configured.
+    pub system_roots: bool,
+    /// One clause that explains it.
+    pub why: String,
+}
+
+/// Self-made certificates (`--auto-tls`, `--peer-auto-tls`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoTls {
+    /// Whether the flag is true.
+    pub requested: bool,
+    /// Whether it takes effect: etcd ignores it when certificates are given, and on a plaintext listener.
+    pub in_effect: bool,
+    /// One clause that explains it.
+    pub why: String,
+}
+
+/// The cluster an etcd belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// All members, learners and unstarted ones included.
+    pub members: Vec<Member>,
+    /// How the membership was established.
+    pub source: MemberSource,
+    /// One clause that says how the membership was established, and what was tried in vain before.
+    pub established: String,
+}
+
+/// Where the list of members comes from, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberSource {
+    /// The running etcd answered.
+    Live,
+    /// Read from the data directory.
+    DataDirectory,
+    /// The `initial-cluster` setting, which is only used when a cluster is first made and may be stale.
+    InitialCluster,
+}
+
+/// One member of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Member id, hexadecimal; empty when only `initial-cluster` is known.
+    pub id: String,
+    /// Name; empty for a member that was added but has not started.
+    pub name: String,
+    /// URLs its peers dial.
+    pub peer_urls: Vec<Url>,
+    /// URLs its clients dial.
+    pub client_urls: Vec<Url>,
+    /// Whether it is a learner, which has no vote but receives all data.
+    pub learner: bool,
+    /// Whether it is the etcd that this evidence is about.
+    pub this: bool,
+}
+
+/// What a manifest or unit declares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    /// The kind of declaration.
+    pub kind: DeclaredKind,
+    /// The file.
+    pub path: String,
+    /// The settings it would give an etcd that is started now.
+    #[schemars(schema_with = "settings_schema")]
+    pub settings: Observed<BTreeMap<String, Setting>>,
+    /// Why an etcd started from it would exit at once; empty when none of the known reasons applies.
+    pub fatal: Vec<PredictedFailure>,
+}
+
+/// The kind of a declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeclaredKind {
+    /// A pod manifest that kubelet runs.
+    StaticPod,
+    /// A systemd unit.
+    SystemdUnit,
+}
+
+/// A reason why etcd would refuse to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PredictedFailure {
+    /// The setting concerned.
+    pub setting: String,
+    /// One clause: what etcd would say.
+    pub message: String,
+    /// Where it is declared.
+    pub origin: Origin,
+}
+
+/// A disagreement between what is declared or on disk and what runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drift {
+    /// What disagrees, for example `peer-cert-file` or `the peer CA file`.
+    pub subject: String,
+    /// The declared side.
+    pub declared: Side,
+    /// The running side.
+    pub running: Side,
+    /// One clause that explains the disagreement and what follows from it.
+    pub message: String,
+}
+
+/// One side of a [`Drift`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    /// The value there, as text.
+    pub value: String,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// One established TCP connection of etcd with another member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// Local address, `ip:port`.
+    pub local: String,
+    /// Remote address, `ip:port`.
+    pub remote: String,
+    /// Who dialled.
+    pub direction: Direction,
+    /// The member at the other end, by name or id; null when it could not be told.
+    pub member: Option<String>,
+    /// What it carries.
+    pub transport: TransportSeen,
+    /// What a passive look at its segments showed; null when nobody looked (`--observe`) or nothing was sent.
+    pub observed: Option<PassiveView>,
+    /// Where the socket was found.
+    pub origin: Origin,
+}
+
+/// Who dialled a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// The other member dialled this one.
+    Inbound,
+    /// This member dialled.
+    Outbound,
+}
+
+/// What a connection carries, by the best evidence there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportSeen {
+    /// Not TLS: observed passively, or its listener speaks only plaintext.
+    Plaintext,
+    /// TLS: observed passively, or its listener speaks only TLS.
+    Tls,
+    /// Could be either.
+    Undetermined,
+}
+
+/// The connections with one other member: one cell each way of the dial matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The other member, by name, or id when it has none.
+    pub member: String,
+    /// Established connections that it dialled; null when they cannot be told from another member's.
+    pub inbound: Option<u32>,
+    /// Established connections that this member dialled.
+    pub outbound: u32,
+    /// Whether exactly one direction is missing: health endpoints stay green, but one of the two cannot dial.
+    pub half_open: bool,
+    /// Whether there is no connection at all.
+    pub down: bool,
+    /// One clause that says which direction is missing and what that costs; empty for a full link.
+    pub message: String,
+    /// Where the sockets were found.
+    pub origin: Origin,
+}
+
+/// A certificate on this node that no member uses, and that peers would accept nevertheless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Impostor {
+    /// The certificate file.
+    pub path: String,
+    /// Its subject.
+    pub subject: String,
+    /// One clause: why peers would accept it.
+    pub message: String,
+    /// Where it was found.
+    pub origin: Origin,
+}
+
+/// A CA key that is used for etcd and for something else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedCa {
+    /// The file in which etcd trusts it.
+    pub path: String,
+    /// Subject of the CA.
+    pub subject: String,
+    /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+    pub spki: String,
+    /// The other use, with its file: `kube-apiserver --client-ca-file /etc/kubernetes/pki/ca.crt`.
+    pub other_use: String,
+    /// Where the other use was found.
+    pub origin: Origin,
+}
+
+/// A CA that Kubernetes uses on this node, for comparison with etcd's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaUse {
+    /// What it is used for: `kube-apiserver --client-ca-file`.
+    pub purpose: String,
+    /// The file.
+    pub path: String,
+    /// SHA-256 of each CA's SubjectPublicKeyInfo in it, hexadecimal.
+    pub spkis: Vec<String>,
+}
+
+/// Owners and modes of the files of one etcd.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdFiles {
+    /// Its static pod manifest; null when it is not run from one.
+    pub manifest: Option<Observed<File>>,
+    /// Its data directory.
+    pub data_directory: Observed<File>,
+    /// Files of its public key infrastructure: those its settings name, and all in the `etcd` folder of
+    /// Kubernetes' PKI directory, with the folders they are in.
+    pub pki: Observed<Vec<PkiFile>>,
+}
+
+/// A process of the etcd program that is not a member: `etcd gateway` or `etcd grpc-proxy`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// Name of the resource in findings: `etcd grpc-proxy (pid 815)`.
+    pub id: String,
+    /// Which proxy.
+    pub kind: ProxyKind,
+    /// The running process.
+    pub process: Observed<Process>,
+    /// Endpoints it forwards to.
+    pub endpoints: Vec<String>,
+    /// Whether it is itself given a client certificate for its endpoints, so that whoever reaches it acts with that
+    /// identity.
+    pub has_client_identity: bool,
+    /// Its listeners.
+    pub listeners: Observed<Vec<Listener>>,
+}
+
+/// The kind of a [`Proxy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyKind {
+    /// `etcd gateway`: forwards TCP; TLS ends at etcd.
+    Gateway,
+    /// `etcd grpc-proxy`: terminates TLS and serves the API itself.
+    GrpcProxy,
+}
+
+fn settings_schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<Observed<BTreeMap<String, Setting>>>();
+    if let Some(map) = schema.pointer_mut("/properties/value").and_then(|v| v.as_object_mut()) {
+        map.insert("propertyNames".to_owned(), serde_json::json!({ "enum": SETTINGS }));
+    }
+    schema
+}

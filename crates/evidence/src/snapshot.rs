@@ -1,0 +1,104 @@
+//! The snapshot: all evidence of one node at one moment.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{CaUse, Etcd, EvidenceError, Observed, Proxy};
+
+/// All evidence of one node at one moment. Immutable, and free of secrets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Identifies the format: [`Snapshot::FORMAT`].
+    pub format: String,
+    /// The program that took it.
+    pub tool: Tool,
+    /// When it was taken. The only clock that an audit knows.
+    pub taken_at: Timestamp,
+    /// The node.
+    pub node: Node,
+    /// etcd servers, running or only declared; empty when there is none.
+    pub etcd: Observed<Vec<Etcd>>,
+    /// `etcd gateway` and `etcd grpc-proxy` processes.
+    pub etcd_proxies: Observed<Vec<Proxy>>,
+}
+
+/// The program that took a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The node itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Host name.
+    pub name: String,
+    /// Root directory below which host files were read; `/` unless `--root` was given.
+    pub root: String,
+    /// Number of processes seen; an error when `/proc` could not be read.
+    pub processes: Observed<u32>,
+    /// CAs that Kubernetes uses on this node.
+    pub kubernetes_cas: Observed<Vec<CaUse>>,
+    /// What could not be read while looking for components.
+    pub unreadable: Vec<EvidenceError>,
+}
+
+impl Snapshot {
+    /// The format that this version reads and writes.
+    pub const FORMAT: &str = "seaworthy.dev/snapshot/v1";
+
+    /// Returns the snapshot in `json`, or why it is not one: another format, a newer version, truncated, or not of the
+    /// published schema.
+    pub fn from_json(json: &[u8]) -> Result<Self, ReadError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: Option<String>,
+        }
+        let head: Head = serde_json::from_slice(json)?;
+        match head.format.as_deref() {
+            Some(Self::FORMAT) => Ok(serde_json::from_slice(json)?),
+            Some(other) => Err(ReadError::Format(other.to_owned())),
+            None => Err(ReadError::NotASnapshot),
+        }
+    }
+}
+
+/// Why a snapshot cannot be read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It is of a format that this version does not read.
+    Format(String),
+    /// It is not JSON of the published schema.
+    Json(serde_json::Error),
+    /// It is JSON, but names no format.
+    NotASnapshot,
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Format(format) => {
+                write!(f, "its format is {format:?}, and this version reads {:?}", Snapshot::FORMAT)
+            }
+            Self::Json(error) if error.is_eof() => write!(f, "it is truncated: {error}"),
+            Self::Json(error) => error.fmt(f),
+            Self::NotASnapshot => f.write_str("it has no \"format\" field, so it is not a snapshot"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}

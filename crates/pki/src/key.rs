@@ -1,6 +1,7 @@
 //! Public keys and signatures.
 
 use aws_lc_rs::{digest, signature};
+use rustls_pki_types::PrivateKeyDer;
 use seaworthy_evidence::PublicKey;
 use x509_parser::asn1_rs::{Any, FromDer};
 use x509_parser::certificate::X509Certificate;
@@ -95,6 +96,80 @@ pub(crate) fn signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<
         _ => return known.then_some(false),
     };
     Some(signature::UnparsedPublicKey::new(weak, key).verify(message, signed).is_ok())
+}
+
+/// Returns the SubjectPublicKeyInfo of a private key that Go reads but this crate's cryptographic library refuses: RSA
+/// of an unusual size, P-224. Only the public numbers that stand beside the private ones are read.
+pub(crate) fn spki_of_weak_key(private: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
+    match private {
+        PrivateKeyDer::Pkcs1(key) => rsa_spki(key.secret_pkcs1_der()),
+        PrivateKeyDer::Sec1(key) => ec_spki(key.secret_sec1_der(), None),
+        PrivateKeyDer::Pkcs8(key) => {
+            let fields = elements(key.secret_pkcs8_der())?;
+            let [_, algorithm, key, ..] = fields.as_slice() else { return None };
+            match elements(algorithm.encoding)?.as_slice() {
+                [oid, ..] if oid.encoding == RSA_OID => rsa_spki(key.content),
+                [oid, curve] if oid.encoding == EC_OID => ec_spki(key.content, Some(curve.encoding)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+const RSA_OID: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const EC_OID: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const NULL: &[u8] = &[0x05, 0];
+
+/// PKCS#1: version, modulus, public exponent, private numbers.
+fn rsa_spki(der: &[u8]) -> Option<Vec<u8>> {
+    let fields = elements(der)?;
+    let [_, modulus, exponent, ..] = fields.as_slice() else { return None };
+    let public = encode(0x30, &[modulus.encoding, exponent.encoding]);
+    Some(encode(0x30, &[&encode(0x30, &[RSA_OID, NULL]), &encode(0x03, &[&[0], &public])]))
+}
+
+/// SEC1: version, private number, `[0]` curve (unless PKCS#8 names it), `[1]` public point.
+fn ec_spki(der: &[u8], curve: Option<&[u8]>) -> Option<Vec<u8>> {
+    let fields = elements(der)?;
+    let tagged = |tag: u8| fields.iter().find(|e| e.encoding.first() == Some(&tag)).map(|e| e.content);
+    let (curve, point) = (curve.or_else(|| tagged(0xa0))?, tagged(0xa1)?);
+    Some(encode(0x30, &[&encode(0x30, &[EC_OID, curve]), point]))
+}
+
+/// One DER element.
+struct Element<'a> {
+    encoding: &'a [u8],
+    content: &'a [u8],
+}
+
+/// Returns the elements of the constructed element in `der`.
+fn elements(der: &[u8]) -> Option<Vec<Element<'_>>> {
+    let mut rest = content(der)?;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (after, any) = Any::from_der(rest).ok()?;
+        found.push(Element { encoding: rest.get(..rest.len() - after.len())?, content: any.data });
+        rest = after;
+    }
+    Some(found)
+}
+
+/// Returns a DER element of `tag` with the concatenated `parts` as its content.
+fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = content.len().to_be_bytes();
+    let significant = length.iter().skip_while(|b| **b == 0).copied();
+    let mut out = vec![tag];
+    match u8::try_from(content.len()) {
+        Ok(short @ 0..=0x7f) => out.push(short),
+        _ => {
+            out.push(0x80 | u8::try_from(significant.clone().count()).unwrap_or(0));
+            out.extend(significant);
+        }
+    }
+    out.extend(content);
+    out
 }
 
 /// Returns `bytes` in lower-case hexadecimal.

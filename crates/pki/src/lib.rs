@@ -13,6 +13,19 @@
 //! value that this crate returns.
 
 mod certificate;
+mod chain;
+mod file;
 mod key;
+mod names;
+mod pem;
+mod problems;
+#[cfg(test)]
+mod testing;
 
 pub use certificate::{Parsed, certificate};
+pub use chain::{ChainError, Usage, acceptable_to, chains_to};
+pub use file::{
+    MAX_BYTES, MAX_CERTIFICATES, certificates_from_pem, content, private_key_from_pem, revocation_list,
+};
+pub use names::names;
+pub use problems::{Material, Side, Source, Use, problems};

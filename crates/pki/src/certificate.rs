@@ -15,8 +15,8 @@ use crate::key::{self, hex, sha256};
 
 /// Returns the facts about the certificate in `der`, as they are at `now`.
 ///
-/// A time outside of what a [`Timestamp`] can hold (RFC 5280's 99991231235959Z, "no expiry", is) becomes the nearest
-/// that it can.
+/// A time outside of what a [`Timestamp`] can hold (RFC 5280's 99991231235959Z, "no expiry", is) becomes the
+/// nearest that it can.
 ///
 /// # Errors
 ///
@@ -90,7 +90,8 @@ pub(crate) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(nearest)
 }
 
-/// Returns a serial number as hexadecimal without leading zero bytes, so that encodings of one number are equal.
+/// Returns a serial number as hexadecimal without leading zero bytes, so that encodings of one number are
+/// equal.
 pub(crate) fn serial(raw: &[u8]) -> String {
     let zeros = raw.iter().take(raw.len().saturating_sub(1)).take_while(|b| **b == 0).count();
     hex(raw.get(zeros..).unwrap_or_default())

@@ -1,13 +1,13 @@
 //! Path validation as Go's `crypto/x509` does it.
 //!
-//! A verifier for the web would be the wrong oracle here. It refuses what etcd accepts every day: a CA certificate that
-//! is used as a leaf (etcd's own automatic certificates are CAs since 3.6), a leaf that is itself trusted, `any` among
-//! the key usages, X.509 v1, RSA below 2048 bits. And it accepts what Go refuses: a trust anchor that has expired, that
-//! is no CA, may not sign certificates, or whose own path length, names or key usages exclude the leaf. So the rules are
-//! Go's; only the signature algorithms come from a library.
+//! A verifier for the web would be the wrong oracle here. It refuses what etcd accepts every day: a CA
+//! certificate that is used as a leaf (etcd's own automatic certificates are CAs since 3.6), a leaf that is
+//! itself trusted, `any` among the key usages, X.509 v1, RSA below 2048 bits. And it accepts what Go refuses:
+//! a trust anchor that has expired, that is no CA, may not sign certificates, or whose own path length, names
+//! or key usages exclude the leaf. So the rules are Go's; only the signature algorithms come from a library.
 //!
-//! One thing is laxer than Go: SHA-1 signatures are verified, because whether Go accepts them depends on the release that
-//! etcd was built with (refused since 1.18). [`problems`](crate::problems) reports them as weak.
+//! One thing is laxer than Go: SHA-1 signatures are verified, because whether Go accepts them depends on the
+//! release that etcd was built with (refused since 1.18). [`problems`](crate::problems) reports them as weak.
 
 use std::net::IpAddr;
 
@@ -114,8 +114,8 @@ impl ChainError {
     }
 }
 
-/// Returns whether a Go program that trusts `roots` accepts `leaf` for `usage` at `now`, when it is presented with
-/// `intermediates`. Names are not looked at: that is [`names`](crate::names).
+/// Returns whether a Go program that trusts `roots` accepts `leaf` for `usage` at `now`, when it is presented
+/// with `intermediates`. Names are not looked at: that is [`names`](crate::names).
 ///
 /// # Errors
 ///
@@ -142,8 +142,8 @@ pub fn chains_to(
     search.extend(&mut chain, &mut 100)
 }
 
-/// Returns whether a Go server that demands client certificates and trusts `roots` accepts `certificate` at `now`.
-/// A trusted certificate itself does not count: it is the authority, not one of its subjects.
+/// Returns whether a Go server that demands client certificates and trusts `roots` accepts `certificate` at
+/// `now`. A trusted certificate itself does not count: it is the authority, not one of its subjects.
 pub fn acceptable_to(certificate: &Parsed, roots: &[Parsed], now: Timestamp) -> bool {
     roots.iter().all(|root| root.der() != certificate.der())
         && chains_to(certificate, &[], roots, Usage::Client, now).is_ok()
@@ -286,8 +286,8 @@ fn check_signed(child: &Node<'_>, parent: &Node<'_>) -> Result<(), ChainError> {
 
 /// Returns whether Go knows what to do about a critical extension.
 fn is_handled(oid: &Oid<'_>) -> bool {
-    // Key identifiers, key usage, alternative names, basic, name and policy constraints, policies, distribution points,
-    // extended key usages.
+    // Key identifiers, key usage, alternative names, basic, name and policy constraints, policies,
+    // distribution points, extended key usages.
     const HANDLED: [&str; 10] = ["14", "15", "17", "19", "30", "31", "32", "35", "36", "37"];
     let dotted = oid.to_id_string();
     dotted.strip_prefix("2.5.29.").is_some_and(|last| HANDLED.contains(&last))
@@ -298,16 +298,16 @@ fn check_names(ca: &Node<'_>, chain: &[&Node<'_>]) -> Result<(), ChainError> {
     let Some(constraints) = ca.x509.name_constraints().ok().flatten() else { return Ok(()) };
     let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
     let excluded = constraints.value.excluded_subtrees.as_deref().unwrap_or_default();
-    let allows = |matches: &dyn Fn(&GeneralSubtree<'_>) -> Option<bool>| {
-        // A subtree of another kind of name (`None`) says nothing about this one.
-        let mut permissions = permitted.iter().filter_map(matches).peekable();
+    // A subtree of another kind of name (`None`) says nothing about this one.
+    let allows = |within: &dyn Fn(&GeneralSubtree<'_>, bool) -> Option<bool>| {
+        let mut permissions = permitted.iter().filter_map(|tree| within(tree, false)).peekable();
         (permissions.peek().is_none() || permissions.any(|matched| matched))
-            && !excluded.iter().filter_map(matches).any(|matched| matched)
+            && !excluded.iter().filter_map(|tree| within(tree, true)).any(|matched| matched)
     };
     for node in chain {
         let sans = &node.parsed.certificate.sans;
-        let bad_dns = sans.dns.iter().find(|name| !allows(&|tree| dns_in(name, tree)));
-        let bad_ip = sans.ip.iter().find(|ip| !allows(&|tree| ip_in(ip.parse().ok()?, tree)));
+        let bad_dns = sans.dns.iter().find(|name| !allows(&|tree, excludes| dns_in(name, tree, excludes)));
+        let bad_ip = sans.ip.iter().find(|ip| !allows(&|tree, _| ip_in(ip.parse().ok()?, tree)));
         if let Some(name) = bad_dns.or(bad_ip) {
             let message = format!("{name} is not a name that {} may certify", ca.subject());
             return Err(ChainError::Other(message));
@@ -316,7 +316,8 @@ fn check_names(ca: &Node<'_>, chain: &[&Node<'_>]) -> Result<(), ChainError> {
     Ok(())
 }
 
-fn dns_in(name: &str, tree: &GeneralSubtree<'_>) -> Option<bool> {
+/// An excluded name is also within a wildcard that covers it.
+fn dns_in(name: &str, tree: &GeneralSubtree<'_>, excludes: bool) -> Option<bool> {
     let GeneralName::DNSName(constraint) = tree.base else { return None };
     if constraint.is_empty() {
         return Some(true);
@@ -324,7 +325,8 @@ fn dns_in(name: &str, tree: &GeneralSubtree<'_>) -> Option<bool> {
     let (constraint, only_below) =
         constraint.strip_prefix('.').map_or((constraint, false), |rest| (rest, true));
     let (mut labels, mut wanted) = (name.rsplit('.'), constraint.rsplit('.'));
-    let below = wanted.all(|want| labels.next().is_some_and(|label| label.eq_ignore_ascii_case(want)));
+    let same = |label: &str, want: &str| label.eq_ignore_ascii_case(want) || excludes && label == "*";
+    let below = wanted.all(|want| labels.next().is_some_and(|label| same(label, want)));
     Some(below && (!only_below || labels.next().is_some()))
 }
 
@@ -521,6 +523,8 @@ mod tests {
             (root(vec![dns("etcd.local"), dns("other")], vec![]), "other", true),
             (root(vec![dns("etcd.local")], vec![]), "10.0.0.3", true),
             (root(vec![], vec![dns("etcd.local")]), "m1.etcd.local", false),
+            (root(vec![], vec![dns("m1.etcd.local")]), "*.etcd.local", false),
+            (root(vec![dns("m1.etcd.local")], vec![]), "*.etcd.local", false),
             (root(vec![net(10, 0, 0, 0, 8)], vec![]), "10.0.0.3", true),
             (root(vec![net(10, 0, 0, 0, 8)], vec![]), "11.0.0.3", false),
             (root(vec![net(10, 0, 0, 0, 8)], vec![net(10, 0, 0, 3, 32)]), "10.0.0.3", false),

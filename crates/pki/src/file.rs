@@ -21,13 +21,13 @@ pub const MAX_CERTIFICATES: usize = 1000;
 
 /// Returns the certificates of the PEM file at `origin`, each with the line of its header as its origin.
 ///
-/// Only blocks with the label `CERTIFICATE` count, as for Go's `tls.X509KeyPair`; other blocks are not decoded, so a
-/// private key beside the certificates is not looked at.
+/// Only blocks with the label `CERTIFICATE` count, as for Go's `tls.X509KeyPair`; other blocks are not
+/// decoded, so a private key beside the certificates is not looked at.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Malformed`], with the line, when a block is broken or not a certificate, or when there is none;
-/// [`ErrorKind::TooLarge`] above [`MAX_BYTES`] or [`MAX_CERTIFICATES`].
+/// [`ErrorKind::Malformed`], with the line, when a block is broken or not a certificate, or when there is
+/// none; [`ErrorKind::TooLarge`] above [`MAX_BYTES`] or [`MAX_CERTIFICATES`].
 pub fn certificates_from_pem(
     bytes: &[u8],
     origin: Origin,
@@ -60,14 +60,14 @@ pub fn certificates_from_pem(
     Ok(found)
 }
 
-/// Returns the facts about the private key in the PEM file `path`: the first block that Go's `tls.X509KeyPair` takes for
-/// a key, in PKCS#1, SEC1 or PKCS#8 form whatever its label says.
+/// Returns the facts about the private key in the PEM file `path`: the first block that Go's
+/// `tls.X509KeyPair` takes for a key, in PKCS#1, SEC1 or PKCS#8 form whatever its label says.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Malformed`] when there is no such block or it cannot be decoded; [`ErrorKind::Unsupported`] when it is
-/// encrypted or of a kind that neither Go nor this crate reads; [`ErrorKind::TooLarge`] above [`MAX_BYTES`]. No error
-/// contains any of the bytes.
+/// [`ErrorKind::Malformed`] when there is no such block or it cannot be decoded; [`ErrorKind::Unsupported`]
+/// when it is encrypted or of a kind that neither Go nor this crate reads; [`ErrorKind::TooLarge`] above
+/// [`MAX_BYTES`]. No error contains any of the bytes.
 pub fn private_key_from_pem(bytes: &[u8], path: &str) -> Result<PrivateKey, EvidenceError> {
     let origin = Origin::file(path);
     check_size(bytes, &origin)?;
@@ -98,8 +98,8 @@ pub fn private_key_from_pem(bytes: &[u8], path: &str) -> Result<PrivateKey, Evid
     Err(error(ErrorKind::Malformed, &origin, reason))
 }
 
-/// Returns the revocation list in the file `path`, PEM or DER as etcd 3.4 and 3.5 tell them apart: it is PEM if that is
-/// how it begins.
+/// Returns the revocation list in the file `path`, PEM or DER as etcd 3.4 and 3.5 tell them apart: it is PEM
+/// if that is how it begins.
 ///
 /// # Errors
 ///
@@ -134,8 +134,8 @@ pub fn revocation_list(bytes: &[u8], path: &str) -> Result<RevocationList, Evide
     }
 }
 
-/// Returns what a file holds, judged by its bytes, PEM or DER. What looks like a private key counts as one even when it
-/// is damaged.
+/// Returns what a file holds, judged by its bytes, PEM or DER. What looks like a private key counts as one
+/// even when it is damaged.
 pub fn content(bytes: &[u8]) -> PkiContent {
     let key = |line: &[u8]| contains(line, b"-----BEGIN ") && contains(line, b"PRIVATE KEY-----");
     if bytes.split(|b| *b == b'\n').any(key) || PrivateKeyDer::try_from(bytes).is_ok_and(|key| is_key(&key)) {

@@ -69,7 +69,8 @@ pub(crate) fn signature_name(algorithm: &AlgorithmIdentifier<'_>) -> String {
     .to_owned()
 }
 
-/// Returns whether the signature of `x509` is that of the key in `spki`; `None` when its algorithm cannot be checked.
+/// Returns whether the signature of `x509` is that of the key in `spki`; `None` when its algorithm cannot be
+/// checked.
 ///
 /// SHA-1 and RSA keys from 1024 bits are checked too: weak, but a Go program may accept them.
 pub(crate) fn signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> Option<bool> {
@@ -98,8 +99,9 @@ pub(crate) fn signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<
     Some(signature::UnparsedPublicKey::new(weak, key).verify(message, signed).is_ok())
 }
 
-/// Returns the SubjectPublicKeyInfo of a private key that Go reads but this crate's cryptographic library refuses: RSA
-/// of an unusual size, P-224. Only the public numbers that stand beside the private ones are read.
+/// Returns the SubjectPublicKeyInfo of a private key that Go reads but this crate's cryptographic library
+/// refuses: RSA of an unusual size, P-224. Only the public numbers that stand beside the private ones are
+/// read.
 pub(crate) fn spki_of_weak_key(private: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     match private {
         PrivateKeyDer::Pkcs1(key) => rsa_spki(key.secret_pkcs1_der()),

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use seaworthy_evidence::Certificate;
 
-/// Returns whether a Go program that dials `host` (a name, or an IP address with or without brackets) accepts that
-/// `certificate` is for it.
+/// Returns whether a Go program that dials `host` (a name, or an IP address with or without brackets) accepts
+/// that `certificate` is for it.
 ///
-/// Only subject alternative names count, never the common name. An address must be among the addresses. A name is
-/// compared without regard to case; a `*` stands for exactly one whole label, the first.
+/// Only subject alternative names count, never the common name. An address must be among the addresses. A
+/// name is compared without regard to case; a `*` stands for exactly one whole label, the first.
 pub fn names(certificate: &Certificate, host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse::<IpAddr>() {

@@ -1,7 +1,7 @@
 //! PEM as Go's `encoding/pem` reads it, with line numbers.
 //!
-//! Text outside of blocks is ignored, lines may end with CRLF or trailing blanks, and blocks may have headers. Unlike
-//! Go, which silently skips a block that it cannot decode, a broken block is reported.
+//! Text outside of blocks is ignored, lines may end with CRLF or trailing blanks, and blocks may have
+//! headers. Unlike Go, which silently skips a block that it cannot decode, a broken block is reported.
 
 use zeroize::Zeroizing;
 
@@ -73,8 +73,8 @@ fn marker<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     line.strip_prefix(prefix)?.strip_suffix(b"-----")
 }
 
-/// Decodes base64 with padding; white space is ignored. The result is not reallocated, so that no copy of a key is left
-/// behind.
+/// Decodes base64 with padding; white space is ignored. The result is not reallocated, so that no copy of a
+/// key is left behind.
 fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut out = Zeroizing::new(Vec::with_capacity(text.len() / 4 * 3 + 3));
     let (mut group, mut digits, mut padding) = (0u32, 0u32, 0u32);

@@ -77,11 +77,11 @@ const EXPIRING_DAYS: i64 = 30;
 
 /// Returns all that is wrong with `material` for `usage` at `now`, file by file.
 ///
-/// A file that could not be read for a reason of the auditor's own (no permission, vanished) is no problem here: it is
-/// unknown. So is what depends on it.
+/// A file that could not be read for a reason of the auditor's own (no permission, vanished) is no problem
+/// here: it is unknown. So is what depends on it.
 ///
-/// What etcd does about each was established by experiment; where two members compare notes, the others are assumed to
-/// be configured like this one.
+/// What etcd does about each was established by experiment; where two members compare notes, the others are
+/// assumed to be configured like this one.
 pub fn problems(material: &Material<'_>, usage: &Use<'_>, now: Timestamp) -> Vec<Problem> {
     let mut survey = Survey { material, usage, now, problems: Vec::new() };
     survey.files();
@@ -150,25 +150,33 @@ impl<'a> Survey<'a> {
     fn files(&mut self) {
         const OWN: &str = "etcd exits when it next starts, and a running one refuses new connections";
         let Material { certificate, key, client_certificate, trusted, revocations } = *self.material;
-        self.file(certificate, ProblemKind::Malformed, OWN);
-        self.file(key, ProblemKind::Malformed, OWN);
-        self.file(client_certificate, ProblemKind::Malformed, "etcd exits when it next starts");
-        self.file(trusted, ProblemKind::Malformed, "etcd will not start with it, or trust nobody");
+        self.file(certificate, ProblemKind::Malformed, true, OWN);
+        self.file(key, ProblemKind::Malformed, true, OWN);
+        self.file(client_certificate, ProblemKind::Malformed, true, "etcd exits when it next starts");
+        self.file(trusted, ProblemKind::Malformed, true, "etcd will not start with it, or trust nobody");
         let refuses = "etcd refuses every connection that brings a certificate";
-        self.file(revocations, ProblemKind::RevocationListUnusable, refuses);
+        let asks = self.usage.client_auth;
+        self.file(revocations, ProblemKind::RevocationListUnusable, asks, refuses);
     }
 
-    fn file<T: ?Sized>(&mut self, source: Option<Source<'_, T>>, unusable: ProblemKind, consequence: &str) {
+    fn file<T: ?Sized>(
+        &mut self,
+        source: Option<Source<'_, T>>,
+        unusable: ProblemKind,
+        breaks: bool,
+        consequence: &str,
+    ) {
         let Some(Source { path, origin, content: Err(error) }) = source else { return };
         let kind = match error.kind {
             ErrorKind::NotFound => ProblemKind::Missing,
             ErrorKind::Malformed | ErrorKind::Unsupported => unusable,
             _ => return,
         };
-        let named = if error.message.contains(path) { "" } else { path };
-        let separator = if named.is_empty() { "" } else { ": " };
-        let message = format!("{named}{separator}{error}, so {consequence}");
-        self.add(kind, true, path, error.origin.as_ref().unwrap_or(origin), message);
+        let message = match error.message.contains(path) {
+            true => format!("{error}, so {consequence}"),
+            false => format!("{path}: {error}, so {consequence}"),
+        };
+        self.add(kind, breaks, path, error.origin.as_ref().unwrap_or(origin), message);
     }
 
     fn key(&mut self) {
@@ -180,15 +188,16 @@ impl<'a> Survey<'a> {
         let Some(leaf) = file.certificates.first() else { return };
         if leaf.certificate.key.spki != key.key.spki {
             let message = format!(
-                "{path} is not the key of {}: etcd exits when it next starts, and a running one refuses new connections",
+                "{path} is not the key of {}: etcd exits when it next starts, and a running one refuses \
+                 new connections",
                 file.label(&leaf.certificate),
             );
             self.add(ProblemKind::KeyMismatch, true, path, origin, message);
         }
     }
 
-    /// Judges each leaf, and returns the fingerprints of certificates above them whose validity is all that keeps them
-    /// from being accepted.
+    /// Judges each leaf, and returns the fingerprints of certificates above them whose validity is all that
+    /// keeps them from being accepted.
     fn identities(&mut self) -> Vec<String> {
         let peer = self.usage.side == Side::Peer;
         let client = File::of(&self.material.client_certificate).filter(|_| peer);
@@ -202,8 +211,8 @@ impl<'a> Survey<'a> {
             self.names(&identity);
             self.origin_address(&identity);
             // Where nobody demands client certificates, what this one is as a client does not matter.
-            let usages = [(Usage::Server, serves), (Usage::Client, dials && self.usage.client_auth)];
-            for (usage, _) in usages.into_iter().filter(|(_, applies)| *applies) {
+            let as_client = (dials && self.usage.client_auth).then_some(Usage::Client);
+            for usage in serves.then_some(Usage::Server).into_iter().chain(as_client) {
                 needed.extend(self.acceptance(&identity, usage));
             }
         }
@@ -214,7 +223,8 @@ impl<'a> Survey<'a> {
         let consequence = match (self.usage.side, identity.serves) {
             (Side::Client, _) => "clients refuse to connect",
             (Side::Peer, true) => {
-                "its peers refuse every new connection, and the open ones end with the next restart of either side"
+                "its peers refuse every new connection, and the open ones end with the next restart of \
+                 either side"
             }
             (Side::Peer, false) => "this member can dial its peers no longer once its connections end",
         };
@@ -254,7 +264,8 @@ impl<'a> Survey<'a> {
             let as_client = "whoever holds its key is accepted as a peer from any address";
             let message = match (identity.serves, identity.dials) {
                 (true, true) => format!(
-                    "{label} names no host and no address: {others} refuse to dial this member, and {as_client}"
+                    "{label} names no host and no address: {others} refuse to dial this member, and \
+                     {as_client}"
                 ),
                 (true, false) => {
                     format!("{label} names no host and no address: {others} refuse to dial this member")
@@ -272,7 +283,8 @@ impl<'a> Survey<'a> {
                 .collect();
             if !missing.is_empty() {
                 let message = format!(
-                    "{label} names {}, not {}, which is where {others} dial it: they will refuse the connection",
+                    "{label} names {}, not {}, which is where {others} dial it: they will refuse the \
+                     connection",
                     sans(certificate),
                     listed(&missing),
                 );
@@ -281,8 +293,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Compares the addresses of a leaf with those this member dials from, as a listening peer does. With DNS names among
-    /// them the peer asks its resolver, which cannot be foretold.
+    /// Compares the addresses of a leaf with those this member dials from, as a listening peer does. With DNS
+    /// names among them the peer asks its resolver, which cannot be foretold.
     fn origin_address(&mut self, identity: &Identity<'_>) {
         let Identity { file, leaf: Parsed { certificate, .. }, .. } = identity;
         let Use { dials_from, client_auth, checks_client_names, .. } = *self.usage;
@@ -291,7 +303,8 @@ impl<'a> Survey<'a> {
         if checked && addresses_only && !dials_from.iter().any(|ip| has_ip(certificate, *ip)) {
             let from: Vec<String> = dials_from.iter().map(IpAddr::to_string).collect();
             let message = format!(
-                "{} names {}, not {}, which this member dials from: its peers close the connection after the handshake",
+                "{} names {}, not {}, which this member dials from: its peers close the connection after \
+                 the handshake",
                 file.label(certificate),
                 sans(certificate),
                 listed(&from),
@@ -300,8 +313,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Judges whether those who trust the same CAs accept the leaf for `usage`. Returns the fingerprint of the CA whose
-    /// validity alone keeps them from it.
+    /// Judges whether those who trust the same CAs accept the leaf for `usage`. Returns the fingerprint of
+    /// the CA whose validity alone keeps them from it.
     fn acceptance(&mut self, identity: &Identity<'_>, usage: Usage) -> Option<String> {
         let Identity { file, leaf, rest, .. } = identity;
         let certificate = &leaf.certificate;
@@ -362,8 +375,8 @@ impl<'a> Survey<'a> {
         self.add(kind, true, identity.file.path, &identity.leaf.certificate.origin, message);
     }
 
-    /// Judges the validity of intermediates and trusted CAs. It breaks something only if a leaf needs them, or if no
-    /// trusted CA is left that could accept a client.
+    /// Judges the validity of intermediates and trusted CAs. It breaks something only if a leaf needs them,
+    /// or if no trusted CA is left that could accept a client.
     fn authorities(&mut self, needed: &[String]) {
         let trusted = File::of(&self.material.trusted);
         let out = |p: &Parsed| self.now > p.certificate.not_after || self.now < p.certificate.not_before;
@@ -406,7 +419,8 @@ impl<'a> Survey<'a> {
                 };
                 if weak {
                     let message = format!(
-                        "{label} has an {} key of {} bits, which can be broken: whoever does is accepted in its place",
+                        "{label} has an {} key of {} bits, which can be broken: whoever does is accepted \
+                         in its place",
                         key.algorithm, key.bits,
                     );
                     self.add(ProblemKind::WeakKey, false, file.path, &certificate.origin, message);
@@ -415,8 +429,8 @@ impl<'a> Survey<'a> {
                 let collides = ["md2", "md5", "sha1"].iter().any(|hash| signature.starts_with(hash));
                 if (collides || signature.ends_with("SHA1")) && !certificate.self_signed {
                     let message = format!(
-                        "{label} is signed with {signature}, which can be forged, and which etcd refuses when it is \
-                         built with Go 1.18 or later",
+                        "{label} is signed with {signature}, which can be forged, and which etcd refuses \
+                         when it is built with Go 1.18 or later",
                     );
                     self.add(ProblemKind::WeakSignature, false, file.path, &certificate.origin, message);
                 }
@@ -429,7 +443,8 @@ impl<'a> Survey<'a> {
         let Some(Source { path, origin, content: Ok(list) }) = self.material.revocations else { return };
         if list.pem && self.usage.etcd_version.is_some_and(reads_der_only) {
             let message = format!(
-                "{path} is PEM, and etcd {} reads DER only: it refuses every connection that brings a certificate",
+                "{path} is PEM, and etcd {} reads DER only: it refuses every connection that brings a \
+                 certificate",
                 self.usage.etcd_version.unwrap_or_default(),
             );
             let breaks = self.usage.client_auth;

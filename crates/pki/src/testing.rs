@@ -8,7 +8,8 @@ use seaworthy_evidence::Origin;
 
 use crate::Parsed;
 
-/// The time of all tests: certificates are valid from 2027-01-01 to 2028-01-01 unless the test says otherwise.
+/// The time of all tests: certificates are valid from 2027-01-01 to 2028-01-01 unless the test says
+/// otherwise.
 pub(crate) fn now() -> Timestamp {
     "2027-06-01T12:00:00Z".parse().unwrap()
 }

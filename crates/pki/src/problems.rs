@@ -65,8 +65,8 @@ pub struct Use<'a> {
     pub dials_from: &'a [IpAddr],
     /// Whether listeners of this side demand client certificates: a trusted CA or the flag, either is enough.
     pub client_auth: bool,
-    /// Whether listeners compare the address of a dialling peer with its certificate; false with
-    /// `experimental-peer-skip-client-san-verification` (3.4 to 3.5) or its successor without the prefix.
+    /// Whether listeners compare the address of a dialling peer with its certificate: false with
+    /// `peer-skip-client-san-verification` (`experimental-peer-skip-client-san-verification` before 3.6).
     pub checks_client_names: bool,
     /// etcd's version, for example `3.5.1`; `None` when it is not known.
     pub etcd_version: Option<&'a str>,

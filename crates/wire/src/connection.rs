@@ -1,0 +1,304 @@
+//! Connections with limits of time and of bytes.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustls_pki_types::ServerName;
+use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
+
+/// A listener to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    endpoint: Endpoint,
+    server_name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Returns the TCP listener at `address`.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { endpoint: Endpoint::Tcp(address), server_name: None }
+    }
+
+    /// Returns the listener on the Unix socket at `path`.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self { endpoint: Endpoint::Unix(path.into()), server_name: None }
+    }
+
+    /// Returns the listener that `text` names: `host:port`, or a socket path if it has a slash. A host name is looked
+    /// up, its first address taken, and the name shown to the listener.
+    pub fn resolve(text: &str) -> Result<Self, EvidenceError> {
+        if text.contains('/') {
+            return Ok(Self::unix(text));
+        }
+        let address = match text.to_socket_addrs() {
+            Ok(mut addresses) => addresses.next(),
+            Err(e) => return Err(EvidenceError::new(ErrorKind::NotFound, format!("{text}: {e}"))),
+        };
+        let address = address
+            .ok_or_else(|| EvidenceError::new(ErrorKind::NotFound, format!("{text} has no address")))?;
+        let target = Self::tcp(address);
+        Ok(match text.rsplit_once(':') {
+            Some((host, _)) if text.parse::<SocketAddr>().is_err() => target.with_server_name(host),
+            _ => target,
+        })
+    }
+
+    /// Returns the target with the name by which a TLS listener is asked and verified, instead of its address.
+    pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Returns the name sent in the `server_name` extension, which cannot be an address (RFC 6066 §3).
+    pub(crate) fn sni(&self) -> Option<&str> {
+        self.server_name.as_deref().filter(|name| name.parse::<std::net::IpAddr>().is_err())
+    }
+
+    /// Returns what a certificate must name.
+    pub(crate) fn tls_name(&self) -> Result<ServerName<'static>, EvidenceError> {
+        match (&self.server_name, &self.endpoint) {
+            (Some(name), _) => ServerName::try_from(name.clone()).map_err(|_| {
+                EvidenceError::new(ErrorKind::Malformed, format!("{name:?} is not a host name"))
+            }),
+            (None, Endpoint::Tcp(address)) => Ok(ServerName::from(address.ip())),
+            (None, Endpoint::Unix(_)) => Ok(ServerName::from(std::net::Ipv4Addr::LOCALHOST)),
+        }
+    }
+
+    /// Returns the value of the HTTP `Host` header.
+    pub(crate) fn host(&self) -> String {
+        match (&self.server_name, &self.endpoint) {
+            (Some(name), Endpoint::Tcp(address)) => format!("{name}:{}", address.port()),
+            (Some(name), Endpoint::Unix(_)) => name.clone(),
+            (None, Endpoint::Tcp(address)) => address.to_string(),
+            (None, Endpoint::Unix(_)) => "localhost".to_owned(),
+        }
+    }
+
+    /// Returns where an answer to `asked` comes from.
+    pub(crate) fn origin(&self, asked: impl Into<String>) -> Origin {
+        Origin::wire(self.to_string(), asked)
+    }
+
+    /// Returns `error` as the reason why there is no answer to `asked`.
+    pub(crate) fn failure(&self, asked: &str, error: &io::Error) -> EvidenceError {
+        let (kind, message) = match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                (ErrorKind::Timeout, format!("{self} did not answer {asked} in time"))
+            }
+            io::ErrorKind::FileTooLarge => {
+                (ErrorKind::Malformed, format!("{self} answered {asked} with bytes without end"))
+            }
+            io::ErrorKind::ConnectionRefused => (ErrorKind::Io, format!("{self}: connection refused")),
+            io::ErrorKind::NotFound => (ErrorKind::NotFound, format!("{self}: no such socket")),
+            io::ErrorKind::PermissionDenied => {
+                (ErrorKind::PermissionDenied, format!("{self}: permission denied"))
+            }
+            _ => (ErrorKind::Io, format!("{self} to {asked}: {error}")),
+        };
+        EvidenceError::new(kind, message).at(self.origin(asked))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// How to ask.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long to wait for one connect, read or write.
+    pub timeout: Duration,
+    /// How long everything together may take.
+    pub limit: Duration,
+    /// The time of the snapshot, from which the days left of a certificate are counted.
+    pub now: Timestamp,
+    /// Whether to try every protocol version, cipher suite and group instead of only the ones a modern client gets.
+    pub enumerate: bool,
+}
+
+impl Options {
+    /// Returns the usual options at `now`: 1 s for each operation, 3 s for everything, with enumeration.
+    pub fn new(now: Timestamp) -> Self {
+        Self { timeout: Duration::from_secs(1), limit: Duration::from_secs(3), now, enumerate: true }
+    }
+}
+
+/// Makes connections to one target within the limits, and counts them.
+#[derive(Debug)]
+pub(crate) struct Connector<'a> {
+    pub(crate) target: &'a Target,
+    timeout: Duration,
+    deadline: Instant,
+    made: AtomicU32,
+}
+
+impl<'a> Connector<'a> {
+    pub(crate) fn new(target: &'a Target, options: &Options) -> Self {
+        // A limit too large for the clock is as good as an hour.
+        let now = Instant::now();
+        let deadline = now.checked_add(options.limit).unwrap_or(now + Duration::from_secs(3600));
+        Self { target, timeout: options.timeout, deadline, made: AtomicU32::new(0) }
+    }
+
+    /// Returns how many connections were attempted.
+    pub(crate) fn made(&self) -> u32 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the time for everything has run out.
+    pub(crate) fn expired(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Returns a new connection from which at most `budget` bytes are read.
+    pub(crate) fn connect(&self, budget: usize) -> io::Result<Connection> {
+        let timeout = patience(self.timeout, self.deadline)?;
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let socket = match &self.target.endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, timeout)?;
+                stream.set_nodelay(true)?;
+                Socket::Tcp(stream)
+            }
+            Endpoint::Unix(path) => {
+                // `UnixStream::connect` waits without end when the backlog is full; the send timeout bounds it.
+                let flags = SocketFlags::CLOEXEC;
+                let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                set_socket_timeout(&fd, Timeout::Send, Some(timeout))?;
+                rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?)?;
+                Socket::Unix(UnixStream::from(fd))
+            }
+        };
+        Ok(Connection { socket, timeout: self.timeout, deadline: self.deadline, budget, first: Vec::new() })
+    }
+}
+
+/// A connection that ends with an error when it is slow ([`io::ErrorKind::TimedOut`]) or endless
+/// ([`io::ErrorKind::FileTooLarge`]).
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Socket,
+    timeout: Duration,
+    deadline: Instant,
+    budget: usize,
+    first: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Connection {
+    /// Returns the first bytes that came, at most 9: enough to tell the protocol.
+    pub(crate) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Waits no longer than `timeout` for each further read.
+    pub(crate) fn hurry(&mut self, timeout: Duration) {
+        self.timeout = self.timeout.min(timeout);
+    }
+
+    /// Ends the sending side, then reads what the other end still has to say, so that closing does not reset it.
+    pub(crate) fn finish(mut self) {
+        let _ = match &self.socket {
+            Socket::Tcp(s) => s.shutdown(Shutdown::Write),
+            Socket::Unix(s) => s.shutdown(Shutdown::Write),
+        };
+        self.hurry(Duration::from_millis(20));
+        let mut rest = [0; 4096];
+        while matches!(self.read(&mut rest), Ok(n) if n > 0) {}
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let patience = Some(patience(self.timeout, self.deadline)?);
+        let n = match &mut self.socket {
+            Socket::Tcp(s) => s.set_read_timeout(patience).and_then(|()| s.read(buf)),
+            Socket::Unix(s) => s.set_read_timeout(patience).and_then(|()| s.read(buf)),
+        }?;
+        let missing = 9_usize.saturating_sub(self.first.len());
+        self.first.extend(buf.iter().take(n.min(missing)));
+        self.budget = self.budget.checked_sub(n).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(n)
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let patience = Some(patience(self.timeout, self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(s) => s.set_write_timeout(patience).and_then(|()| s.write(buf)),
+            Socket::Unix(s) => s.set_write_timeout(patience).and_then(|()| s.write(buf)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns how long the next operation may take.
+fn patience(timeout: Duration, deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now()).min(timeout);
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// Returns whether `error` is a closed or reset connection, which etcd uses in place of a TLS alert now and then.
+pub(crate) fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+}
+
+/// Returns whether `error` is an operation that took too long.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_resolved_from_text() {
+        let cases = [
+            ("127.0.0.1:2380", Some("127.0.0.1:2380"), None),
+            ("[::1]:2380", Some("[::1]:2380"), None),
+            ("/run/etcd.sock", Some("/run/etcd.sock"), None),
+            ("localhost:2380", None, Some("localhost")),
+        ];
+        for (text, shown, name) in cases {
+            let target = Target::resolve(text).unwrap();
+            if let Some(shown) = shown {
+                assert_eq!(target.to_string(), shown);
+            }
+            assert_eq!(target.sni(), name, "{text}");
+        }
+        for text in ["", "127.0.0.1", "127.0.0.1:99999", "no-such-host.invalid:1"] {
+            assert_eq!(Target::resolve(text).unwrap_err().kind, ErrorKind::NotFound, "{text}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! One bounded request.
+
+use crate::connection::{Connector, is_timeout};
+use crate::http::{HttpError, HttpResponse, Question, ask};
+use crate::identity::{ClientIdentity, Roots};
+use crate::tls::{self, Session};
+use crate::{Options, Target};
+use seaworthy_evidence::{ErrorKind, EvidenceError};
+
+/// How to make a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Security<'a> {
+    /// Without TLS.
+    Plaintext,
+    /// With TLS.
+    Tls {
+        /// Which servers to believe.
+        roots: &'a Roots,
+        /// Whom to be, if the server asks.
+        identity: Option<&'a ClientIdentity>,
+    },
+}
+
+/// Returns the answer of `target` to `question`, whatever its status. The body is at most 1 MiB long.
+///
+/// # Errors
+///
+/// [`ErrorKind::Timeout`], [`ErrorKind::Malformed`] when the answer is too long or not HTTP, and [`ErrorKind::Io`] for a
+/// failed connection or handshake.
+pub fn get(
+    target: &Target,
+    security: Security<'_>,
+    question: Question,
+    options: &Options,
+) -> Result<HttpResponse, EvidenceError> {
+    const MAX_BODY: usize = 1 << 20;
+    let asked = question.to_string();
+    let connector = Connector::new(target, options);
+    let mut connection = connector.connect(2 * MAX_BODY).map_err(|e| target.failure(&asked, &e))?;
+    let (host, mut buffer) = (target.host(), Vec::new());
+    let result = match security {
+        Security::Plaintext => ask(&mut connection, &mut buffer, &host, question, MAX_BODY),
+        Security::Tls { roots, identity } => {
+            let failure = |e: rustls::Error| {
+                EvidenceError::new(ErrorKind::Io, format!("{target} to {asked}: TLS: {e}"))
+                    .at(target.origin(&asked))
+            };
+            let mut client = tls::client(target.tls_name()?, roots, identity).map_err(failure)?;
+            let mut session = Session(rustls::Stream::new(&mut client, &mut connection));
+            let result = session
+                .handshake()
+                .map_err(HttpError::Io)
+                .and_then(|()| ask(&mut session, &mut buffer, &host, question, MAX_BODY));
+            session.close();
+            result
+        }
+    };
+    result.map_err(|error| match error {
+        HttpError::Io(e) if tls::tls_error(&e).is_none() || is_timeout(&e) => target.failure(&asked, &e),
+        HttpError::Io(e) => EvidenceError::new(ErrorKind::Io, format!("{target} to {asked}: TLS: {e}"))
+            .at(target.origin(&asked)),
+        HttpError::Closed => EvidenceError::new(
+            ErrorKind::Io,
+            format!("{target} closed the connection without an answer to {asked}"),
+        )
+        .at(target.origin(&asked)),
+        error => EvidenceError::new(ErrorKind::Malformed, format!("{target} to {asked}: {error}"))
+            .at(target.origin(&asked)),
+    })
+}

@@ -1,0 +1,270 @@
+//! Sockets of a process: the inodes behind its file descriptors, joined with the tables of its own network
+//! namespace.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use rustix::io::Errno;
+use seaworthy_evidence::{ErrorKind, EvidenceError};
+
+use crate::procfs::{ProcessEntry, parse_ascii};
+
+/// Most bytes that are read of one table: some 400,000 connections.
+const CAP: u64 = 64 << 20;
+
+/// The sockets of one process. Every list is sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// TCP sockets that listen; `remote` has port 0.
+    pub listening: Vec<TcpSocket>,
+    /// Established TCP connections, whoever began them.
+    pub established: Vec<TcpSocket>,
+    /// Paths of the Unix sockets that listen; an abstract one begins with `@`.
+    pub unix_listening: Vec<Vec<u8>>,
+}
+
+/// One TCP socket. IPv4 addresses are IPv4 addresses here, also those of an IPv6 socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TcpSocket {
+    /// Its own address.
+    pub local: SocketAddr,
+    /// The other side's.
+    pub remote: SocketAddr,
+    /// Its inode, by which two processes that share it can be recognised.
+    pub inode: u64,
+}
+
+impl Sockets {
+    /// Returns the sockets that `process` has open.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` when its file descriptors may not be seen, `TooLarge` when a table has more than 64
+    /// MiB, `Vanished`.
+    pub fn of_process(process: &ProcessEntry) -> Result<Self, EvidenceError> {
+        // The descriptors come first: a connection that is made in between is left out instead of being
+        // unowned.
+        let inodes = process.socket_inodes()?;
+        let mut sockets = Self::default();
+        if inodes.is_empty() {
+            return Ok(sockets);
+        }
+        for (name, read) in [
+            ("net/tcp", Self::read_tcp as fn(&mut Self, &mut dyn BufRead, &HashSet<u64>) -> io::Result<()>),
+            ("net/tcp6", Self::read_tcp),
+            ("net/unix", Self::read_unix),
+        ] {
+            let table = match process.open_file(name) {
+                Ok(file) => file,
+                // A kernel or a namespace without IPv6, or without Unix sockets.
+                Err(error) if error.kind == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let mut table = BufReader::with_capacity(1 << 16, table.take(CAP));
+            read(&mut sockets, &mut table, &inodes).map_err(|error| match Errno::from_io_error(&error) {
+                Some(errno) => process.error(name, errno),
+                None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
+            })?;
+            if table.get_ref().limit() == 0 {
+                let message =
+                    format!("{}: more than the {CAP} bytes that are read at most", process.origin(name));
+                return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin(name)));
+            }
+        }
+        sockets.listening.sort_unstable();
+        sockets.established.sort_unstable();
+        sockets.unix_listening.sort_unstable();
+        Ok(sockets)
+    }
+
+    /// Adds the sockets with one of the `inodes` in a table of the form of `/proc/net/tcp` or
+    /// `/proc/net/tcp6`.
+    fn read_tcp(&mut self, table: &mut dyn BufRead, inodes: &HashSet<u64>) -> io::Result<()> {
+        for_each_line(table, |line| match parse_tcp(line) {
+            Some((TcpState::Established, socket)) if inodes.contains(&socket.inode) => {
+                self.established.push(socket);
+            }
+            Some((TcpState::Listen, socket)) if inodes.contains(&socket.inode) => self.listening.push(socket),
+            _ => {}
+        })
+    }
+
+    /// Adds the sockets with one of the `inodes` in a table of the form of `/proc/net/unix`.
+    fn read_unix(&mut self, table: &mut dyn BufRead, inodes: &HashSet<u64>) -> io::Result<()> {
+        for_each_line(table, |line| {
+            if let Some((path, inode)) = parse_unix_listener(line)
+                && inodes.contains(&inode)
+            {
+                self.unix_listening.push(path.to_vec());
+            }
+        })
+    }
+}
+
+/// The states of a TCP socket that matter, numbered as in the kernel's `tcp_states.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TcpState {
+    Established,
+    Listen,
+}
+
+/// Calls `visit` with each line of `table`, reusing one buffer.
+fn for_each_line(table: &mut dyn BufRead, mut visit: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut line = Vec::with_capacity(256);
+    while table.read_until(b'\n', &mut line)? > 0 {
+        visit(line.strip_suffix(b"\n").unwrap_or(&line));
+        line.clear();
+    }
+    Ok(())
+}
+
+/// Returns the socket in one line of a TCP table: `sl local remote state queues timer retransmits uid timeout
+/// inode …`. `None` for the heading, for other states and for anything else.
+fn parse_tcp(line: &[u8]) -> Option<(TcpState, TcpSocket)> {
+    let mut fields = words(line);
+    let (local, remote) = (fields.nth(1)?, fields.next()?);
+    let state = match fields.next()? {
+        b"01" => TcpState::Established,
+        b"0A" => TcpState::Listen,
+        _ => return None,
+    };
+    let inode = parse_ascii(fields.nth(5)?)?;
+    Some((state, TcpSocket { local: parse_address(local)?, remote: parse_address(remote)?, inode }))
+}
+
+/// Returns path and inode of a listening socket in one line of `/proc/net/unix`:
+/// `num: references protocol flags type state inode path`.
+fn parse_unix_listener(line: &[u8]) -> Option<(&[u8], u64)> {
+    /// `__SO_ACCEPTCON`: the socket listens.
+    const ACCEPTING: u32 = 1 << 16;
+    let (mut word, mut rest) = (Default::default(), line);
+    let mut next = |count: usize| {
+        for _ in 0..count {
+            let trimmed = rest.trim_ascii_start();
+            (word, rest) = trimmed.split_at(trimmed.iter().position(|&b| b == b' ').unwrap_or(trimmed.len()));
+        }
+        (word, rest)
+    };
+    let flags = u32::from_str_radix(std::str::from_utf8(next(4).0).ok()?, 16).ok()?;
+    let (inode, path) = next(3);
+    // The path may hold spaces, so it is all that follows the inode and one space. Unnamed sockets have none.
+    let path = path.strip_prefix(b" ")?;
+    (flags & ACCEPTING != 0).then_some((path, parse_ascii(inode)?))
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&b| b == b' ').filter(|word| !word.is_empty())
+}
+
+/// Returns the address in `text`: each 32-bit word of it in hexadecimal as this machine reads it from memory,
+/// in which it lies in network order; then a colon and the port.
+fn parse_address(text: &[u8]) -> Option<SocketAddr> {
+    let (ip, port) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip = match ip.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (chunk, at) in bytes.chunks_exact_mut(4).zip([0, 8, 16, 24]) {
+                chunk.copy_from_slice(&word(at)?);
+            }
+            IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::UnixListener;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::procfs::Proc;
+
+    #[test]
+    fn our_own_sockets_are_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a socket");
+        let _unix = UnixListener::bind(&path).unwrap();
+
+        let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let sockets = Sockets::of_process(&process).unwrap();
+        assert!(sockets.listening.iter().any(|s| s.local == address && s.remote.port() == 0), "{sockets:?}");
+        for stream in [&client, &server] {
+            let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            assert!(
+                sockets.established.iter().any(|s| (s.local, s.remote) == (local, remote)),
+                "{sockets:?}"
+            );
+        }
+        assert!(sockets.unix_listening.iter().any(|p| p == path.as_os_str().as_bytes()), "{sockets:?}");
+    }
+
+    #[test]
+    fn an_ipv6_socket_with_an_ipv4_peer() {
+        let Ok(listener) = TcpListener::bind("[::]:0") else { return };
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let sockets = Sockets::of_process(&process).unwrap();
+        let want = (SocketAddr::from(([127, 0, 0, 1], port)), client.local_addr().unwrap());
+        assert!(sockets.established.iter().any(|s| (s.local, s.remote) == want), "{sockets:?}");
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn tables_are_parsed() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+            0: 0100007F:094C 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1 0\n   \
+            1: 0A00000A:094C 0B00000A:C350 01 00000000:00000000 00:00000000 00000000     0        0 12 1 0\n   \
+            2: 0A00000A:094C 0B00000A:C351 06 00000000:00000000 00:00000000 00000000     0        0 12 1 0\n   \
+            3: 0A00000A:094C 0B00000A:C352 01 00000000:00000000 00:00000000 00000000     0        0 13 1 0\n   \
+            4: 0000000000000000FFFF00000A00000A:094C 0000000000000000FFFF00000C00000A:C350 01 \
+            00000000:00000000 00:00000000 00000000     0        0 14 1 0\n\
+            5: 00000000000000000000000001000000:094D 00000000000000000000000000000000:0000 0A \
+            00000000:00000000 00:00000000 00000000     0        0 11 1 0";
+        let mut sockets = Sockets::default();
+        sockets.read_tcp(&mut table.as_bytes(), &HashSet::from([11, 12, 14])).unwrap();
+        let tcp = |local: &str, remote: &str, inode| TcpSocket {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            inode,
+        };
+        assert_eq!(
+            sockets.listening,
+            [tcp("127.0.0.1:2380", "0.0.0.0:0", 11), tcp("[::1]:2381", "[::]:0", 11)]
+        );
+        assert_eq!(
+            sockets.established,
+            [tcp("10.0.0.10:2380", "10.0.0.11:50000", 12), tcp("10.0.0.10:2380", "10.0.0.12:50000", 14)]
+        );
+
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 21 /run/etcd socket 21\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 22 /run/connected\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 23\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 24 @abstract\n";
+        sockets.read_unix(&mut table.as_bytes(), &(21..25).collect()).unwrap();
+        assert_eq!(sockets.unix_listening, [&b"/run/etcd socket 21"[..], b"@abstract"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in prop::collection::vec(prop::sample::select(b" :0A1Ff\x80-".to_vec()), 0..200)) {
+            parse_tcp(&line);
+            parse_unix_listener(&line);
+        }
+    }
+}

@@ -1,1 +1,181 @@
-//! audit.
+//! The audit: `(catalogue, snapshot, options) → report`.
+//!
+//! Each rule is judged on each resource of its component by [`judge`]; a benchmark is then read off the findings.
+//!
+//! Architecture invariant: pure, synchronous and deterministic. No clock (time comes from the snapshot), no I/O, no
+//! network crate, no async runtime. The same snapshot gives the same report, wherever and whenever it is audited.
+
+mod fixture;
+mod judge;
+mod report;
+mod trail;
+mod waiver;
+
+use seaworthy_catalogue::{Benchmark, Catalogue, Component, Implementation, Rule, Status};
+use seaworthy_evidence::Snapshot;
+use serde_json::Value;
+
+pub use fixture::{check_fixture, judge_fixture};
+pub use judge::{Binding, Judgement, Reason, judge};
+pub use report::{ControlResult, Counts, Finding, Report};
+pub use trail::Evidence;
+pub use waiver::{Waiver, WaiverError, WaiverNotice, Waivers};
+
+/// What to audit.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Globs (`*` matches anything) of rule ids or control numbers; empty means every rule.
+    pub rules: Vec<String>,
+    /// The benchmark to report on; without one, every rule is judged and no control listed.
+    pub benchmark: Option<String>,
+    /// Reviewed exceptions.
+    pub waivers: Waivers,
+}
+
+/// Returns what `catalogue` says about `snapshot`. Names in `options` that select nothing select nothing; a caller that
+/// wants an error checks with [`select`] and [`Catalogue::benchmark`] first.
+pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> Report {
+    let benchmark = options.benchmark.as_deref().and_then(|name| catalogue.benchmark(name));
+    let evidence = serde_json::to_value(snapshot).unwrap_or_default();
+    let mut findings: Vec<Finding> = select(catalogue, benchmark, &options.rules)
+        .into_iter()
+        .flat_map(|rule| judge_rule(catalogue, rule, snapshot, &evidence))
+        .collect();
+    let waiver_notices = options.waivers.apply(&mut findings, snapshot.taken_at);
+    // Worst first; a stable sort keeps the order of the catalogue and of the resources.
+    findings.sort_by_key(|f| (std::cmp::Reverse(f.status), std::cmp::Reverse(f.severity)));
+    let controls = benchmark.map(|b| controls(b, &findings)).unwrap_or_default();
+    Report {
+        tool: snapshot.tool.clone(),
+        node: snapshot.node.name.clone(),
+        taken_at: snapshot.taken_at,
+        benchmark: benchmark.map(|b| (b.id.clone(), b.title.clone())),
+        findings,
+        controls,
+        blind_spots: snapshot.node.unreadable.clone(),
+        waiver_notices,
+    }
+}
+
+/// Returns the rules that `patterns` and `benchmark` select, in the order of the catalogue.
+pub fn select<'a>(
+    catalogue: &'a Catalogue,
+    benchmark: Option<&Benchmark>,
+    patterns: &[String],
+) -> Vec<&'a Rule> {
+    let listed =
+        |rule: &Rule| benchmark.is_none_or(|b| b.controls().any(|c| c.rules().any(|r| r == rule.id)));
+    let wanted = |rule: &Rule| {
+        patterns.is_empty()
+            || patterns.iter().any(|pattern| {
+                glob(pattern, &rule.id)
+                    || catalogue.controls_of(&rule.id).iter().any(|(_, number)| glob(pattern, number))
+            })
+    };
+    catalogue.rules.values().filter(|rule| listed(rule) && wanted(rule)).collect()
+}
+
+/// Returns whether `text` matches `pattern`, in which `*` stands for any characters.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            tail.char_indices()
+                .map(|(at, _)| at)
+                .chain([tail.len()])
+                .any(|at| glob(rest, tail.get(at..).unwrap_or("")))
+        }),
+    }
+}
+
+fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence: &Value) -> Vec<Finding> {
+    let finding = |resource: &str, judgement| {
+        let controls = catalogue.controls_of(&rule.id);
+        let controls = controls.into_iter().map(|(b, c)| (b.to_owned(), c.to_owned())).collect();
+        Finding::new(rule, controls, resource.to_owned(), judgement)
+    };
+    let node = Binding {
+        name: "node",
+        value: evidence.get("node").unwrap_or(&Value::Null),
+        pointer: "/node".into(),
+    };
+    let (resources, pointer, nothing) = match rule.component {
+        Component::Node => return vec![finding(&snapshot.node.name, judge(rule, evidence, &[node]))],
+        Component::Etcd => {
+            let ids = snapshot.etcd.as_result().map(|l| l.iter().map(|e| e.id.clone()).collect::<Vec<_>>());
+            (ids, "/etcd/value", "no etcd runs on this node")
+        }
+        Component::EtcdProxy => {
+            let ids = snapshot.etcd_proxies.as_result().map(|l| l.iter().map(|p| p.id.clone()).collect());
+            (ids, "/etcd_proxies/value", "no etcd proxy runs on this node")
+        }
+    };
+    match resources {
+        Err(error) => vec![finding(rule.component.name(), Judgement::unknown(error))],
+        Ok(ids) if ids.is_empty() => {
+            let seen = match snapshot.node.processes.value() {
+                Some(count) => format!("{nothing} ({count} processes were looked at)"),
+                None => nothing.to_owned(),
+            };
+            vec![finding(&snapshot.node.name, Judgement::not_applicable(seen))]
+        }
+        Ok(ids) => ids
+            .iter()
+            .enumerate()
+            .map(|(index, id)| {
+                let pointer = format!("{pointer}/{index}");
+                let value = evidence.pointer(&pointer).unwrap_or(&Value::Null);
+                let this = Binding { name: rule.component.variable(), value, pointer };
+                finding(id, judge(rule, evidence, &[node.clone(), this]))
+            })
+            .collect(),
+    }
+}
+
+/// Returns the result of each control: the worst of its findings, or why there is none.
+fn controls(benchmark: &Benchmark, findings: &[Finding]) -> Vec<ControlResult> {
+    let mut results = Vec::new();
+    for section in &benchmark.sections {
+        for control in &section.controls {
+            let of_control = || findings.iter().filter(|f| control.rules().any(|r| r == f.rule));
+            let status: Option<Status> = of_control().map(|f| f.status).max();
+            let remark = match &control.implementation {
+                Implementation::Missing(reason) => Some(reason.clone()),
+                Implementation::Rules { partial, .. } => partial.clone(),
+            };
+            results.push(ControlResult {
+                id: control.id.clone(),
+                title: control.title.clone(),
+                section: format!("{} {}", section.id, section.title),
+                assessment: control.assessment,
+                status,
+                rules: control.rules().map(str::to_owned).collect(),
+                implemented: matches!(control.implementation, Implementation::Rules { .. }),
+                remark,
+            });
+        }
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        let cases = [
+            ("etcd-peer-tls", "etcd-peer-tls", true),
+            ("etcd-*", "etcd-peer-tls", true),
+            ("*-tls", "etcd-peer-tls", true),
+            ("2.*", "2.4", true),
+            ("2.*", "1.2.4", false),
+            ("*peer*", "etcd-peer-tls", true),
+            ("etcd", "etcd-peer-tls", false),
+            ("*", "", true),
+        ];
+        for (pattern, text, want) in cases {
+            assert_eq!(glob(pattern, text), want, "{pattern} {text}");
+        }
+    }
+}

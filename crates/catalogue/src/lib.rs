@@ -1,1 +1,103 @@
-//! catalogue.
+//! The catalogue: rules, benchmarks and framework mappings, loaded and checked.
+//!
+//! A rule is a folder `rules/<component>/<id>/` with a `rule.md` that a person reads on any forge and the engine
+//! executes, and `tests/` with evidence fixtures. A benchmark is one file `benchmarks/<id>.yaml` that maps control
+//! numbers to rules. The catalogue of this version is embedded in the binary ([`Catalogue::embedded`]); others are read
+//! from a directory of the same layout.
+//!
+//! Everything that can be wrong with a catalogue is found when it loads, with a source span: [`Diagnostic`].
+//!
+//! Architecture invariant: a [`Catalogue`] that loaded cannot fail to evaluate; missing evidence is the only surprise.
+
+mod benchmark;
+mod diagnostic;
+mod fixture;
+mod rule;
+mod source;
+mod status;
+mod yaml;
+
+use indexmap::IndexMap;
+use seaworthy_expr::Schema;
+
+pub use benchmark::{Assessment, Benchmark, Control, Implementation, Section};
+pub use diagnostic::{Diagnostic, render};
+pub use fixture::Fixture;
+pub use rule::{Applies, Check, Component, Document, Each, Frameworks, HEADINGS, Note, Rule, Severity};
+pub use source::Sources;
+pub use status::Status;
+
+/// Rules and benchmarks, checked against the evidence schema.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// Rules by id, in the order of their folders.
+    pub rules: IndexMap<String, Rule>,
+    /// Benchmarks by id, newest first within a family (file names sorted backwards).
+    pub benchmarks: IndexMap<String, Benchmark>,
+}
+
+impl Catalogue {
+    /// Returns the catalogue of this version.
+    ///
+    /// # Errors
+    /// Never for a released binary: a test loads it. The diagnostics otherwise say what is wrong.
+    pub fn embedded() -> Result<Self, Vec<Diagnostic>> {
+        Self::load(&Sources::embedded())
+    }
+
+    /// Returns the catalogue in `sources`, or everything that is wrong with it.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
+        let mut diagnostics = Vec::new();
+        let scopes = match Schema::from_json_schema(&seaworthy_evidence::json_schema()) {
+            Ok(schema) => rule::Scopes::new(&schema),
+            Err(error) => {
+                return Err(vec![Diagnostic::new("schema", format!("the evidence schema: {error}"))]);
+            }
+        };
+        let mut rules = IndexMap::new();
+        for (path, text) in sources.rules() {
+            match Rule::parse(path, text, &scopes, sources) {
+                Ok(rule) => {
+                    if let Some(first) = rules.insert(rule.id.clone(), rule) {
+                        let first: Rule = first;
+                        let message =
+                            format!("rule `{}` is defined twice; first in {}", first.id, first.path);
+                        diagnostics.push(Diagnostic::new(path, message));
+                    }
+                }
+                Err(more) => diagnostics.extend(more),
+            }
+        }
+        let mut benchmarks = IndexMap::new();
+        for (path, text) in sources.benchmarks() {
+            match Benchmark::parse(path, text, &rules, diagnostics.is_empty()) {
+                Ok(benchmark) => {
+                    benchmarks.insert(benchmark.id.clone(), benchmark);
+                }
+                Err(more) => diagnostics.extend(more),
+            }
+        }
+        if diagnostics.is_empty() { Ok(Self { rules, benchmarks }) } else { Err(diagnostics) }
+    }
+
+    /// Returns the benchmark named `name`: its id, or the beginning of ids of which the newest is taken
+    /// (`cis-kubernetes` or `cis-kubernetes-2.0`).
+    pub fn benchmark(&self, name: &str) -> Option<&Benchmark> {
+        self.benchmarks.get(name).or_else(|| self.benchmarks.values().find(|b| b.id.starts_with(name)))
+    }
+
+    /// Returns the rules that implement control `number`, searching the benchmarks newest first.
+    pub fn control(&self, number: &str) -> Option<(&Benchmark, &Control)> {
+        self.benchmarks.values().find_map(|b| Some((b, b.control(number)?)))
+    }
+
+    /// Returns where rule `id` stands in the benchmarks: `(benchmark id, control number)`.
+    pub fn controls_of(&self, id: &str) -> Vec<(&str, &str)> {
+        self.benchmarks
+            .values()
+            .flat_map(|b| {
+                b.controls().filter(|c| c.rules().any(|r| r == id)).map(|c| (b.id.as_str(), c.id.as_str()))
+            })
+            .collect()
+    }
+}

@@ -1,26 +1,6 @@
 //! Arguments and variables with the place they were written at, and which variables may leave the node.
 
-use seaworthy_evidence::Origin;
-
-/// One argument of a command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Argument {
-    /// The bytes, which need not be UTF-8.
-    pub text: Vec<u8>,
-    /// Where it is written: the place to edit.
-    pub origin: Origin,
-}
-
-/// One environment variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Its value, which need not be UTF-8.
-    pub value: Vec<u8>,
-    /// Where it is set.
-    pub origin: Origin,
-}
+pub use seaworthy_etcd::settings::{Argument, Variable};
 
 /// Returns whether the environment variable `name` may be kept: etcd's own (`ETCD_*`) and the two with which
 /// the system's trusted certificates are replaced.

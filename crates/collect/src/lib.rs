@@ -18,6 +18,8 @@ pub mod systemd;
 pub mod users;
 
 mod declared;
+mod survey;
 mod yaml;
 
 pub use declared::{Argument, Variable, may_be_shown};
+pub use survey::{Options, collect};

@@ -1,0 +1,167 @@
+//! One rule, one resource, one verdict.
+
+use seaworthy_catalogue::{Check, Rule, Status};
+use seaworthy_evidence::EvidenceError;
+use seaworthy_expr::{Env, Missing, Outcome, Program};
+use serde_json::Value;
+
+use crate::Evidence;
+use crate::trail::Trail;
+
+/// A variable of a rule's expressions: its name, the evidence it stands for, and where that is in the snapshot.
+#[derive(Clone, Debug)]
+pub struct Binding<'a> {
+    /// `etcd`, `proxy` or `node`.
+    pub name: &'a str,
+    /// The evidence.
+    pub value: &'a Value,
+    /// JSON pointer of the evidence in the snapshot.
+    pub pointer: String,
+}
+
+/// The verdict on one resource, with its reasons and evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// The verdict.
+    pub status: Status,
+    /// What decided it.
+    pub reasons: Vec<Reason>,
+    /// What was proved; only when it passes.
+    pub summary: Option<String>,
+    /// Remarks that decided nothing.
+    pub notes: Vec<String>,
+    /// The evidence that was looked at.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Something that decided a verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    /// Name of the check; empty when it is about the applicability.
+    pub check: String,
+    /// Whether the check failed, could not be judged, or made the rule not apply.
+    pub status: Status,
+    /// The sentence for the reader.
+    pub message: String,
+    /// The evidence of this reason alone.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Judgement {
+    /// Returns the verdict that there is nothing to judge, because of `reason`.
+    pub fn not_applicable(reason: impl Into<String>) -> Self {
+        Self::decided(Status::NotApplicable, reason.into(), Vec::new())
+    }
+
+    /// Returns the verdict that `error` kept the evidence from being had.
+    pub fn unknown(error: EvidenceError) -> Self {
+        let evidence = Evidence::failed("", &error);
+        Self::decided(Status::Unknown, error.message, vec![evidence])
+    }
+
+    fn decided(status: Status, message: String, evidence: Vec<Evidence>) -> Self {
+        let reason = Reason { check: String::new(), status, message, evidence: evidence.clone() };
+        Self { status, reasons: vec![reason], summary: None, notes: Vec::new(), evidence }
+    }
+}
+
+/// Returns what `rule` says about the resource that `bindings` name in `snapshot`.
+///
+/// The rule does not apply when a condition of it is false; it fails when a check is false; it is unknown when a
+/// condition or a deciding check could not be evaluated; else it passes.
+pub fn judge(rule: &Rule, snapshot: &Value, bindings: &[Binding<'_>]) -> Judgement {
+    let mut env = Env::new();
+    for binding in bindings {
+        env = env.bind(binding.name, binding.value, &binding.pointer);
+    }
+    let mut trail = Trail::new(snapshot, bindings);
+    for condition in &rule.applies {
+        let evaluation = condition.when.eval(&env);
+        let evidence = trail.follow(&evaluation.touched);
+        match evaluation.outcome {
+            Outcome::True => {}
+            Outcome::False => {
+                let message = condition.otherwise.render(&env).text;
+                return Judgement::decided(Status::NotApplicable, message, evidence);
+            }
+            _ => {
+                let message = because("whether the rule applies is not known", &evaluation.missing);
+                return Judgement::decided(Status::Unknown, message, evidence);
+            }
+        }
+    }
+    let mut reasons = Vec::new();
+    for check in &rule.checks {
+        judge_check(check, &env, &mut trail, &mut reasons);
+    }
+    let status = reasons.iter().map(|r| r.status).max().unwrap_or(Status::Pass);
+    let notes = rule
+        .notes
+        .iter()
+        .filter(|note| note.when.eval(&env).outcome == Outcome::True)
+        .map(|note| note.say.render(&env).text)
+        .collect();
+    let passed = status == Status::Pass;
+    let summary = rule.summary.as_ref().filter(|_| passed).map(|summary| summary.render(&env).text);
+    Judgement { status, reasons, summary, notes, evidence: trail.into_evidence() }
+}
+
+fn judge_check(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut Vec<Reason>) {
+    let Some(each) = &check.each else {
+        return judge_once(check, env, trail, reasons);
+    };
+    let evaluation = each.list.eval(env);
+    let evidence = trail.follow(&evaluation.touched);
+    let Some(elements) = evaluation.elements() else {
+        return cannot_judge(check, &evaluation.missing, evidence, reasons);
+    };
+    for element in elements {
+        let inner = env.clone().bind_element(&each.variable, element);
+        let wanted = each.filter.as_ref().map_or(Outcome::True, |filter| evaluate(filter, &inner, trail).0);
+        if wanted != Outcome::False {
+            judge_once(check, &inner, trail, reasons);
+        }
+    }
+}
+
+fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut Vec<Reason>) {
+    let (outcome, missing, evidence) = evaluate(&check.that, env, trail);
+    match outcome {
+        Outcome::True => {}
+        Outcome::False => reasons.push(Reason {
+            check: check.name.clone(),
+            status: Status::Fail,
+            message: check.otherwise.render(env).text,
+            evidence,
+        }),
+        _ => cannot_judge(check, &missing, evidence, reasons),
+    }
+}
+
+fn evaluate<'a>(
+    program: &Program,
+    env: &Env<'a>,
+    trail: &mut Trail<'_>,
+) -> (Outcome<'a>, Vec<Missing>, Vec<Evidence>) {
+    let evaluation = program.eval(env);
+    let evidence = trail.follow(&evaluation.touched);
+    (evaluation.outcome, evaluation.missing, evidence)
+}
+
+/// Records that `check` could not be judged, unless it only corroborates.
+fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, reasons: &mut Vec<Reason>) {
+    if check.corroborates {
+        return;
+    }
+    let message = because(&format!("not known whether {}", check.name), missing);
+    // One cause often blinds several checks; it is told once.
+    if !reasons.iter().any(|r| r.status == Status::Unknown && r.message == message) {
+        reasons.push(Reason { check: check.name.clone(), status: Status::Unknown, message, evidence });
+    }
+}
+
+fn because(what: &str, missing: &[Missing]) -> String {
+    let mut causes: Vec<&str> = missing.iter().map(|m| m.reason.as_str()).collect();
+    causes.dedup();
+    if causes.is_empty() { what.to_owned() } else { format!("{what}: {}", causes.join("; ")) }
+}

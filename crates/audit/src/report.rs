@@ -1,0 +1,157 @@
+//! The report: what an audit found, for the `report` crate to present.
+
+use jiff::Timestamp;
+use seaworthy_catalogue::{Assessment, Rule, Severity, Status};
+use seaworthy_evidence::{EvidenceError, Tool};
+
+use crate::{Evidence, Judgement, Reason, WaiverNotice};
+
+/// What an audit found about one snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The program that took the snapshot.
+    pub tool: Tool,
+    /// The node's name.
+    pub node: String,
+    /// When the snapshot was taken.
+    pub taken_at: Timestamp,
+    /// Id and title of the benchmark that was asked for.
+    pub benchmark: Option<(String, String)>,
+    /// All findings, worst first.
+    pub findings: Vec<Finding>,
+    /// All controls of the benchmark in its order; empty without one.
+    pub controls: Vec<ControlResult>,
+    /// What could not be read while looking for components.
+    pub blind_spots: Vec<EvidenceError>,
+    /// Waivers that have expired or match nothing.
+    pub waiver_notices: Vec<WaiverNotice>,
+}
+
+/// What was found about one rule and one resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Rule id.
+    pub rule: String,
+    /// The rule's title.
+    pub title: String,
+    /// The rule's severity.
+    pub severity: Severity,
+    /// `(benchmark id, control number)` of each control the rule implements.
+    pub controls: Vec<(String, String)>,
+    /// What was judged.
+    pub resource: String,
+    /// The verdict.
+    pub status: Status,
+    /// Why: the checks that failed or could not be judged, or the condition that made the rule not apply.
+    pub reasons: Vec<Reason>,
+    /// What was proved; empty unless it passes.
+    pub summary: Option<String>,
+    /// Remarks that decided nothing.
+    pub notes: Vec<String>,
+    /// The evidence that was looked at.
+    pub evidence: Vec<Evidence>,
+    /// The first paragraph of the rule's remediation.
+    pub remedy: String,
+    /// The reviewed exception that covers it. The status stays what it is.
+    pub waived: Option<String>,
+}
+
+/// The result of one control of a benchmark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlResult {
+    /// Its number.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Number and title of its section.
+    pub section: String,
+    /// Whether the benchmark publishes it as automated or manual.
+    pub assessment: Assessment,
+    /// The worst status of its findings; null when no rule implements it or none was selected.
+    pub status: Option<Status>,
+    /// The rules that implement it.
+    pub rules: Vec<String>,
+    /// Whether any rule implements it.
+    pub implemented: bool,
+    /// Why no rule implements it, or what of it the rules do not cover.
+    pub remark: Option<String>,
+}
+
+/// How many findings there are of each status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Passed.
+    pub pass: usize,
+    /// Failed, waived ones included.
+    pub fail: usize,
+    /// Not applicable.
+    pub not_applicable: usize,
+    /// For a person to judge.
+    pub manual: usize,
+    /// Evidence could not be had.
+    pub unknown: usize,
+    /// Of the failed ones, those that a valid waiver covers.
+    pub waived: usize,
+}
+
+impl Report {
+    /// Returns the number of findings of each status.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for finding in &self.findings {
+            match finding.status {
+                Status::Pass => counts.pass += 1,
+                Status::Fail => counts.fail += 1,
+                Status::NotApplicable => counts.not_applicable += 1,
+                Status::Manual => counts.manual += 1,
+                Status::Unknown => counts.unknown += 1,
+            }
+            if finding.status == Status::Fail && finding.waived.is_some() {
+                counts.waived += 1;
+            }
+        }
+        counts
+    }
+
+    /// Returns whether a finding of at least `severity` failed and is not waived.
+    pub fn fails_at(&self, severity: Severity) -> bool {
+        self.findings.iter().any(|f| f.status == Status::Fail && f.severity >= severity && f.waived.is_none())
+    }
+
+    /// Returns the share of applicable findings that could be judged, in percent; 100 when none applies.
+    pub fn coverage(&self) -> f64 {
+        let counts = self.counts();
+        let applicable = counts.pass + counts.fail + counts.manual + counts.unknown;
+        if applicable == 0 { 100.0 } else { 100.0 * (applicable - counts.unknown) as f64 / applicable as f64 }
+    }
+}
+
+impl Finding {
+    pub(crate) fn new(
+        rule: &Rule,
+        controls: Vec<(String, String)>,
+        resource: String,
+        judgement: Judgement,
+    ) -> Self {
+        Self {
+            rule: rule.id.clone(),
+            title: rule.title.clone(),
+            severity: rule.severity,
+            controls,
+            resource,
+            status: judgement.status,
+            reasons: judgement.reasons,
+            summary: judgement.summary,
+            notes: judgement.notes,
+            evidence: judgement.evidence,
+            remedy: rule
+                .document
+                .section("Remediation")
+                .split("\n\n")
+                .next()
+                .unwrap_or_default()
+                .replace('\n', " "),
+            waived: None,
+        }
+    }
+}

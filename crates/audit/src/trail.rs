@@ -1,0 +1,204 @@
+//! The evidence trail: from what an expression touched to facts a reader can look up.
+
+use seaworthy_evidence::{EvidenceError, Origin};
+use serde_json::Value;
+
+use crate::Binding;
+
+/// One fact that a verdict rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// The fact's name in the evidence, relative to the resource: `settings.peer-cert-file`, `peer.listeners[0].wire`.
+    pub path: String,
+    /// The fact, in a few words; empty when it could not be observed.
+    pub value: String,
+    /// Where it was observed.
+    pub origin: Option<Origin>,
+    /// Why it could not be observed.
+    pub error: Option<EvidenceError>,
+}
+
+impl Evidence {
+    /// Returns the evidence at `path` that could not be had because of `error`.
+    pub(crate) fn failed(path: &str, error: &EvidenceError) -> Self {
+        Self {
+            path: path.to_owned(),
+            value: String::new(),
+            origin: error.origin.clone(),
+            error: Some(error.clone()),
+        }
+    }
+}
+
+/// Collects the facts that the expressions of one rule touched, each once and in the order they were read.
+pub(crate) struct Trail<'a> {
+    snapshot: &'a Value,
+    bases: Vec<(String, String)>,
+    seen: Vec<(String, Evidence)>,
+}
+
+impl<'a> Trail<'a> {
+    pub(crate) fn new(snapshot: &'a Value, bindings: &[Binding<'_>]) -> Self {
+        let bases = bindings.iter().map(|b| (b.pointer.clone(), b.name.to_owned())).collect();
+        Self { snapshot, bases, seen: Vec::new() }
+    }
+
+    /// Returns the facts behind the touched `pointers`, and remembers them.
+    pub(crate) fn follow(&mut self, pointers: &[String]) -> Vec<Evidence> {
+        let mut facts: Vec<(String, Evidence)> = Vec::new();
+        for pointer in pointers {
+            let Some((place, fact)) = self.fact(pointer) else { continue };
+            if facts.iter().any(|(p, _)| *p == place) {
+                continue;
+            }
+            if !self.seen.iter().any(|(p, _)| *p == place) {
+                self.seen.push((place.clone(), fact.clone()));
+            }
+            facts.push((place, fact));
+        }
+        without_ancestors(facts)
+    }
+
+    pub(crate) fn into_evidence(self) -> Vec<Evidence> {
+        without_ancestors(self.seen)
+    }
+
+    /// Returns the innermost thing with an origin (or an error) that holds `pointer`, as a fact.
+    fn fact(&self, pointer: &str) -> Option<(String, Evidence)> {
+        let (base, name) = self.bases.iter().find(|(base, _)| pointer.starts_with(base.as_str()))?;
+        let mut place = pointer;
+        while place.len() > base.len() {
+            if let Some(object) = self.snapshot.pointer(place).and_then(Value::as_object) {
+                let path = readable(name, place.get(base.len()..).unwrap_or_default());
+                if let Some(error) = object.get("error").filter(|_| !object.contains_key("value")) {
+                    let error: EvidenceError = serde_json::from_value(error.clone()).ok()?;
+                    return Some((place.to_owned(), Evidence::failed(&path, &error)));
+                }
+                if let Some(origin) = object.get("origin") {
+                    let origin = serde_json::from_value(origin.clone()).ok();
+                    let value = in_words(self.snapshot.pointer(place)?);
+                    return Some((place.to_owned(), Evidence { path, value, origin, error: None }));
+                }
+            }
+            place = place.get(..place.rfind('/')?)?;
+        }
+        None
+    }
+}
+
+/// Leaves out facts that merely contain another one: the list of listeners beside one of its listeners.
+fn without_ancestors(facts: Vec<(String, Evidence)>) -> Vec<Evidence> {
+    let places: Vec<String> = facts.iter().map(|(place, _)| format!("{place}/")).collect();
+    facts
+        .into_iter()
+        .filter(|(place, _)| {
+            let prefix = format!("{place}/");
+            !places.iter().any(|other| *other != prefix && other.starts_with(&prefix))
+        })
+        .map(|(_, fact)| fact)
+        .collect()
+}
+
+/// Returns a pointer below the variable `name` as a path to read: `settings.peer-cert-file`, `peer.listeners[0].wire`.
+fn readable(name: &str, pointer: &str) -> String {
+    let mut path = String::new();
+    for segment in pointer.split('/').skip(1).filter(|s| *s != "value") {
+        if segment.bytes().all(|b| b.is_ascii_digit()) && !segment.is_empty() {
+            path.push_str(&format!("[{segment}]"));
+        } else {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(&segment.replace("~1", "/").replace("~0", "~"));
+        }
+    }
+    if path.is_empty() { name.to_owned() } else { path }
+}
+
+/// Returns the essence of a piece of evidence in a few words.
+fn in_words(value: &Value) -> String {
+    const TELLING: [&str; 8] =
+        ["spoke", "message", "established", "text", "mode_text", "subject", "name", "path"];
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => match items.len() {
+            0 => "none".to_owned(),
+            1..=4 => items.iter().map(in_words).collect::<Vec<_>>().join(", "),
+            many => format!("{many} entries"),
+        },
+        Value::Object(object) => {
+            if object.contains_key("overridden") {
+                return setting_in_words(object);
+            }
+            if let (Some(mode), Some(owner), Some(group)) =
+                (text(object, "mode_text"), text(object, "owner"), text(object, "group"))
+            {
+                return format!("{mode} {owner}:{group} {}", text(object, "path").unwrap_or_default());
+            }
+            if let Some(inner) = object.get("value").filter(|_| object.contains_key("origin")) {
+                return in_words(inner);
+            }
+            if let Some(url) = object.get("url") {
+                return in_words(url);
+            }
+            if let Some(file) = object.get("file") {
+                return in_words(file);
+            }
+            if let (Some(local), Some(remote)) = (text(object, "local"), text(object, "remote")) {
+                return format!("{local} – {remote}");
+            }
+            let told = TELLING.iter().find_map(|key| text(object, key).filter(|t| !t.is_empty()));
+            told.or_else(|| text(object, "why"))
+                .map_or_else(|| format!("{} facts", object.len()), str::to_owned)
+        }
+    }
+}
+
+fn setting_in_words(setting: &serde_json::Map<String, Value>) -> String {
+    match text(setting, "value") {
+        Some(value) if !value.is_empty() => value.to_owned(),
+        _ => text(setting, "why").unwrap_or("not set").to_owned(),
+    }
+}
+
+fn text<'a>(object: &'a serde_json::Map<String, Value>, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_read_like_paths() {
+        let cases = [
+            ("/settings/value/peer-cert-file", "settings.peer-cert-file"),
+            ("/peer/listeners/value/0/wire/value", "peer.listeners[0].wire"),
+            ("/files/manifest", "files.manifest"),
+            ("", "etcd"),
+        ];
+        for (pointer, want) in cases {
+            assert_eq!(readable("etcd", pointer), want);
+        }
+    }
+
+    #[test]
+    fn the_innermost_origin_is_the_fact() {
+        let snapshot = serde_json::json!({"etcd": {"value": [{"peer": {"listeners": {
+            "value": [{"url": {"text": "http://10.0.0.1:2380", "scheme": "http"}, "origin": {"kind": "argv", "pid": 7, "index": 3}}],
+            "origin": {"kind": "proc", "path": "/proc/7/net/tcp"}
+        }}}]}});
+        let base = Binding { name: "etcd", value: &Value::Null, pointer: "/etcd/value/0".into() };
+        let mut trail = Trail::new(&snapshot, &[base]);
+        let touched = [
+            "/etcd/value/0/peer/listeners".to_owned(),
+            "/etcd/value/0/peer/listeners/value/0/url/scheme".to_owned(),
+        ];
+        let facts = trail.follow(&touched);
+        assert_eq!(facts.len(), 1, "{facts:?}");
+        assert_eq!(facts[0].value, "http://10.0.0.1:2380");
+        assert_eq!(facts[0].origin, Some(Origin::Argv { pid: 7, index: 3 }));
+    }
+}

@@ -1,0 +1,44 @@
+//! Every rule of the embedded catalogue gives every one of its fixtures the expected status and words.
+
+use seaworthy_audit::check_fixture;
+use seaworthy_catalogue::{Catalogue, Sources, render};
+
+fn catalogue() -> Catalogue {
+    let sources = Sources::embedded();
+    Catalogue::load(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)))
+}
+
+#[test]
+fn fixtures_get_what_they_expect() {
+    let catalogue = catalogue();
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for rule in catalogue.rules.values() {
+        for fixture in &rule.fixtures {
+            checked += 1;
+            wrong.extend(check_fixture(rule, fixture).err().map(|why| format!("{}: {why}", fixture.path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {checked} fixtures:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(checked >= catalogue.rules.len() * 3);
+}
+
+#[test]
+fn benchmarks_list_all_their_controls() {
+    for (id, count) in [("cis-kubernetes-2.0.1", 131), ("cis-kubernetes-1.12", 131)] {
+        let catalogue = catalogue();
+        let benchmark = catalogue.benchmark(id).unwrap();
+        assert_eq!(benchmark.controls().count(), count, "{id}");
+    }
+}
+
+#[test]
+fn peer_tls_is_mapped_to_the_controls_it_was_born_for() {
+    let catalogue = catalogue();
+    let rule = &catalogue.rules["etcd-peer-tls"];
+    assert_eq!(rule.frameworks.cis_controls["v6"], ["14.2"]);
+    assert_eq!(rule.frameworks.cis_controls["v7"], ["14.4"]);
+    for benchmark in ["cis-kubernetes-2.0.1", "cis-kubernetes-1.12"] {
+        assert!(catalogue.controls_of("etcd-peer-tls").contains(&(benchmark, "2.4")));
+    }
+}

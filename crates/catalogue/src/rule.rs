@@ -1,0 +1,469 @@
+//! Rules: one timeless requirement each, written as a document that also executes.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use seaworthy_expr::{Expected, Program, Schema, Scope, Template, Type};
+use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+
+use crate::{Diagnostic, Fixture, Sources, Status, yaml};
+
+/// The headings of every rule document, in order.
+pub const HEADINGS: [&str; 7] =
+    ["Description", "Rationale", "Audit", "Remediation", "Impact", "Default value", "References"];
+
+/// One requirement: how it is judged, and everything there is to say about it.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its id, which is the name of its folder: `etcd-peer-tls`.
+    pub id: String,
+    /// The file, below the catalogue's root.
+    pub path: String,
+    /// The requirement as a statement: `etcd encrypts the traffic between its members`.
+    pub title: String,
+    /// How bad a failure is.
+    pub severity: Severity,
+    /// What it is judged on.
+    pub component: Component,
+    /// The Seaworthy version that brought it.
+    pub since: String,
+    /// Conditions under which it applies at all; all must hold.
+    pub applies: Vec<Applies>,
+    /// What must hold; all of them.
+    pub checks: Vec<Check>,
+    /// What a reader must know although it decides nothing.
+    pub notes: Vec<Note>,
+    /// What was proved when it passes.
+    pub summary: Option<Template>,
+    /// Its place in other catalogues.
+    pub frameworks: Frameworks,
+    /// The fix that implements it; null when there is none.
+    pub remediation: Option<String>,
+    /// Its prose.
+    pub document: Document,
+    /// Its fixtures.
+    pub fixtures: Vec<Fixture>,
+}
+
+/// How bad it is when a rule fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know.
+    Low,
+    /// Weakens a defence.
+    Medium,
+    /// Exposes data or control to someone on the network or the node.
+    High,
+    /// Exposes everything to anybody who can connect.
+    Critical,
+}
+
+impl Severity {
+    /// Returns the name used in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a rule is judged on: each etcd, each proxy, or the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Component {
+    /// Each etcd server of a node, as `etcd`, beside `node`.
+    Etcd,
+    /// Each etcd gateway or gRPC proxy of a node, as `proxy`, beside `node`.
+    EtcdProxy,
+    /// The `node` itself.
+    Node,
+}
+
+impl Component {
+    /// Returns the name used in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::EtcdProxy => "etcd-proxy",
+            Self::Node => "node",
+        }
+    }
+
+    /// Returns the variable that rules of this component are about.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::EtcdProxy => "proxy",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// A condition under which a rule applies.
+#[derive(Debug)]
+pub struct Applies {
+    /// The condition.
+    pub when: Program,
+    /// Why the rule does not apply when it is false.
+    pub otherwise: Template,
+}
+
+/// One check of a rule.
+#[derive(Debug)]
+pub struct Check {
+    /// Its name, a statement that is true when it holds.
+    pub name: String,
+    /// The list it is repeated over; null when it is judged once.
+    pub each: Option<Each>,
+    /// What must be true.
+    pub that: Program,
+    /// The sentence to print when it is not.
+    pub otherwise: Template,
+    /// Whether it only corroborates: unknown evidence does not keep the rule from passing, a contradiction does.
+    pub corroborates: bool,
+}
+
+/// The list that a check is repeated over.
+#[derive(Debug)]
+pub struct Each {
+    /// The list.
+    pub list: Program,
+    /// The name of its element in the check.
+    pub variable: String,
+    /// Which elements to look at; null for all.
+    pub filter: Option<Program>,
+}
+
+/// A remark that decides nothing.
+#[derive(Debug)]
+pub struct Note {
+    /// When to make it.
+    pub when: Program,
+    /// The remark.
+    pub say: Template,
+}
+
+/// Identifiers of a rule in other catalogues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Frameworks {
+    /// CIS Controls by version: `v6`, `v7`, `v8`.
+    pub cis_controls: BTreeMap<String, Vec<String>>,
+    /// NIST SP 800-53 revision 5.
+    #[serde(rename = "nist-800-53-r5")]
+    pub nist_800_53_r5: Vec<String>,
+    /// PCI DSS version 4.
+    #[serde(rename = "pci-dss-4")]
+    pub pci_dss_4: Vec<String>,
+    /// DISA Kubernetes STIG.
+    pub disa_stig: Vec<String>,
+    /// NSA and CISA Kubernetes Hardening Guide.
+    pub nsa_cisa: Vec<String>,
+}
+
+impl Frameworks {
+    /// Returns each mapping as `(framework, identifiers)`, in a fixed order and without the empty ones.
+    pub fn entries(&self) -> Vec<(String, &[String])> {
+        let cis = self
+            .cis_controls
+            .iter()
+            .map(|(version, ids)| (format!("CIS Controls {version}"), ids.as_slice()));
+        let others = [
+            ("NIST SP 800-53 r5", &self.nist_800_53_r5),
+            ("PCI DSS 4", &self.pci_dss_4),
+            ("DISA STIG", &self.disa_stig),
+            ("NSA/CISA", &self.nsa_cisa),
+        ];
+        let others = others.into_iter().map(|(name, ids)| (name.to_owned(), ids.as_slice()));
+        cis.chain(others).filter(|(_, ids)| !ids.is_empty()).collect()
+    }
+}
+
+/// The prose of a rule by heading.
+#[derive(Clone, Debug, Default)]
+pub struct Document {
+    sections: IndexMap<String, String>,
+}
+
+impl Document {
+    /// Returns the Markdown below `heading`, without surrounding blank lines.
+    pub fn section(&self, heading: &str) -> &str {
+        self.sections.get(heading).map_or("", String::as_str)
+    }
+
+    /// Returns every heading with its Markdown, in order.
+    pub fn sections(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sections.iter().map(|(heading, text)| (heading.as_str(), text.as_str()))
+    }
+
+    fn parse(path: &str, file: &str, offset: usize) -> Result<Self, Diagnostic> {
+        let mut sections: IndexMap<String, String> = IndexMap::new();
+        let mut at = offset;
+        for line in file.get(offset..).unwrap_or_default().split_inclusive('\n') {
+            if let Some(heading) = line.strip_prefix("## ") {
+                let heading = heading.trim();
+                let expected = HEADINGS.get(sections.len()).copied().unwrap_or("nothing more");
+                if heading != expected {
+                    let message = format!("the heading is `{heading}` where `{expected}` is expected");
+                    let help = format!("the headings of a rule are, in order: {}", HEADINGS.join(", "));
+                    return Err(Diagnostic::new(path, message).at(at..at + line.trim_end().len()).help(help));
+                }
+                sections.insert(heading.to_owned(), String::new());
+            } else if let Some((_, text)) = sections.last_mut() {
+                text.push_str(line);
+            }
+            at += line.len();
+        }
+        let missing = HEADINGS.iter().find(|h| sections.get(**h).is_none_or(|text| text.trim().is_empty()));
+        if let Some(missing) = missing {
+            return Err(Diagnostic::new(path, format!("the section `## {missing}` is missing or empty")));
+        }
+        for text in sections.values_mut() {
+            *text = text.trim().to_owned();
+        }
+        Ok(Self { sections })
+    }
+}
+
+/// The variables that rules of each component may use, and their types.
+pub(crate) struct Scopes {
+    types: BTreeMap<&'static str, Type>,
+}
+
+impl Scopes {
+    pub(crate) fn new(schema: &Schema) -> Self {
+        let variables = [("etcd", "Etcd"), ("node", "Node"), ("proxy", "Proxy")];
+        let of = |definition: &str| schema.definition(definition).unwrap_or(Type::Opaque);
+        Self {
+            types: variables.into_iter().map(|(variable, definition)| (variable, of(definition))).collect(),
+        }
+    }
+
+    fn of(&self, component: Component) -> (Scope, BTreeMap<&'static str, Type>) {
+        let visible = |name: &&'static str| *name == "node" || *name == component.variable();
+        let types: BTreeMap<_, _> =
+            self.types.iter().filter(|(name, _)| visible(name)).map(|(n, t)| (*n, t.clone())).collect();
+        let scope = types.iter().fold(Scope::new(), |scope, (name, ty)| scope.with(*name, ty.clone()));
+        (scope, types)
+    }
+}
+
+impl Rule {
+    pub(crate) fn parse(
+        path: &str,
+        file: &str,
+        scopes: &Scopes,
+        sources: &Sources,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
+        let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
+        let document = Document::parse(path, file, body).map_err(|d| vec![d])?;
+        let (scope, types) = scopes.of(raw.component);
+        let scope = &scope;
+        let mut compiler = Compiler { path, file, offset, diagnostics: Vec::new() };
+
+        let folder = path.rsplit('/').nth(1).unwrap_or_default();
+        if raw.id.value != folder {
+            let message = format!("the id is `{}`, but the folder is named `{folder}`", raw.id.value);
+            compiler.report(&raw.id, message);
+        }
+        let applies: Vec<_> = raw.applies.iter().filter_map(|a| compiler.applies(a, scope)).collect();
+        let checks: Vec<_> = raw.checks.iter().filter_map(|c| compiler.check(c, scope)).collect();
+        let notes: Vec<_> = raw.notes.iter().filter_map(|n| compiler.note(n, scope)).collect();
+        let summary = raw.summary.as_ref().and_then(|s| compiler.template(s, scope));
+        let mut diagnostics = compiler.diagnostics;
+        if raw.checks.is_empty() {
+            diagnostics.push(Diagnostic::new(path, "the rule has no checks, so it would pass always"));
+        }
+
+        let mut fixtures = Vec::new();
+        for (fixture_path, text) in sources.fixtures(path) {
+            match Fixture::parse(fixture_path, text) {
+                Ok(fixture) => {
+                    diagnostics.extend(fixture.misspelt(&types));
+                    fixtures.push(fixture);
+                }
+                Err(diagnostic) => diagnostics.push(diagnostic),
+            }
+        }
+        let mut required = vec![Status::Pass, Status::Fail, Status::Unknown];
+        if !raw.always_applies {
+            required.push(Status::NotApplicable);
+        }
+        for status in required.into_iter().filter(|s| !fixtures.iter().any(|f| f.expect == *s)) {
+            let message = format!("rule `{}` has no fixture with `expect: {status}`", raw.id.value);
+            let help =
+                "add one below its tests/; if it can never be not-applicable, say `always-applies: true`";
+            diagnostics.push(Diagnostic::new(path, message).help(help));
+        }
+        if !diagnostics.is_empty() {
+            return Err(diagnostics);
+        }
+        Ok(Self {
+            id: raw.id.value,
+            path: path.to_owned(),
+            title: raw.title,
+            severity: raw.severity,
+            component: raw.component,
+            since: raw.since,
+            applies,
+            checks,
+            notes,
+            summary,
+            frameworks: raw.frameworks,
+            remediation: raw.remediation,
+            document,
+            fixtures,
+        })
+    }
+}
+
+/// Returns the byte offset of the front matter, the front matter, and the byte offset of what follows it.
+fn split<'a>(path: &str, file: &'a str) -> Result<(usize, &'a str, usize), Diagnostic> {
+    const FENCE: &str = "---\n";
+    let help = "a rule begins with `---`, its YAML front matter, and a second `---`";
+    let front = file
+        .strip_prefix(FENCE)
+        .ok_or_else(|| Diagnostic::new(path, "the file does not begin with `---`").at(0..1).help(help))?;
+    let length = front.find("\n---\n").ok_or_else(|| {
+        Diagnostic::new(path, "the front matter is not closed by `---`").at(0..3).help(help)
+    })?;
+    let yaml = front.get(..=length).unwrap_or_default();
+    Ok((FENCE.len(), yaml, FENCE.len() + yaml.len() + FENCE.len()))
+}
+
+/// Compiles the expressions of one rule and collects what is wrong with them.
+struct Compiler<'a> {
+    path: &'a str,
+    file: &'a str,
+    offset: usize,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Compiler<'_> {
+    fn applies(&mut self, raw: &RawApplies, scope: &Scope) -> Option<Applies> {
+        let when = self.program(&raw.when, scope, Expected::Bool);
+        let otherwise = self.template(&raw.otherwise, scope);
+        Some(Applies { when: when?, otherwise: otherwise? })
+    }
+
+    fn check(&mut self, raw: &RawCheck, scope: &Scope) -> Option<Check> {
+        let mut inner = scope.clone();
+        let each = match (&raw.each, &raw.variable) {
+            (None, None) => {
+                if let Some(filter) = &raw.filter {
+                    self.report(filter, "`where` needs an `each` to filter".to_owned());
+                }
+                None
+            }
+            (Some(list), Some(variable)) => {
+                let list = self.program(list, scope, Expected::List)?;
+                inner = inner.with(&variable.value, list.element_type().unwrap_or(Type::Opaque));
+                let filter = raw.filter.as_ref().and_then(|f| self.program(f, &inner, Expected::Bool));
+                Some(Each { list, variable: variable.value.clone(), filter })
+            }
+            (Some(lonely), None) | (None, Some(lonely)) => {
+                self.report(lonely, "`each` and `as` go together".to_owned());
+                return None;
+            }
+        };
+        let that = self.program(&raw.that, &inner, Expected::Bool);
+        let otherwise = self.template(&raw.otherwise, &inner);
+        let (that, otherwise) = (that?, otherwise?);
+        Some(Check { name: raw.name.clone(), each, that, otherwise, corroborates: raw.corroborates })
+    }
+
+    fn note(&mut self, raw: &RawNote, scope: &Scope) -> Option<Note> {
+        let when = self.program(&raw.when, scope, Expected::Bool);
+        let say = self.template(&raw.say, scope);
+        Some(Note { when: when?, say: say? })
+    }
+
+    fn program(&mut self, text: &Spanned<String>, scope: &Scope, expected: Expected) -> Option<Program> {
+        Program::compile(&text.value, scope, expected).map_err(|errors| self.extend(text, errors)).ok()
+    }
+
+    fn template(&mut self, text: &Spanned<String>, scope: &Scope) -> Option<Template> {
+        Template::compile(&text.value, scope).map_err(|errors| self.extend(text, errors)).ok()
+    }
+
+    fn extend(&mut self, text: &Spanned<String>, errors: Vec<seaworthy_expr::Diagnostic>) {
+        let place = yaml::scalar_span(self.file, self.offset, text);
+        self.diagnostics.extend(errors.into_iter().map(|error| Diagnostic {
+            path: self.path.to_owned(),
+            span: Some(place(error.span)),
+            message: error.message,
+            help: error.help,
+        }));
+    }
+
+    fn report(&mut self, text: &Spanned<String>, message: String) {
+        let span = yaml::scalar_span(self.file, self.offset, text)(0..text.value.len());
+        self.diagnostics.push(Diagnostic::new(self.path, message).at(span));
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct FrontMatter {
+    id: Spanned<String>,
+    title: String,
+    severity: Severity,
+    component: Component,
+    since: String,
+    #[serde(default)]
+    always_applies: bool,
+    #[serde(default)]
+    applies: Vec<RawApplies>,
+    checks: Vec<RawCheck>,
+    #[serde(default)]
+    notes: Vec<RawNote>,
+    #[serde(default)]
+    summary: Option<Spanned<String>>,
+    #[serde(default)]
+    frameworks: Frameworks,
+    #[serde(default)]
+    remediation: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApplies {
+    when: Spanned<String>,
+    otherwise: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheck {
+    name: String,
+    #[serde(default)]
+    each: Option<Spanned<String>>,
+    #[serde(default, rename = "as")]
+    variable: Option<Spanned<String>>,
+    #[serde(default, rename = "where")]
+    filter: Option<Spanned<String>>,
+    that: Spanned<String>,
+    #[serde(rename = "else")]
+    otherwise: Spanned<String>,
+    #[serde(default)]
+    corroborates: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNote {
+    when: Spanned<String>,
+    say: Spanned<String>,
+}

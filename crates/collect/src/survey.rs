@@ -1,0 +1,127 @@
+//! The survey of a node: the primitives put together into a [`Snapshot`].
+//!
+//! It goes in three passes. First everything that is on the node is read: processes, declarations, settings, sockets,
+//! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
+//! the members are, which links exist, what has drifted.
+
+mod declarations;
+mod drift;
+mod files;
+mod links;
+mod listeners;
+mod material;
+mod membership;
+mod processes;
+mod proxy;
+mod server;
+mod trust;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
+
+use crate::procfs::Proc;
+use crate::root::Root;
+use crate::users::Users;
+use declarations::Declarations;
+use processes::Found;
+use server::Server;
+use trust::Trust;
+
+/// How to look at a node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder below which the host's files are read.
+    pub root: PathBuf,
+    /// Whether to connect to the node's own listeners.
+    pub wire: bool,
+    /// How long to watch the peer ports passively; not at all without it.
+    pub observe: Option<Duration>,
+    /// How long a listener may take to answer.
+    pub timeout: Duration,
+    /// The snapshot's time.
+    pub now: Timestamp,
+}
+
+/// What every part of a survey needs: where to look, and how.
+pub(crate) struct Survey<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) root: &'a Root,
+    pub(crate) users: &'a Users,
+}
+
+/// Returns all the evidence of this node. What cannot be observed becomes part of it.
+///
+/// # Errors
+///
+/// When the root folder itself cannot be opened.
+pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
+    let root = Root::host(&options.root)?;
+    let (users, mut unreadable) = Users::read(&root);
+    let survey = Survey { options, root: &root, users: &users };
+    let proc = Proc::of_host(&root);
+    let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
+    let declarations = Declarations::find(&survey, found.as_ref().ok(), &mut unreadable);
+    let trust = Trust::read(&survey, found.as_ref().ok());
+
+    let (etcd, etcd_proxies, processes) = match found {
+        Err(error) => {
+            (Observed::failed(error.clone()), Observed::failed(error.clone()), Observed::failed(error))
+        }
+        Ok(found) => {
+            let origin = Origin::proc("/proc");
+            let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
+            let servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
+            let proxies: Vec<_> = found.proxies.iter().map(|p| proxy::Reading::read(p)).collect();
+            let answers = listeners::ask_all(&survey, &servers, &proxies);
+            let mut etcd = server::finish_all(&survey, servers, &declarations, &trust, &answers);
+            etcd.extend(declarations.without_process(&survey, &etcd));
+            let proxies: Vec<_> = proxies.into_iter().map(|p| p.finish(&survey, &answers)).collect();
+            let processes = Observed::seen(found.total, origin.clone());
+            // An empty list claims that there is none, which somebody who may not see every process cannot.
+            let claim = |empty: bool| blind.clone().filter(|_| empty);
+            let etcd = match claim(etcd.is_empty()) {
+                Some(error) => Observed::failed(error),
+                None => Observed::seen(etcd, origin.clone()),
+            };
+            let proxies = match claim(proxies.is_empty()) {
+                Some(error) => Observed::failed(error),
+                None => Observed::seen(proxies, origin),
+            };
+            (etcd, proxies, processes)
+        }
+    };
+    Ok(Snapshot {
+        format: Snapshot::FORMAT.to_owned(),
+        tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        taken_at: options.now,
+        node: Node {
+            name: node_name(&root),
+            root: options.root.display().to_string(),
+            processes,
+            kubernetes_cas: trust.uses(),
+            unreadable,
+        },
+        etcd,
+        etcd_proxies,
+    })
+}
+
+/// Returns the node's name: the kernel's for this host, the file's for another root.
+fn node_name(root: &Root) -> String {
+    let file = root.read("/etc/hostname", 4096).ok();
+    let file =
+        file.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|name| !name.is_empty());
+    let kernel = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    file.unwrap_or_else(kernel)
+}
+
+/// Returns the error that stands for all evidence of a process that is only declared.
+fn not_running(what: &str) -> EvidenceError {
+    EvidenceError::new(
+        ErrorKind::NotRunning,
+        format!("{what} declares an etcd, but no such process is running"),
+    )
+}

@@ -1,0 +1,254 @@
+//! The dial matrix: who has dialled whom, and what those connections carry.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use seaworthy_evidence::{
+    Connection, Direction, ErrorKind, EvidenceError, Link, Listener, Member, Observed, Origin, PassiveView,
+    TransportSeen,
+};
+
+use crate::sockets::Sockets;
+
+/// What an established peer connection showed to a passive look, by its two ends.
+pub(crate) type Views = BTreeMap<(SocketAddr, SocketAddr), PassiveView>;
+
+/// What is needed to tell one member's connections from another's.
+pub(crate) struct Matrix<'a> {
+    pub(crate) members: &'a [Member],
+    pub(crate) listeners: &'a [Listener],
+    pub(crate) sockets: &'a Sockets,
+    pub(crate) views: &'a Views,
+    /// Addresses of host names, from the hosts file.
+    pub(crate) hosts: &'a BTreeMap<String, Vec<IpAddr>>,
+    pub(crate) origin: Origin,
+}
+
+impl Matrix<'_> {
+    /// Returns every established connection on a peer port.
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.sockets.established.iter().filter_map(|s| self.connection(s.local, s.remote)).collect()
+    }
+
+    /// Returns the links with every other member that has started, or why they cannot be told.
+    pub(crate) fn links(&self, connections: &[Connection]) -> Observed<Vec<Link>> {
+        let mut links = Vec::new();
+        for member in self.others().filter(|m| !m.name.is_empty()) {
+            let Some(addresses) = self.addresses(member) else {
+                let hosts: Vec<_> = member.peer_urls.iter().map(|u| u.host.as_str()).collect();
+                let message = format!(
+                    "the address of {} ({}) is not known: it is a name that the hosts file does not list",
+                    label(member),
+                    hosts.join(", ")
+                );
+                return Observed::failed(EvidenceError::new(ErrorKind::NotFound, message));
+            };
+            let shared = self.members.iter().filter(|other| other.id != member.id).any(|other| {
+                self.addresses(other).is_none_or(|theirs| theirs.iter().any(|a| addresses.contains(a)))
+            });
+            let name = label(member);
+            let count = |direction: Direction| {
+                let theirs = |c: &&Connection| c.direction == direction && c.member.as_deref() == Some(&name);
+                u32::try_from(connections.iter().filter(theirs).count()).unwrap_or(u32::MAX)
+            };
+            let inbound = (!shared).then(|| count(Direction::Inbound));
+            let outbound = count(Direction::Outbound);
+            links.push(link(name, inbound, outbound, self.origin.clone()));
+        }
+        Observed::seen(links, self.origin.clone())
+    }
+
+    fn connection(&self, local: SocketAddr, remote: SocketAddr) -> Option<Connection> {
+        let listener = self.listeners.iter().find(|l| listens_on(l, local));
+        let direction = if listener.is_some() { Direction::Inbound } else { Direction::Outbound };
+        let member = match direction {
+            Direction::Inbound => {
+                self.others().find(|m| self.addresses(m).is_some_and(|a| a.contains(&remote.ip())))
+            }
+            Direction::Outbound => Some(self.dialled(remote)?),
+        };
+        let observed = self.views.get(&(local, remote)).copied();
+        let transport = match (observed, listener) {
+            (Some(PassiveView::Plaintext), _) => TransportSeen::Plaintext,
+            (Some(PassiveView::Tls), _) => TransportSeen::Tls,
+            // A listener is TLS or not for as long as its process lives, and so are the connections it accepted.
+            (None, Some(listener)) => spoken(listener),
+            (None, None) => TransportSeen::Undetermined,
+        };
+        Some(Connection {
+            local: local.to_string(),
+            remote: remote.to_string(),
+            direction,
+            member: member.map(label),
+            transport,
+            observed,
+            origin: self.origin.clone(),
+        })
+    }
+
+    /// Returns the member whose peer port is at `remote`: the one it advertises, or, for a connection that is older than
+    /// the present URLs, the port that this member itself uses for peers.
+    fn dialled(&self, remote: SocketAddr) -> Option<&Member> {
+        let at = |m: &&Member| self.addresses(m).is_some_and(|a| a.contains(&remote.ip()));
+        let advertised = |m: &&Member| m.peer_urls.iter().any(|u| u.port == Some(remote.port()));
+        let client = |m: &Member| m.client_urls.iter().any(|u| u.port == Some(remote.port()));
+        let ours = self.listeners.iter().any(|l| l.url.port == Some(remote.port()));
+        let mut there = self.others().filter(at);
+        there.clone().find(advertised).or_else(|| there.find(|m| ours && !client(m)))
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Member> + Clone {
+        self.members.iter().filter(|m| !m.this)
+    }
+
+    /// Returns the addresses of a member's peer URLs; `None` when one of them is an unknown name.
+    fn addresses(&self, member: &Member) -> Option<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        for url in member.peer_urls.iter().filter(|u| u.port.is_some()) {
+            match url.host.parse() {
+                Ok(ip) => addresses.push(ip),
+                Err(_) => addresses.extend(self.hosts.get(&url.host.to_ascii_lowercase())?),
+            }
+        }
+        Some(addresses)
+    }
+}
+
+/// Returns the link with the member `name`, judged.
+fn link(name: String, inbound: Option<u32>, outbound: u32, origin: Origin) -> Link {
+    let cost = "the cluster looks healthy, but one side cannot dial: a snapshot cannot reach a member that cannot be \
+                dialled, and the next restart may isolate it";
+    let (half_open, down, message) = match (inbound, outbound) {
+        (Some(0), 0) | (None, 0) => {
+            (false, true, format!("there is no connection with {name} in either direction"))
+        }
+        (Some(0), _) => (
+            true,
+            false,
+            format!("{name} has not dialled this member, although this member dialled it: {cost}"),
+        ),
+        (Some(_), 0) => {
+            (true, false, format!("this member has not dialled {name}, although {name} dialled it: {cost}"))
+        }
+        _ => (false, false, String::new()),
+    };
+    Link { member: name, inbound, outbound, half_open, down, message, origin }
+}
+
+fn label(member: &Member) -> String {
+    if member.name.is_empty() { member.id.clone() } else { member.name.clone() }
+}
+
+fn listens_on(listener: &Listener, local: SocketAddr) -> bool {
+    let address = listener.address.as_deref().and_then(|a| a.parse::<SocketAddr>().ok());
+    address.is_some_and(|a| a.port() == local.port() && (a.ip().is_unspecified() || a.ip() == local.ip()))
+}
+
+/// Returns what connections that this listener accepted carry.
+fn spoken(listener: &Listener) -> TransportSeen {
+    match listener.wire.as_ref().and_then(Observed::value) {
+        Some(wire) if wire.tls && !wire.plaintext => TransportSeen::Tls,
+        Some(wire) if wire.plaintext && !wire.tls => TransportSeen::Plaintext,
+        Some(_) => TransportSeen::Undetermined,
+        None if !listener.configured => TransportSeen::Undetermined,
+        None if listener.url.is_tls() => TransportSeen::Tls,
+        None => TransportSeen::Plaintext,
+    }
+}
+
+/// Returns the addresses of the names in a hosts file (hosts(5)), names in lower case.
+pub(crate) fn hosts(text: &[u8]) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut hosts: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for line in String::from_utf8_lossy(text).lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let Some(Ok(ip)) = words.next().map(str::parse::<IpAddr>) else { continue };
+        for name in words {
+            hosts.entry(name.to_ascii_lowercase()).or_default().push(ip);
+        }
+    }
+    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_evidence::{Purpose, Url};
+
+    use super::*;
+    use crate::sockets::TcpSocket;
+
+    fn member(name: &str, ip: &str, this: bool) -> Member {
+        let peer_urls = vec![Url::parse(&format!("https://{ip}:2380")).unwrap()];
+        let client_urls = vec![Url::parse(&format!("https://{ip}:2379")).unwrap()];
+        Member { id: name.to_owned(), name: name.to_owned(), peer_urls, client_urls, learner: false, this }
+    }
+
+    fn matrix(established: &[(&str, &str)], url: &str) -> (Vec<Connection>, Vec<Link>) {
+        let members = [
+            member("m1", "10.0.0.1", true),
+            member("m2", "10.0.0.2", false),
+            member("m3", "10.0.0.3", false),
+        ];
+        let url = Url::parse(url).unwrap();
+        let address = Some(format!("10.0.0.1:{}", url.port.unwrap()));
+        let origin = Origin::proc("/proc/7/net/tcp");
+        let purpose = Purpose::Peer;
+        let listener =
+            Listener { url, purpose, configured: true, address, wire: None, origin: origin.clone() };
+        let socket = |(local, remote): &(&str, &str)| TcpSocket {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            inode: 1,
+        };
+        let sockets = Sockets { established: established.iter().map(socket).collect(), ..Sockets::default() };
+        let matrix = Matrix {
+            members: &members,
+            listeners: &[listener],
+            sockets: &sockets,
+            views: &Views::new(),
+            hosts: &BTreeMap::new(),
+            origin,
+        };
+        let connections = matrix.connections();
+        let links = matrix.links(&connections);
+        (connections, links.value().unwrap().clone())
+    }
+
+    #[test]
+    fn a_half_open_member_is_seen() {
+        let established = [
+            ("10.0.0.1:40000", "10.0.0.2:2380"),
+            ("10.0.0.1:2380", "10.0.0.2:40000"),
+            ("10.0.0.1:2380", "10.0.0.3:40001"),
+            ("10.0.0.1:40002", "10.0.0.3:2379"),
+        ];
+        let (connections, links) = matrix(&established, "https://10.0.0.1:2380");
+        assert_eq!(connections.len(), 3, "the client connection is none of ours");
+        assert!(
+            connections
+                .iter()
+                .filter(|c| c.direction == Direction::Inbound)
+                .all(|c| c.transport == TransportSeen::Tls)
+        );
+        assert!(!links[0].half_open && !links[0].down && links[0].message.is_empty());
+        assert!(links[1].half_open && links[1].message.contains("has not dialled m3"));
+    }
+
+    #[test]
+    fn a_member_without_connections_is_down_not_half_open() {
+        let (_, links) = matrix(&[], "https://10.0.0.1:2380");
+        assert!(links.iter().all(|l| l.down && !l.half_open));
+    }
+
+    #[test]
+    fn connections_that_a_plaintext_listener_accepted_are_plaintext() {
+        let (connections, _) = matrix(&[("10.0.0.1:2380", "10.0.0.2:40000")], "http://10.0.0.1:2380");
+        assert_eq!(connections[0].transport, TransportSeen::Plaintext);
+    }
+
+    #[test]
+    fn hosts_files_are_read_leniently() {
+        let hosts = hosts(b"127.0.0.1 localhost\n# x\n10.0.0.2 Node-2 n2 # tail\ngarbage\n::1 localhost\n");
+        assert_eq!(hosts["node-2"], ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(hosts["localhost"].len(), 2);
+    }
+}

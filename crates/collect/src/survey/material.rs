@@ -1,0 +1,236 @@
+//! Key material: the files a side is configured with, what is in them, and what is wrong with it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use seaworthy_evidence::{
+    Certificate, Credentials, EvidenceError, Observed, Origin, PrivateKey, Problem, RevocationList, Setting,
+};
+use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
+
+use super::Survey;
+use crate::root::Root;
+
+/// Largest key material file that is read, in bytes.
+const CAP: usize = 1 << 20;
+
+/// The settings that name the files of one side.
+pub(crate) struct Names {
+    pub(crate) certificate: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) client_certificate: &'static str,
+    pub(crate) trusted: &'static str,
+    pub(crate) revocations: &'static str,
+}
+
+/// The settings of the traffic between members.
+pub(crate) const PEER: Names = Names {
+    certificate: "peer-cert-file",
+    key: "peer-key-file",
+    client_certificate: "peer-client-cert-file",
+    trusted: "peer-trusted-ca-file",
+    revocations: "peer-crl-file",
+};
+
+/// The settings of the traffic with clients.
+pub(crate) const CLIENT: Names = Names {
+    certificate: "cert-file",
+    key: "key-file",
+    client_certificate: "client-cert-file",
+    trusted: "trusted-ca-file",
+    revocations: "client-crl-file",
+};
+
+impl Names {
+    /// Returns all of them.
+    pub(crate) fn all(&self) -> [&'static str; 5] {
+        [self.certificate, self.key, self.client_certificate, self.trusted, self.revocations]
+    }
+}
+
+/// Reads each file of one process at most once.
+pub(crate) struct Reader<'a> {
+    root: Result<&'a Root, EvidenceError>,
+    read: RefCell<BTreeMap<String, Result<Rc<[u8]>, EvidenceError>>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(root: Result<&'a Root, EvidenceError>) -> Self {
+        Self { root, read: RefCell::default() }
+    }
+
+    /// Returns the bytes of `path` as the process sees it.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Rc<[u8]>, EvidenceError> {
+        if let Some(known) = self.read.borrow().get(path) {
+            return known.clone();
+        }
+        let result = self.root.clone().and_then(|root| root.read(path, CAP)).map(Rc::from);
+        self.read.borrow_mut().insert(path.to_owned(), result.clone());
+        result
+    }
+
+    /// Returns where `path` is.
+    pub(crate) fn origin(&self, path: &str) -> Origin {
+        self.root.as_ref().map_or_else(|_| Origin::file(path), |root| root.origin(path))
+    }
+}
+
+/// One configured file and what is in it.
+pub(crate) struct Content<T> {
+    pub(crate) path: String,
+    pub(crate) origin: Origin,
+    pub(crate) content: Result<T, EvidenceError>,
+}
+
+/// The key material of one side, as the files are now.
+pub(crate) struct Files {
+    pub(crate) certificate: Option<Content<Vec<Parsed>>>,
+    pub(crate) key: Option<Content<PrivateKey>>,
+    pub(crate) client_certificate: Option<Content<Vec<Parsed>>>,
+    pub(crate) trusted: Option<Content<Vec<Parsed>>>,
+    pub(crate) revocations: Option<Content<RevocationList>>,
+}
+
+impl Files {
+    /// Reads the files that `names` have in `settings`.
+    pub(crate) fn read(
+        survey: &Survey<'_>,
+        reader: &Reader<'_>,
+        settings: &BTreeMap<String, Setting>,
+        names: &Names,
+    ) -> Self {
+        let now = survey.options.now;
+        let path = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
+        let certificates = |name: &str| {
+            path(name).map(|path| {
+                let origin = reader.origin(&path);
+                let parse = |b: Rc<[u8]>| seaworthy_pki::certificates_from_pem(&b, origin.clone(), now);
+                Content { content: reader.bytes(&path).and_then(parse), origin, path }
+            })
+        };
+        Self {
+            certificate: certificates(names.certificate),
+            key: path(names.key).map(|path| {
+                let parse = |b: Rc<[u8]>| seaworthy_pki::private_key_from_pem(&b, &path);
+                Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
+            }),
+            client_certificate: certificates(names.client_certificate),
+            trusted: certificates(names.trusted),
+            revocations: path(names.revocations).map(|path| {
+                let parse = |b: Rc<[u8]>| seaworthy_pki::revocation_list(&b, &path);
+                Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
+            }),
+        }
+    }
+
+    /// Returns the certificates that are trusted, as far as they could be read.
+    pub(crate) fn roots(&self) -> &[Parsed] {
+        self.trusted.as_ref().and_then(|t| t.content.as_ref().ok()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the leaf certificates that this side presents.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &Parsed> {
+        let contents = [&self.certificate, &self.client_certificate].into_iter().flatten();
+        contents.filter_map(|file| file.content.as_ref().ok()?.first())
+    }
+
+    /// Returns the material as evidence.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials {
+            chain: self.certificate.as_ref().map(Content::certificates),
+            key: self.key.as_ref().map(|key| Observed::from_result(key.content.clone(), key.origin.clone())),
+            key_matches: self.key_matches(),
+            client_chain: self.client_certificate.as_ref().map(Content::certificates),
+            trusted: self.trusted.as_ref().map(Content::certificates),
+            revocations: self
+                .revocations
+                .as_ref()
+                .map(|list| Observed::from_result(list.content.clone(), list.origin.clone())),
+        }
+    }
+
+    /// Returns what is wrong with the material, or why part of it could not be read by us.
+    pub(crate) fn problems(
+        &self,
+        survey: &Survey<'_>,
+        side: Side,
+        usage: Circumstances<'_>,
+    ) -> Observed<Vec<Problem>> {
+        if let Some(error) = self.unreadable() {
+            return Observed::failed(error);
+        }
+        let material = Material {
+            certificate: self.certificate.as_ref().map(Content::slice),
+            key: self.key.as_ref().map(Content::source),
+            client_certificate: self.client_certificate.as_ref().map(Content::slice),
+            trusted: self.trusted.as_ref().map(Content::slice),
+            revocations: self.revocations.as_ref().map(Content::source),
+        };
+        let usage = Use {
+            side,
+            dialled: usage.dialled,
+            dials_from: usage.dials_from,
+            client_auth: usage.client_auth,
+            checks_client_names: usage.checks_client_names,
+            etcd_version: usage.etcd_version,
+        };
+        let found = problems(&material, &usage, survey.options.now);
+        Observed::seen(found, Origin::derived("the files that the settings name"))
+    }
+
+    /// Returns the error of a file that may well be in order, but is not ours to read.
+    fn unreadable(&self) -> Option<EvidenceError> {
+        use seaworthy_evidence::ErrorKind as Kind;
+        let ours = |error: &&EvidenceError| {
+            !matches!(error.kind, Kind::NotFound | Kind::Malformed | Kind::Unsupported)
+        };
+        let errors = [
+            self.certificate.as_ref().and_then(|c| c.content.as_ref().err()),
+            self.key.as_ref().and_then(|c| c.content.as_ref().err()),
+            self.client_certificate.as_ref().and_then(|c| c.content.as_ref().err()),
+            self.trusted.as_ref().and_then(|c| c.content.as_ref().err()),
+            self.revocations.as_ref().and_then(|c| c.content.as_ref().err()),
+        ];
+        errors.into_iter().flatten().find(ours).cloned()
+    }
+
+    fn key_matches(&self) -> Option<Observed<bool>> {
+        let (certificate, key) = (self.certificate.as_ref()?, self.key.as_ref()?);
+        let compare = || {
+            let leaf = certificate.content.as_ref().map_err(Clone::clone)?.first();
+            let key = key.content.as_ref().map_err(Clone::clone)?;
+            Ok(leaf.is_some_and(|leaf| leaf.certificate.key.spki == key.key.spki))
+        };
+        let from = format!("{} and {}", certificate.path, key.path);
+        Some(Observed::from_result(compare(), Origin::derived(from)))
+    }
+}
+
+/// How a side is used, as far as the settings and the membership tell.
+pub(crate) struct Circumstances<'a> {
+    pub(crate) dialled: &'a [String],
+    pub(crate) dials_from: &'a [IpAddr],
+    pub(crate) client_auth: bool,
+    pub(crate) checks_client_names: bool,
+    pub(crate) etcd_version: Option<&'a str>,
+}
+
+impl<T> Content<T> {
+    fn source(&self) -> Source<'_, T> {
+        Source { path: &self.path, origin: &self.origin, content: self.content.as_ref() }
+    }
+}
+
+impl Content<Vec<Parsed>> {
+    fn slice(&self) -> Source<'_, [Parsed]> {
+        let content = self.content.as_ref().map(Vec::as_slice);
+        Source { path: &self.path, origin: &self.origin, content }
+    }
+
+    fn certificates(&self) -> Observed<Vec<Certificate>> {
+        let facts = self.content.as_ref().map(|list| list.iter().map(|p| p.certificate.clone()).collect());
+        Observed::from_result(facts.map_err(Clone::clone), self.origin.clone())
+    }
+}

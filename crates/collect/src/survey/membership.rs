@@ -1,0 +1,149 @@
+//! Who the members are: from the running etcd, else from its data directory, else from its settings.
+
+use std::time::Duration;
+
+use seaworthy_etcd::{bbolt, members, settings};
+use seaworthy_evidence::{
+    Cluster, ErrorKind, EvidenceError, Member, MemberSource, Observed, Origin, Setting, Url,
+};
+use seaworthy_wire::{ClientIdentity, Question, Roots, Security, Target, get};
+
+use super::Survey;
+use super::material::{PEER, Reader};
+use super::server::Server;
+
+/// A member list that a running etcd told.
+pub(crate) struct LiveMembers {
+    pub(crate) members: Vec<Member>,
+    pub(crate) origin: Origin,
+}
+
+/// Asks the peer listeners of `server` for the members, with the server's own certificate where they speak TLS.
+pub(crate) fn ask(survey: &Survey<'_>, server: &Server<'_>) -> Result<LiveMembers, EvidenceError> {
+    let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
+    let mut failures = Vec::new();
+    for target in server.peer_sockets(sockets) {
+        for security in [true, false] {
+            match ask_one(survey, server, &target, security) {
+                Ok(live) => return Ok(live),
+                Err(error) => failures.push(error),
+            }
+        }
+    }
+    let nothing = || EvidenceError::new(ErrorKind::NotFound, "it listens on no peer port");
+    Err(failures.into_iter().next().unwrap_or_else(nothing))
+}
+
+fn ask_one(
+    survey: &Survey<'_>,
+    server: &Server<'_>,
+    target: &Target,
+    tls: bool,
+) -> Result<LiveMembers, EvidenceError> {
+    let identity = if tls { server.peer_identity() } else { None };
+    let security = match tls {
+        // Our own socket is asked, so whom it claims to be does not matter.
+        true => Security::Tls { roots: &Roots::Any, identity: identity.as_ref() },
+        false => Security::Plaintext,
+    };
+    let answer = get(target, security, Question::Members, &survey.probing())?;
+    if answer.status != 200 {
+        let message = format!("{target} answered GET /members with {}", answer.status_line());
+        return Err(EvidenceError::new(ErrorKind::Unsupported, message));
+    }
+    let origin = Origin::wire(target.to_string(), "GET /members");
+    Ok(LiveMembers { members: members::members(&answer.body)?, origin })
+}
+
+/// Returns the identity with which the server authenticates to its peers, if it could be read.
+pub(crate) fn identity(
+    reader: &Reader<'_>,
+    setting: impl Fn(&str) -> Option<String>,
+) -> Option<ClientIdentity> {
+    let pair = |certificate: &str, key: &str| {
+        let certificate = reader.bytes(&setting(certificate)?).ok()?;
+        let key = reader.bytes(&setting(key)?).ok()?;
+        ClientIdentity::from_pem(&certificate, &key).ok()
+    };
+    pair("peer-client-cert-file", "peer-client-key-file").or_else(|| pair(PEER.certificate, PEER.key))
+}
+
+/// Returns the cluster by the best source there is, and says what was tried in vain.
+pub(crate) fn cluster(
+    survey: &Survey<'_>,
+    server: &Server<'_>,
+    live: Option<&Result<LiveMembers, EvidenceError>>,
+) -> (Observed<Cluster>, Option<String>) {
+    let offline = server.offline_membership();
+    let version = offline.as_ref().ok().and_then(|m| m.cluster_version.clone());
+    let mut failed = Vec::new();
+    match live {
+        Some(Ok(live)) => {
+            let established = format!("{} answered GET /members", server.who());
+            let mut members = live.members.clone();
+            server.mark_self(&mut members);
+            let cluster = Cluster { members, source: MemberSource::Live, established };
+            return (Observed::seen(cluster, live.origin.clone()), version);
+        }
+        Some(Err(error)) => failed.push(format!("the member list could not be asked for ({error})")),
+        None if survey.options.wire => {}
+        None => failed.push("the wire was not asked".to_owned()),
+    }
+    match offline {
+        Ok(membership) if !membership.members.is_empty() => {
+            let established = sentence("read from the data directory", &failed);
+            let mut members = membership.members;
+            server.mark_self(&mut members);
+            let cluster = Cluster { members, source: MemberSource::DataDirectory, established };
+            let origin = server.database_origin();
+            return (Observed::seen(cluster, origin), version);
+        }
+        Ok(_) => failed.push("the data directory holds no members".to_owned()),
+        Err(error) => failed.push(format!("the data directory could not be read ({error})")),
+    }
+    let declared = server.resolved.settings.as_result().map(|settings| {
+        let origin = settings.get("initial-cluster").map(|s: &Setting| s.origin.clone());
+        (settings::initial_cluster(settings), origin)
+    });
+    match declared {
+        Ok((mut members, Some(origin))) if !members.is_empty() => {
+            let established = sentence("taken from initial-cluster, which may be stale", &failed);
+            server.mark_self(&mut members);
+            let cluster = Cluster { members, source: MemberSource::InitialCluster, established };
+            (Observed::seen(cluster, origin), version)
+        }
+        _ => {
+            let message = format!("the members are not known: {}", failed.join("; "));
+            (Observed::failed(EvidenceError::new(ErrorKind::NotFound, message)), version)
+        }
+    }
+}
+
+fn sentence(source: &str, failed: &[String]) -> String {
+    if failed.is_empty() { source.to_owned() } else { format!("{source}, because {}", failed.join(" and ")) }
+}
+
+impl Survey<'_> {
+    /// Returns how to probe.
+    pub(crate) fn probing(&self) -> seaworthy_wire::Options {
+        let timeout = self.options.timeout;
+        let mut options = seaworthy_wire::Options::new(self.options.now);
+        options.timeout = timeout;
+        options.limit = (timeout * 3).max(Duration::from_secs(1));
+        options
+    }
+}
+
+/// Reads the members in a data directory's database without disturbing the etcd that has it open.
+pub(crate) fn offline(
+    root: Result<&crate::root::Root, EvidenceError>,
+    path: &str,
+) -> Result<bbolt::Membership, EvidenceError> {
+    let file = root?.open(path)?;
+    bbolt::membership(|offset, buffer| file.read_exact_at(buffer, offset))
+}
+
+/// Returns the hosts of `urls` that are dialled with TLS.
+pub(crate) fn tls_hosts<'a>(urls: impl Iterator<Item = &'a Url>) -> Vec<String> {
+    urls.filter(|url| url.is_tls() && url.port.is_some()).map(|url| url.host.clone()).collect()
+}

@@ -1,0 +1,130 @@
+//! The processes of interest: etcd, its proxies, and those that tell about them.
+
+use seaworthy_etcd::process::{self, Recognised};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Process};
+
+use super::Survey;
+use crate::declared::Argument;
+use crate::procfs::{Glimpse, Proc, ProcessEntry};
+use crate::root::Root;
+
+/// One process of interest, with what is read of each.
+pub(crate) struct Running {
+    pub(crate) entry: ProcessEntry,
+    pub(crate) argv: Vec<Argument>,
+    /// Index in argv of the first argument after the program.
+    first: usize,
+    pub(crate) root: Result<Root, EvidenceError>,
+}
+
+/// The processes of interest.
+pub(crate) struct Found {
+    pub(crate) servers: Vec<Running>,
+    pub(crate) proxies: Vec<Running>,
+    pub(crate) api_servers: Vec<Running>,
+    pub(crate) kubelets: Vec<Running>,
+    pub(crate) total: u32,
+}
+
+impl Found {
+    /// Returns the processes of interest in `proc`. One that could not be read is noted in `unreadable`.
+    pub(crate) fn look(proc: &Proc, unreadable: &mut Vec<EvidenceError>) -> Result<Self, EvidenceError> {
+        let scan = proc.scan(is_interesting)?;
+        let mut found = Self {
+            servers: Vec::new(),
+            proxies: Vec::new(),
+            api_servers: Vec::new(),
+            kubelets: Vec::new(),
+            total: scan.total,
+        };
+        for entry in scan.processes {
+            let argv = match entry.argv() {
+                Ok(argv) if argv.is_empty() => continue,
+                Ok(argv) => argv,
+                Err(error) if error.kind == ErrorKind::Vanished => continue,
+                Err(error) => {
+                    unreadable.push(error);
+                    continue;
+                }
+            };
+            let texts: Vec<Vec<u8>> = argv.iter().map(|a| a.text.clone()).collect();
+            let exe = entry.exe().ok().map(|exe| String::from_utf8_lossy(&exe).into_owned());
+            let list = match process::recognise(&texts, exe.as_deref()) {
+                Recognised::Server => &mut found.servers,
+                Recognised::Gateway | Recognised::GrpcProxy => &mut found.proxies,
+                Recognised::NotEtcd => match program_name(&texts, exe.as_deref()) {
+                    "kube-apiserver" => &mut found.api_servers,
+                    "kubelet" => &mut found.kubelets,
+                    _ => continue,
+                },
+            };
+            let first = process::first_argument(&texts, exe.as_deref()).unwrap_or(1);
+            let root = Root::of_process(&entry);
+            list.push(Running { entry, argv, first, root });
+        }
+        Ok(found)
+    }
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.entry.pid()
+    }
+
+    /// Returns the arguments after the program, each with its place.
+    pub(crate) fn arguments(&self) -> &[Argument] {
+        self.argv.get(self.first..).unwrap_or_default()
+    }
+
+    /// Returns `path` as an absolute one: what is relative is below the process's working directory.
+    pub(crate) fn absolute(&self, path: &str) -> Result<String, EvidenceError> {
+        if path.starts_with('/') {
+            return Ok(path.to_owned());
+        }
+        let directory = self.entry.working_directory()?;
+        Ok(format!("{}/{path}", String::from_utf8_lossy(&directory)))
+    }
+
+    /// Returns the process as evidence, or why it could not be read.
+    pub(crate) fn evidence(&self, survey: &Survey<'_>) -> Observed<Process> {
+        let read = || -> Result<Process, EvidenceError> {
+            let (uid, gid) = self.entry.credentials()?;
+            let exe = self.entry.exe().map(|exe| String::from_utf8_lossy(&exe).into_owned());
+            Ok(Process {
+                pid: self.pid(),
+                exe: Observed::from_result(exe, self.entry.origin("exe")),
+                argv0: self
+                    .argv
+                    .first()
+                    .map(|a| String::from_utf8_lossy(&a.text).into_owned())
+                    .unwrap_or_default(),
+                started_at: self.entry.started_at()?,
+                uid,
+                gid,
+                user: survey.users.user(uid).map(str::to_owned),
+                container: self.entry.cgroup()?.container(),
+                own_mounts: self.entry.has_own_namespace("mnt").ok(),
+                own_network: self.entry.has_own_namespace("net").ok(),
+            })
+        };
+        Observed::from_result(read(), self.entry.origin("stat"))
+    }
+}
+
+/// Returns whether a process may be one of those looked for, by the name of its program. The arguments decide later.
+fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
+    let known = |name: &[u8]| {
+        name.starts_with(b"etcd")
+            || name == b"kube-apiserver"
+            || name == b"kubelet"
+            || name.starts_with(b"ld-linux")
+    };
+    known(glimpse.argv0_name()) || glimpse.program().is_some_and(known)
+}
+
+/// Returns the file name of the executable, or of argv[0] when the executable could not be read.
+fn program_name<'a>(argv: &'a [Vec<u8>], exe: Option<&'a str>) -> &'a str {
+    let argv0 = || argv.first().and_then(|a| std::str::from_utf8(a).ok()).unwrap_or_default();
+    let path = exe.unwrap_or_else(argv0);
+    path.strip_suffix(" (deleted)").unwrap_or(path).rsplit('/').next().unwrap_or_default()
+}

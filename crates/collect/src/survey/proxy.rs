@@ -1,0 +1,53 @@
+//! etcd's proxies: processes of the same program that are no members.
+
+use seaworthy_etcd::proxy::{self, ProxySettings};
+use seaworthy_evidence::{EvidenceError, Listener, Observed, Origin, Proxy, ProxyKind, Purpose};
+
+use super::Survey;
+use super::listeners::{self, Answers};
+use super::processes::Running;
+use crate::sockets::Sockets;
+
+/// One proxy process with what was read of it on the node.
+pub(crate) struct Reading<'a> {
+    pub(crate) running: &'a Running,
+    pub(crate) sockets: Result<Sockets, EvidenceError>,
+    settings: Option<ProxySettings>,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the settings and sockets of one process.
+    pub(crate) fn read(running: &'a Running) -> Self {
+        let sockets = Sockets::of_process(&running.entry);
+        Self { running, sockets, settings: proxy::resolve(running.arguments()) }
+    }
+
+    /// Returns the proxy as evidence, joined with what its listeners said.
+    pub(crate) fn finish(self, survey: &Survey<'_>, answers: &Answers) -> Proxy {
+        let pid = self.running.pid();
+        let settings = self.settings.as_ref();
+        let kind = settings.map_or(ProxyKind::Gateway, |s| s.kind);
+        let name = match kind {
+            ProxyKind::Gateway => "gateway",
+            ProxyKind::GrpcProxy => "grpc-proxy",
+        };
+        let listeners = self.sockets.as_ref().map_err(Clone::clone).map(|s| self.listeners(s, answers));
+        Proxy {
+            id: format!("etcd {name} (pid {pid})"),
+            kind,
+            process: self.running.evidence(survey),
+            endpoints: settings.map(|s| s.endpoints.clone()).unwrap_or_default(),
+            has_client_identity: settings.is_some_and(|s| s.upstream.cert.is_some()),
+            listeners: Observed::from_result(listeners, Origin::proc(format!("/proc/{pid}/net/tcp"))),
+        }
+    }
+
+    fn listeners(&self, sockets: &Sockets, answers: &Answers) -> Vec<Listener> {
+        let settings = self.settings.as_ref();
+        let listen = settings.map(|s| (s.listen.clone(), s.listen_origin.clone(), Purpose::Client));
+        let metrics =
+            settings.and_then(|s| s.metrics.clone()).map(|(url, origin)| (url, origin, Purpose::Metrics));
+        let urls: Vec<_> = listen.into_iter().chain(metrics).collect();
+        listeners::join(self.running, &urls, sockets, answers)
+    }
+}

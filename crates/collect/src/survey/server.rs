@@ -1,0 +1,441 @@
+//! One etcd server: read, asked, and put together.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+
+use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
+use seaworthy_etcd::{Version, bbolt};
+use seaworthy_evidence::{
+    Advertised, Cluster, ErrorKind, Etcd, EvidenceError, Listener, Member, Observed, Origin, Purpose,
+    Setting, Transport, Url,
+};
+use seaworthy_wire::{ClientIdentity, Target};
+
+use super::declarations::Declarations;
+use super::links::{self, Matrix, Views};
+use super::listeners::{self, Answers};
+use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
+use super::processes::Running;
+use super::trust::Trust;
+use super::{Survey, drift, files, membership};
+use crate::root::Root;
+use crate::sockets::Sockets;
+
+/// One etcd process with what was read of it on the node.
+pub(crate) struct Server<'a> {
+    pub(crate) running: &'a Running,
+    pub(crate) resolved: Resolved,
+    pub(crate) sockets: Result<Sockets, EvidenceError>,
+    identity: Option<ClientIdentity>,
+    offline: OnceLock<Result<bbolt::Membership, EvidenceError>>,
+}
+
+impl<'a> Server<'a> {
+    /// Reads the settings, sockets and peer identity of one process.
+    pub(crate) fn read(running: &'a Running) -> Self {
+        let resolved = resolve(running, None);
+        let reader = Reader::new(running.root.as_ref().map_err(Clone::clone));
+        let path = |name: &str| {
+            let settings = resolved.settings.value()?;
+            settings.get(name).filter(|s| s.set).map(|s| s.value.clone())
+        };
+        let identity = membership::identity(&reader, path);
+        let sockets = Sockets::of_process(&running.entry);
+        Self { running, resolved, sockets, identity, offline: OnceLock::new() }
+    }
+
+    /// Returns the sockets on which peers are expected: those of the peer URLs, else every socket.
+    pub(crate) fn peer_sockets(&self, sockets: &Sockets) -> Vec<Target> {
+        let urls = self.urls(Purpose::Peer);
+        listeners::targets(&urls, sockets)
+    }
+
+    /// Returns the identity for asking as a peer.
+    pub(crate) fn peer_identity(&self) -> Option<ClientIdentity> {
+        self.identity.clone()
+    }
+
+    /// Returns the membership in the data directory; read once.
+    pub(crate) fn offline_membership(&self) -> Result<bbolt::Membership, EvidenceError> {
+        self.offline
+            .get_or_init(|| {
+                let path = format!("{}/member/snap/db", self.data_directory()?);
+                membership::offline(self.running.root.as_ref().map_err(Clone::clone), &path)
+            })
+            .clone()
+    }
+
+    /// Returns the place of the data directory's database.
+    pub(crate) fn database_origin(&self) -> Origin {
+        let directory = self.data_directory().unwrap_or_default();
+        Origin::process_file(self.running.pid(), format!("{directory}/member/snap/db"))
+    }
+
+    /// Marks the member that this server is: by name, and where names are not unique by its peer URLs.
+    pub(crate) fn mark_self(&self, members: &mut [Member]) {
+        let settings = self.resolved.settings.value();
+        let name = settings.and_then(|s| s.get("name")).map(|s| s.value.as_str()).unwrap_or_default();
+        let urls: Vec<Url> = settings
+            .map(|s| settings::advertised(s, Purpose::Peer).into_iter().map(|(url, _)| url).collect())
+            .unwrap_or_default();
+        let local: Vec<SocketAddr> =
+            self.sockets.as_ref().map(|s| s.listening.iter().map(|l| l.local).collect()).unwrap_or_default();
+        let here = |url: &Url| {
+            urls.iter().any(|u| u.host == url.host && u.port == url.port)
+                || url
+                    .host
+                    .parse::<IpAddr>()
+                    .is_ok_and(|ip| local.iter().any(|l| l.ip() == ip && Some(l.port()) == url.port))
+        };
+        let named: Vec<usize> = members
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| !name.is_empty() && m.name == name)
+            .map(|(i, _)| i)
+            .collect();
+        let found = match named.as_slice() {
+            [one] => Some(*one),
+            _ => members.iter().position(|m| m.peer_urls.iter().any(here)),
+        };
+        if let Some(member) = found.and_then(|index| members.get_mut(index)) {
+            member.this = true;
+        }
+    }
+
+    /// Returns how to call this process in a sentence.
+    pub(crate) fn who(&self) -> String {
+        format!("pid {}", self.running.pid())
+    }
+
+    fn name(&self) -> Option<String> {
+        self.resolved.settings.value()?.get("name").map(|s| s.value.clone())
+    }
+
+    /// Returns the URLs on which it is set to listen.
+    fn urls(&self, purpose: Purpose) -> Vec<(Url, Origin, Purpose)> {
+        let Some(settings) = self.resolved.settings.value() else { return Vec::new() };
+        settings::listen_urls(settings, purpose)
+            .into_iter()
+            .map(|(url, origin)| (url, origin, purpose))
+            .collect()
+    }
+
+    /// Returns the data directory as an absolute path; a relative one is below the process's working directory.
+    fn data_directory(&self) -> Result<String, EvidenceError> {
+        let settings = self.resolved.settings.as_result()?;
+        let path = settings.get("data-dir").map(|s| s.value.clone()).unwrap_or_default();
+        self.running.absolute(&path)
+    }
+}
+
+/// Returns the settings of a running process by etcd's rules.
+fn resolve(running: &Running, version: Option<Version>) -> Resolved {
+    let environment = running.entry.environ();
+    let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
+        let root = running.root.as_ref().map_err(Clone::clone)?;
+        let file = root.open(running.absolute(path)?)?;
+        let origin = file.origin().clone();
+        Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, modified_at: file.modified(), origin })
+    };
+    settings::resolve(Inputs {
+        arguments: running.arguments(),
+        environment: environment.as_deref().map_err(Clone::clone),
+        version,
+        read: &mut read,
+    })
+}
+
+/// Puts every server together.
+pub(crate) fn finish_all(
+    survey: &Survey<'_>,
+    servers: Vec<Server<'_>>,
+    declarations: &Declarations,
+    trust: &Trust,
+    answers: &Answers,
+) -> Vec<Etcd> {
+    let hosts = survey.root.read("/etc/hosts", 1 << 20).map(|b| links::hosts(&b)).unwrap_or_default();
+    let views = watch(survey, &servers);
+    let lone = servers.len() == 1;
+    let finish =
+        |server| Finish { survey, declarations, trust, answers, hosts: &hosts, views: &views, lone, server };
+    servers.into_iter().map(|server| finish(server).etcd()).collect()
+}
+
+/// Watches the peer ports of all servers passively, if that was asked for.
+fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> Result<Views, EvidenceError> {
+    let Some(duration) = survey.options.observe else { return Ok(Views::new()) };
+    let mut ports: Vec<u16> = servers
+        .iter()
+        .flat_map(|s| {
+            s.urls(Purpose::Peer).into_iter().map(|(url, _, _)| url).chain(
+                s.offline_membership()
+                    .map(|m| m.members.into_iter().flat_map(|m| m.peer_urls).collect())
+                    .unwrap_or_else(|_| Vec::new()),
+            )
+        })
+        .filter_map(|url| url.port)
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let seen = seaworthy_wire::observe(&ports, duration)?;
+    let mut views = Views::new();
+    for connection in seen {
+        views.insert((connection.listener, connection.dialer), connection.view);
+        views.insert((connection.dialer, connection.listener), connection.view);
+    }
+    Ok(views)
+}
+
+/// What is needed to put one server together.
+struct Finish<'a, 'b> {
+    survey: &'a Survey<'a>,
+    declarations: &'a Declarations,
+    trust: &'a Trust,
+    answers: &'a Answers,
+    hosts: &'a BTreeMap<String, Vec<IpAddr>>,
+    views: &'a Result<Views, EvidenceError>,
+    lone: bool,
+    server: Server<'b>,
+}
+
+impl Finish<'_, '_> {
+    fn etcd(mut self) -> Etcd {
+        let pid = self.server.running.pid();
+        let process = self.server.running.evidence(self.survey);
+        let (cluster, cluster_version) =
+            membership::cluster(self.survey, &self.server, self.answers.members(pid));
+        let version = self.version(cluster_version);
+        if let Some(known) = version.value().and_then(|v| Version::parse(v)) {
+            // What a key or flag means depends on the version, which was not known before.
+            self.server.resolved = resolve(self.server.running, Some(known));
+        }
+        let settings = self.server.resolved.settings.clone();
+        let known = settings.value();
+        let empty = BTreeMap::new();
+        let reader = Reader::new(self.server.running.root.as_ref().map_err(Clone::clone));
+        let peer_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &PEER);
+        let client_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &CLIENT);
+        let (peer_listeners, client_listeners) = self.listeners();
+        let (connections, links) = self.connections(&cluster, &peer_listeners);
+        let declaration = self.declarations.of(&self.server, self.lone);
+
+        let mut drifts = Vec::new();
+        if let (Some(declared), Some(running)) = (declaration, known) {
+            drifts.extend(drift::settings(declared, running, &self.server.who()));
+        }
+        if let Some(file) = &self.server.resolved.config_file {
+            drifts.extend(drift::configuration(file, &process));
+        }
+        for (files, listeners, what) in
+            [(&peer_files, &peer_listeners, "peer"), (&client_files, &client_listeners, "client")]
+        {
+            drifts.extend(listeners.value().and_then(|l| drift::trusted(files, l, what)));
+        }
+        let drift = match settings.error() {
+            Some(error) => Observed::failed(error.clone()),
+            None => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
+        };
+        let manifest = declaration.filter(|d| d.kind == seaworthy_evidence::DeclaredKind::StaticPod);
+        let data_directory = self.server.data_directory();
+        let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
+        let files = files::read(
+            self.survey,
+            root,
+            &reader,
+            settings.as_result(),
+            data_directory,
+            manifest.map(|d| d.path.as_str()),
+        );
+        let name = self.server.name();
+        Etcd {
+            id: match &name {
+                Some(name) => format!("etcd {name} (pid {pid})"),
+                None => format!("etcd (pid {pid})"),
+            },
+            name,
+            process,
+            version: version.clone(),
+            config_file: self.server.resolved.config_file.clone(),
+            declared: Observed::seen(
+                declaration.cloned().into_iter().collect(),
+                Origin::derived("static pod manifests and systemd units"),
+            ),
+            drift,
+            peer: self.transport(Purpose::Peer, peer_listeners, &peer_files, &PEER, &cluster, &version),
+            client: self.transport(
+                Purpose::Client,
+                client_listeners,
+                &client_files,
+                &CLIENT,
+                &cluster,
+                &version,
+            ),
+            connections,
+            links,
+            impostors: match known {
+                Some(known) => self.trust.impostors(self.survey, known, &peer_files, &client_files),
+                None => Observed::failed(unknown(&settings)),
+            },
+            shared_cas: match known {
+                Some(_) => self.trust.shared([&peer_files, &client_files], self.survey.options.now),
+                None => Observed::failed(unknown(&settings)),
+            },
+            files,
+            cluster,
+            settings,
+        }
+    }
+
+    fn version(&self, cluster_version: Option<String>) -> Observed<String> {
+        let pid = self.server.running.pid();
+        match (self.answers.version(pid), cluster_version) {
+            (Some((version, origin)), _) => Observed::seen(version, origin),
+            (None, Some(version)) => {
+                let minor = version.rsplitn(2, '.').last().unwrap_or(&version).to_owned();
+                Observed::seen(minor, self.server.database_origin())
+            }
+            (None, None) => {
+                let message = "no listener told its version, and the data directory does not have it";
+                Observed::failed(EvidenceError::new(ErrorKind::NotFound, message))
+            }
+        }
+    }
+
+    /// Returns the listeners for peers, and those for clients and metrics.
+    fn listeners(&self) -> (Observed<Vec<Listener>>, Observed<Vec<Listener>>) {
+        let server = &self.server;
+        let all = || -> Result<Vec<Listener>, EvidenceError> {
+            server.resolved.settings.as_result()?;
+            let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
+            let purposes = [Purpose::Peer, Purpose::Client, Purpose::Metrics];
+            let urls: Vec<_> = purposes.into_iter().flat_map(|side| server.urls(side)).collect();
+            Ok(listeners::join(server.running, &urls, sockets, self.answers))
+        };
+        let origin = Origin::proc(format!("/proc/{}/net/tcp", server.running.pid()));
+        match all() {
+            Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
+            Ok(all) => {
+                let (peer, client) = all.into_iter().partition(|l| l.purpose == Purpose::Peer);
+                (Observed::seen(peer, origin.clone()), Observed::seen(client, origin))
+            }
+        }
+    }
+
+    fn connections(
+        &self,
+        cluster: &Observed<Cluster>,
+        listeners: &Observed<Vec<Listener>>,
+    ) -> (Observed<Vec<seaworthy_evidence::Connection>>, Observed<Vec<seaworthy_evidence::Link>>) {
+        let all = || -> Result<_, EvidenceError> {
+            let matrix = Matrix {
+                members: &cluster.as_result()?.members,
+                listeners: listeners.as_result()?,
+                sockets: self.server.sockets.as_ref().map_err(Clone::clone)?,
+                views: self.views.as_ref().map_err(Clone::clone)?,
+                hosts: self.hosts,
+                origin: Origin::proc(format!("/proc/{}/net/tcp", self.server.running.pid())),
+            };
+            let connections = matrix.connections();
+            let links = matrix.links(&connections);
+            Ok((Observed::seen(connections, matrix.origin), links))
+        };
+        all().unwrap_or_else(|error| (Observed::failed(error.clone()), Observed::failed(error)))
+    }
+
+    fn transport(
+        &self,
+        side: Purpose,
+        listeners: Observed<Vec<Listener>>,
+        files: &Files,
+        names: &Names,
+        cluster: &Observed<Cluster>,
+        version: &Observed<String>,
+    ) -> Transport {
+        let settings = match self.server.resolved.settings.as_result() {
+            Ok(settings) => settings,
+            Err(error) => return nothing_known(listeners, error),
+        };
+        let advertised = self.advertised(side, settings, cluster);
+        let dialled = membership::tls_hosts(advertised.value().into_iter().flatten().map(|a| &a.url));
+        let dials_from: Vec<IpAddr> = match side {
+            Purpose::Peer => self.own_addresses(&advertised),
+            _ => Vec::new(),
+        };
+        let on = |name: &str| settings.get(name).is_some_and(|s| s.on == Some(true));
+        let client_auth = settings::client_auth(settings, side);
+        let circumstances = Circumstances {
+            dialled: &dialled,
+            dials_from: &dials_from,
+            client_auth: client_auth.enforced,
+            checks_client_names: !on("peer-skip-client-san-verification")
+                && !on("experimental-peer-skip-client-san-verification"),
+            etcd_version: version.value().map(String::as_str),
+        };
+        let pki_side =
+            if side == Purpose::Peer { seaworthy_pki::Side::Peer } else { seaworthy_pki::Side::Client };
+        let derived = |name: &str| Origin::derived(format!("the settings {name}"));
+        Transport {
+            problems: files.problems(self.survey, pki_side, circumstances),
+            credentials: Observed::seen(files.credentials(), derived(&names.all().join(", "))),
+            client_auth: Observed::seen(client_auth, derived(names.trusted)),
+            auto_tls: Observed::seen(settings::auto_tls(settings, side), derived(names.certificate)),
+            advertised,
+            listeners,
+        }
+    }
+
+    /// Returns what others are told to dial: the membership's word once it is known, else the setting's.
+    fn advertised(
+        &self,
+        side: Purpose,
+        settings: &BTreeMap<String, Setting>,
+        cluster: &Observed<Cluster>,
+    ) -> Observed<Vec<Advertised>> {
+        let this = cluster.value().and_then(|c| c.members.iter().find(|m| m.this));
+        let told = this.map(|m| if side == Purpose::Peer { &m.peer_urls } else { &m.client_urls });
+        let list: Vec<Advertised> = match (told, cluster.origin()) {
+            (Some(urls), Some(origin)) if !urls.is_empty() => {
+                urls.iter().map(|url| Advertised { url: url.clone(), origin: origin.clone() }).collect()
+            }
+            _ => settings::advertised(settings, side)
+                .into_iter()
+                .map(|(url, origin)| Advertised { url, origin })
+                .collect(),
+        };
+        Observed::seen(list, Origin::derived("the membership, else the settings"))
+    }
+
+    /// Returns the addresses from which this member dials its peers: those of the connections it has, else those it
+    /// listens on.
+    fn own_addresses(&self, advertised: &Observed<Vec<Advertised>>) -> Vec<IpAddr> {
+        let urls = advertised.value().into_iter().flatten().filter_map(|a| a.url.host.parse().ok());
+        let mut addresses: Vec<IpAddr> = urls.collect();
+        if addresses.is_empty() {
+            let sockets = self.server.sockets.as_ref().map(|s| s.listening.as_slice()).unwrap_or_default();
+            addresses.extend(
+                sockets.iter().map(|s| s.local.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback()),
+            );
+        }
+        addresses
+    }
+}
+
+fn unknown<T>(settings: &Observed<T>) -> EvidenceError {
+    settings
+        .error()
+        .cloned()
+        .unwrap_or_else(|| EvidenceError::new(ErrorKind::NotFound, "the settings are not known"))
+}
+
+/// Returns one side of which nothing but `listeners` can be told, because of `error`.
+pub(crate) fn nothing_known(listeners: Observed<Vec<Listener>>, error: EvidenceError) -> Transport {
+    Transport {
+        listeners,
+        advertised: Observed::failed(error.clone()),
+        client_auth: Observed::failed(error.clone()),
+        auto_tls: Observed::failed(error.clone()),
+        credentials: Observed::failed(error.clone()),
+        problems: Observed::failed(error),
+    }
+}

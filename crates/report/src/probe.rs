@@ -1,0 +1,119 @@
+//! What a listener said on the wire, for a terminal or a script.
+
+use std::fmt::Write as _;
+
+use seaworthy_catalogue::Status;
+use seaworthy_evidence::{ClientCertificate, EvidenceError, Wire};
+use serde::Serialize;
+
+use crate::style::{self, BOLD, DIM, paint, plain, wrap};
+
+/// The format of [`json`].
+pub const FORMAT: &str = "seaworthy.dev/probe/v1";
+
+/// Returns one probe's result as text with ANSI styles.
+pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) -> String {
+    let mut out = String::new();
+    let wire = match result {
+        Ok(wire) => wire,
+        Err(error) => {
+            let message = wrap(&error.message, width, "", "  ");
+            let _ = write!(
+                out,
+                "{} {} {message}",
+                paint(style::of(Status::Unknown), "UNKNOWN"),
+                paint(BOLD, target)
+            );
+            return out;
+        }
+    };
+    let (status, verdict) = match (wire.tls, wire.plaintext) {
+        (true, false) => (Status::Pass, "TLS"),
+        (true, true) => (Status::Fail, "TLS AND PLAINTEXT"),
+        (false, true) => (Status::Fail, "PLAINTEXT"),
+        (false, false) => (Status::Unknown, "NEITHER TLS NOR A PLAINTEXT SERVICE"),
+    };
+    let _ = writeln!(out, "{}  {}", paint(BOLD, plain(target)), paint(style::of(status), verdict));
+    let mut row = |name: &str, value: &str| {
+        let label = format!("  {name:<20}");
+        let _ = write!(out, "{}", wrap(value, width, &label, &" ".repeat(22)));
+    };
+    row("answered", &wire.spoke);
+    match wire.raft {
+        Some(true) => row("service", "etcd peer port"),
+        Some(false) | None => {}
+    }
+    if let Some(version) = &wire.etcd_version {
+        row("etcd version", version);
+    }
+    if wire.tls {
+        let accepted = |yes: bool| {
+            let names: Vec<String> =
+                wire.protocols.iter().filter(|p| p.accepted == yes).map(|p| p.version.to_string()).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        row("protocols accepted", &accepted(true));
+        row("protocols refused", &accepted(false));
+        for suite in &wire.suites {
+            let weak = suite.weak.as_ref().map(|w| format!(" WEAK: {w}")).unwrap_or_default();
+            row("cipher suite", &format!("{} {}{weak}", suite.protocol, suite.name));
+        }
+        row("key exchange", &wire.groups.join(", "));
+        row(
+            "client certificate",
+            match wire.client_certificate {
+                Some(ClientCertificate::NotRequested) => "not requested",
+                Some(ClientCertificate::Requested) => "requested, but not required",
+                Some(ClientCertificate::Required) => "required",
+                None => "could not be told",
+            },
+        );
+        for ca in wire.acceptable_cas.iter().flatten() {
+            row("accepts from CA", ca);
+        }
+        for (index, certificate) in wire.chain.iter().enumerate() {
+            let name = if index == 0 { "certificate" } else { "issued by" };
+            let names = [certificate.sans.dns.join(", "), certificate.sans.ip.join(", ")];
+            let names: Vec<&str> = names.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+            row(
+                name,
+                &format!(
+                    "{}; {}; {}; {} days left; names: {}",
+                    certificate.subject,
+                    certificate.key.algorithm,
+                    certificate.signature,
+                    certificate.days_left,
+                    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                ),
+            );
+        }
+    }
+    let _ = writeln!(
+        out,
+        "{}",
+        paint(DIM, format!("  {} connections, {} ms", wire.connections, wire.milliseconds))
+    );
+    out
+}
+
+/// Returns all results as one JSON document, indented, with a final newline.
+pub fn json(results: &[(String, Result<Wire, EvidenceError>)]) -> String {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        format: &'static str,
+        probes: Vec<Probe<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Probe<'a> {
+        target: &'a str,
+        wire: Option<&'a Wire>,
+        error: Option<&'a EvidenceError>,
+    }
+    let probes = results
+        .iter()
+        .map(|(target, result)| Probe { target, wire: result.as_ref().ok(), error: result.as_ref().err() })
+        .collect();
+    let mut text = serde_json::to_string_pretty(&Document { format: FORMAT, probes }).unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,268 @@
+//! The report for a person at a terminal.
+//!
+//! It leads with the verdict, then the failures with their evidence, then what could not be seen. Passes are a count,
+//! unless asked for.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+use seaworthy_audit::{ControlResult, Evidence, Finding, Reason, Report};
+use seaworthy_catalogue::Status;
+
+use crate::style::{self, BOLD, DIM, paint, plain, wrap};
+
+/// How to lay a report out.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Columns of the terminal.
+    pub width: usize,
+    /// Whether passed and not applicable findings are listed with their evidence, too.
+    pub verbose: bool,
+}
+
+/// Most facts that are shown for one reason.
+const MAX_FACTS: usize = 6;
+
+/// Returns `report` as text with ANSI styles.
+pub fn render(report: &Report, layout: Layout) -> String {
+    let mut out = String::new();
+    heading(&mut out, report);
+    let of = |status| report.findings.iter().filter(move |f| f.status == status);
+    for finding in of(Status::Fail) {
+        detailed(&mut out, finding, report, layout);
+    }
+    unseen(&mut out, &of(Status::Unknown).collect::<Vec<_>>(), layout);
+    for finding in of(Status::Manual) {
+        detailed(&mut out, finding, report, layout);
+    }
+    if layout.verbose {
+        for finding in of(Status::Pass) {
+            detailed(&mut out, finding, report, layout);
+        }
+    }
+    noted(&mut out, report, layout);
+    not_applicable(&mut out, &of(Status::NotApplicable).collect::<Vec<_>>(), layout);
+    controls(&mut out, report, layout);
+    notices(&mut out, report, layout);
+    footer(&mut out, report, layout);
+    out
+}
+
+fn heading(out: &mut String, report: &Report) {
+    let counts = report.counts();
+    let (style, verdict) = if counts.fail > counts.waived {
+        (style::of(Status::Fail), "NOT SEAWORTHY")
+    } else if counts.unknown > 0 {
+        (style::of(Status::Unknown), "NOT PROVED")
+    } else if counts.pass + counts.waived + counts.manual == 0 {
+        (style::of(Status::NotApplicable), "NOTHING TO AUDIT")
+    } else {
+        (style::of(Status::Pass), "SEAWORTHY")
+    };
+    let when = report.taken_at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC");
+    let mut tallies = Vec::new();
+    for (count, word) in [
+        (counts.fail, "failed"),
+        (counts.unknown, "unknown"),
+        (counts.manual, "to judge"),
+        (counts.pass, "passed"),
+        (counts.not_applicable, "not applicable"),
+    ] {
+        if count > 0 {
+            tallies.push(format!("{count} {word}"));
+        }
+    }
+    if counts.waived > 0 {
+        tallies.push(format!("{} of the failed waived", counts.waived));
+    }
+    let _ = writeln!(out, "{}  {}", paint(style, verdict), tallies.join(", "));
+    let _ = writeln!(out, "{}", paint(DIM, format!("node {}, {when}", plain(&report.node))));
+    if let Some((_, title)) = &report.benchmark {
+        let _ = writeln!(out, "{}", paint(DIM, title));
+    }
+}
+
+fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout) {
+    let style = style::of(finding.status);
+    let label = format!("{:<5}", finding.status.name().to_uppercase());
+    let _ = writeln!(out);
+    let title = wrap(&finding.title, layout.width, "      ", "      ");
+    let _ = write!(out, "{} {}", paint(style, label.trim_end()), paint(BOLD, title.trim()));
+    let _ = writeln!(out);
+    let mut about = vec![plain(&finding.resource).into_owned()];
+    about.extend(control_numbers(finding, report));
+    about.push(finding.rule.clone());
+    about.push(finding.severity.to_string());
+    let _ =
+        write!(out, "{}", paint(DIM, wrap(&about.join(" · "), layout.width, "     ", "     ").trim_end()));
+    let _ = writeln!(out);
+    if let Some(waiver) = &finding.waived {
+        let _ = write!(out, "{}", wrap(&format!("waived: {waiver}"), layout.width, "     ", "       "));
+    }
+    for reason in &finding.reasons {
+        reasoned(out, reason, layout);
+    }
+    if let Some(summary) = &finding.summary {
+        let _ = write!(out, "{}", wrap(summary, layout.width, "     ", "     "));
+        facts(out, &finding.evidence, layout);
+    }
+    for note in &finding.notes {
+        let _ = write!(out, "{}", wrap(&format!("note: {note}"), layout.width, "     ", "       "));
+    }
+    if finding.status == Status::Fail && !finding.remedy.is_empty() {
+        let _ =
+            write!(out, "{}", wrap(&format!("do: {}", finding.remedy), layout.width, "     ", "         "));
+    }
+}
+
+fn reasoned(out: &mut String, reason: &Reason, layout: Layout) {
+    let mark = if reason.status == Status::Unknown { "?" } else { "-" };
+    let _ = write!(out, "{}", wrap(&reason.message, layout.width, &format!("   {mark} "), "     "));
+    facts(out, &reason.evidence, layout);
+}
+
+/// Writes each fact with where it comes from: `path = value  (origin)`.
+fn facts(out: &mut String, evidence: &[Evidence], layout: Layout) {
+    for fact in evidence.iter().take(MAX_FACTS) {
+        let told = match (&fact.error, &fact.origin) {
+            (Some(error), _) => format!("{}: {}", fact.path, error.message),
+            (None, Some(origin)) => format!("{} = {}  [{origin}]", fact.path, fact.value),
+            (None, None) => format!("{} = {}", fact.path, fact.value),
+        };
+        let wrapped = wrap(&told, layout.width, "       ", "         ");
+        let _ = writeln!(out, "{}", paint(DIM, wrapped.trim_end()));
+    }
+    if let Some(more) = evidence.len().checked_sub(MAX_FACTS).filter(|more| *more > 0) {
+        let _ = writeln!(out, "{}", paint(DIM, format!("       and {more} more facts, in the JSON report")));
+    }
+}
+
+/// Writes what could not be judged, findings with the same cause together.
+fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
+    let mut causes: Vec<(String, Vec<&Finding>)> = Vec::new();
+    for finding in findings {
+        let reasons = finding.reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>();
+        let error = finding.reasons.iter().flat_map(|r| &r.evidence).find_map(|e| e.error.as_ref());
+        let cause = error.map_or_else(|| reasons.join("; "), |e| e.message.clone());
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, same)) => same.push(finding),
+            None => causes.push((cause, vec![finding])),
+        }
+    }
+    for (cause, findings) in causes {
+        let _ = writeln!(out);
+        let text = wrap(&cause, layout.width, "        ", "        ");
+        let _ = writeln!(out, "{} {}", paint(style::of(Status::Unknown), "UNKNOWN"), text.trim());
+        for finding in findings {
+            let line = format!("{} · {} · {}", finding.title, plain(&finding.resource), finding.rule);
+            let wrapped = wrap(&line, layout.width, "     ", "       ");
+            let _ = writeln!(out, "{}", paint(DIM, wrapped.trim_end()));
+        }
+    }
+}
+
+/// Writes the remarks of passed findings: facts that a reader must know although they decided nothing.
+fn noted(out: &mut String, report: &Report, layout: Layout) {
+    let mut first = true;
+    let noted = |f: &&Finding| f.status == Status::Pass && !f.notes.is_empty();
+    for finding in report.findings.iter().filter(noted).filter(|_| !layout.verbose) {
+        if std::mem::take(&mut first) {
+            let _ = writeln!(out);
+        }
+        for note in &finding.notes {
+            let text = wrap(&format!("{}: {note}", finding.rule), layout.width, "     ", "     ");
+            let _ = writeln!(out, "{} {}", paint(style::of(Status::Pass), "NOTE"), text.trim());
+        }
+    }
+}
+
+fn not_applicable(out: &mut String, findings: &[&Finding], layout: Layout) {
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+    for finding in findings {
+        let reason = finding.reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, rules)) => rules.push(&finding.rule),
+            None => reasons.push((reason, vec![&finding.rule])),
+        }
+    }
+    if !reasons.is_empty() {
+        let _ = writeln!(out);
+    }
+    for (reason, rules) in reasons {
+        let listed = match rules.as_slice() {
+            [one] => (*one).to_owned(),
+            many if layout.verbose => many.join(", "),
+            many => format!("{} rules", many.len()),
+        };
+        let text = wrap(&format!("{listed}: {reason}"), layout.width, "     ", "     ");
+        let _ = writeln!(out, "{}", paint(DIM, format!("n/a  {}", text.trim())));
+    }
+}
+
+fn controls(out: &mut String, report: &Report, layout: Layout) {
+    let (done, missing): (Vec<_>, Vec<_>) = report.controls.iter().partition(|c| c.implemented);
+    let mut section = "";
+    for control in done.iter().filter(|c| c.status.is_some()) {
+        if section != control.section {
+            section = &control.section;
+            let _ = writeln!(out, "\n{}", paint(BOLD, section));
+        }
+        control_line(out, control, layout);
+    }
+    if !missing.is_empty() {
+        let _ = writeln!(out);
+        let text = format!(
+            "{} of the {} controls of this benchmark are not implemented yet and were not judged.",
+            missing.len(),
+            report.controls.len()
+        );
+        let _ = write!(out, "{}", wrap(&text, layout.width, "", ""));
+    }
+}
+
+fn control_line(out: &mut String, control: &ControlResult, layout: Layout) {
+    let status = control.status.unwrap_or(Status::Unknown);
+    let remark = control.remark.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+    let text = wrap(&format!("{}{remark}", control.title), layout.width.saturating_sub(25), "", "");
+    for (index, line) in text.lines().enumerate() {
+        if index == 0 {
+            let painted = paint(style::of(status), format!("{:<14}", status.name()));
+            let _ = writeln!(out, "  {:<7} {painted} {line}", control.id);
+        } else {
+            let _ = writeln!(out, "{:25}{line}", "");
+        }
+    }
+}
+
+fn notices(out: &mut String, report: &Report, layout: Layout) {
+    for notice in &report.waiver_notices {
+        let _ = write!(out, "\n{}", wrap(&format!("waiver: {}", notice.message), layout.width, "", "  "));
+    }
+    if !report.blind_spots.is_empty() {
+        let _ = writeln!(out, "\n{}", paint(BOLD, "Not read while looking for components"));
+        for error in report.blind_spots.iter().take(MAX_FACTS) {
+            let _ = write!(out, "{}", wrap(&error.message, layout.width, "  ", "    "));
+        }
+        if report.blind_spots.len() > MAX_FACTS {
+            let _ = writeln!(out, "  and {} more, in the JSON report", report.blind_spots.len() - MAX_FACTS);
+        }
+    }
+}
+
+fn footer(out: &mut String, report: &Report, layout: Layout) {
+    let Some(first) = report.findings.iter().find(|f| matches!(f.status, Status::Fail | Status::Unknown))
+    else {
+        return;
+    };
+    let hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
+    let _ = write!(out, "\n{}", wrap(&hint, layout.width, "", ""));
+}
+
+/// Returns the control numbers of a finding: those of the benchmark that was asked for, else of the newest one.
+fn control_numbers(finding: &Finding, report: &Report) -> Option<String> {
+    let asked = report.benchmark.as_ref().map(|(id, _)| id.as_str());
+    let benchmark = asked.or_else(|| finding.controls.first().map(|(b, _)| b.as_str()))?;
+    let numbers: Vec<&str> =
+        finding.controls.iter().filter(|(b, _)| b == benchmark).map(|(_, n)| n.as_str()).collect();
+    (!numbers.is_empty()).then(|| format!("CIS {}", numbers.join(", ")))
+}

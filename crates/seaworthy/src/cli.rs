@@ -1,0 +1,235 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::{Format, Output};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  clean
+  1  a finding at or above --fail-on failed
+  2  wrong usage: an option, a name or a file it names
+  3  nothing failed, but evidence was missing (see --min-coverage)
+  4  an operation failed";
+
+/// Proves whether etcd and Kubernetes are configured securely
+///
+/// Seaworthy ties the declared file, the running process, its effective settings and what it says on the wire
+/// together, and shows where each fact comes from. Auditing starts no process, changes nothing, and lets no secret out.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// When to use colour; NO_COLOR is honoured
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true)]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Color {
+    /// Makes it the choice for everything that is printed from now on.
+    pub(crate) fn apply(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Audit this node, or snapshots of nodes
+    ///
+    /// Looks at the etcd servers of this node, judges them by the catalogue, and reports what failed with the evidence.
+    /// Run it as root on a control-plane node; what it may not read is reported as unknown, never as passed.
+    #[command(after_help = EXIT_CODES)]
+    Audit(Audit),
+    /// Take a snapshot of this node: all evidence as one JSON document, without secrets
+    Snapshot(Snapshot),
+    /// Explain a rule, by its id or by a control number such as 2.4
+    Explain {
+        /// Rule id (`seaworthy list`) or control number
+        #[arg(value_name = "RULE|CONTROL")]
+        name: String,
+        #[command(flatten)]
+        catalogue: CatalogueDir,
+    },
+    /// List the rules and benchmarks
+    List {
+        /// List the controls of this benchmark instead
+        #[arg(long, value_name = "BENCHMARK")]
+        benchmark: Option<String>,
+        #[command(flatten)]
+        catalogue: CatalogueDir,
+    },
+    /// Ask listeners what they speak: plaintext or TLS, versions, cipher suites, client certificates
+    ///
+    /// Sends plaintext GET requests and TLS handshakes, nothing that could change anything. Give only targets that you
+    /// may probe: each attempt leaves a line in the log of the server.
+    Probe(Probe),
+    /// Work with catalogues of rules
+    #[command(subcommand)]
+    Catalogue(Catalogue),
+    /// Print a completion script for a shell
+    ///
+    /// For example: seaworthy completions bash > /etc/bash_completion.d/seaworthy
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of seaworthy or of one of its commands
+    ///
+    /// For example: seaworthy man audit | man -l -
+    Man {
+        /// The command; seaworthy itself without one
+        command: Option<String>,
+    },
+}
+
+/// A catalogue beside the embedded one.
+#[derive(Debug, Args)]
+pub(crate) struct CatalogueDir {
+    /// Add the rules and benchmarks of this folder; a rule of the same name replaces the embedded one
+    #[arg(long = "catalogue", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// How a node is looked at.
+#[derive(Debug, Args)]
+pub(crate) struct Collection {
+    /// Read the host's files below this folder (when running in a container: the mount of the host's /)
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Do not connect to the node's listeners
+    #[arg(long)]
+    pub(crate) no_wire: bool,
+    /// Watch the peer ports for so long, to tell TLS from plaintext in established connections; needs CAP_NET_RAW
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) observe: Option<Duration>,
+    /// How long a listener may take to answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) collection: Collection,
+    /// Report on the controls of this benchmark (`seaworthy list`); a prefix takes the newest: cis-kubernetes
+    #[arg(short, long, value_name = "BENCHMARK")]
+    pub(crate) benchmark: Option<String>,
+    /// Judge only these rules: ids or control numbers, * matches anything; repeatable
+    #[arg(short, long = "rule", value_name = "GLOB", value_delimiter = ',')]
+    pub(crate) rules: Vec<String>,
+    /// Audit this snapshot instead of the node; repeatable
+    #[arg(long = "snapshot", value_name = "FILE", conflicts_with_all = ["root", "no_wire", "observe", "timeout"])]
+    pub(crate) snapshots: Vec<PathBuf>,
+    /// Output format, text or json, with a file to write it to; repeatable
+    #[arg(short, long = "format", value_name = "FORMAT[=PATH]", default_value = "text")]
+    pub(crate) formats: Vec<Output>,
+    /// Exit with 1 only when a finding of at least this severity failed
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Severity::Low)]
+    pub(crate) fail_on: Severity,
+    /// Exit with 3 when less than this share of the applicable findings could be judged
+    #[arg(long, value_name = "PERCENT", default_value_t = 100.0, value_parser = percent)]
+    pub(crate) min_coverage: f64,
+    /// Reviewed exceptions: a YAML file with rule, resource, reason, owner and expires for each
+    #[arg(long, value_name = "FILE")]
+    pub(crate) waivers: Option<PathBuf>,
+    /// List what passed, too, with its evidence
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) catalogue: CatalogueDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    #[command(flatten)]
+    pub(crate) collection: Collection,
+    /// Write it to this file (readable by its owner only) instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Addresses or names with a port, or unix:PATH
+    #[arg(value_name = "HOST:PORT", required = true)]
+    pub(crate) targets: Vec<String>,
+    /// Output format: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
+    /// How long a listener may take to answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Catalogue {
+    /// Check a catalogue: its documents, expressions, fixtures and benchmarks
+    Check {
+        /// The folder with rules/ and benchmarks/
+        dir: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Severity {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl From<Severity> for seaworthy_catalogue::Severity {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Low => Self::Low,
+            Severity::Medium => Self::Medium,
+            Severity::High => Self::High,
+            Severity::Critical => Self::Critical,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 =
+        text.parse().map_err(|_| "give a number of seconds, for example 2 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration > Duration::ZERO && duration <= Duration::from_secs(3600) => Ok(duration),
+        _ => Err("give more than 0 and at most 3600 seconds".to_owned()),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let range = 0.0..=100.0;
+    text.parse().ok().filter(|p| range.contains(p)).ok_or_else(|| "give a number from 0 to 100".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

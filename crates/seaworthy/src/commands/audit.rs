@@ -1,0 +1,95 @@
+//! `seaworthy audit`.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use seaworthy_audit::{Options, Report, Waivers, audit, select};
+use seaworthy_catalogue::Catalogue;
+use seaworthy_evidence::Snapshot;
+use seaworthy_report::{json, text};
+
+use crate::cli;
+use crate::exit::{Exit, UsageError};
+use crate::output::{self, Format};
+
+pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
+    let catalogue = super::catalogue::load(&options.catalogue)?;
+    let judged = judged(options, &catalogue)?;
+    let snapshots = if options.snapshots.is_empty() {
+        vec![super::snapshot::take(&options.collection)?]
+    } else {
+        options.snapshots.iter().map(|path| read(path)).collect::<Result<_, _>>()?
+    };
+    let reports: Vec<Report> = snapshots.iter().map(|s| audit(&catalogue, s, &judged)).collect();
+    for output in &options.formats {
+        let document = match output.format {
+            Format::Json => json::render_all(&reports),
+            Format::Text => {
+                let layout = text::Layout { width: output::width(), verbose: options.verbose };
+                reports.iter().map(|r| text::render(r, layout)).collect::<Vec<_>>().join("\n")
+            }
+        };
+        match &output.path {
+            Some(path) => output::write(path, &anstream::adapter::strip_str(&document).to_string())?,
+            None => output::print(&document)?,
+        }
+    }
+    let fail_on = options.fail_on.into();
+    Ok(if reports.iter().any(|r| r.fails_at(fail_on)) {
+        Exit::Findings
+    } else if reports.iter().any(|r| r.coverage() < options.min_coverage) {
+        Exit::Incomplete
+    } else {
+        Exit::Clean
+    })
+}
+
+/// Returns what to judge, after making sure that every name in it means something.
+fn judged(options: &cli::Audit, catalogue: &Catalogue) -> anyhow::Result<Options> {
+    let benchmark = match &options.benchmark {
+        None => None,
+        Some(name) => {
+            Some(catalogue.benchmark(name).ok_or_else(|| super::catalogue::no_benchmark(catalogue, name))?)
+        }
+    };
+    for pattern in &options.rules {
+        if select(catalogue, benchmark, std::slice::from_ref(pattern)).is_empty() {
+            let message = format!("no rule or implemented control matches `{pattern}`");
+            return Err(UsageError::new(message, "see `seaworthy list` for the rules").into());
+        }
+    }
+    let waivers = match &options.waivers {
+        None => Waivers::default(),
+        Some(path) => {
+            let text = read_text(path)?;
+            Waivers::parse(&text).map_err(|error| {
+                let help =
+                    "a waiver needs rule, reason, owner and expires (YYYY-MM-DD); resource is optional";
+                UsageError::new(format!("{}: {error}", path.display()), help)
+            })?
+        }
+    };
+    Ok(Options { rules: options.rules.clone(), benchmark: benchmark.map(|b| b.id.clone()), waivers })
+}
+
+fn read(path: &Path) -> anyhow::Result<Snapshot> {
+    let text = read_text(path)?;
+    Snapshot::from_json(text.as_bytes()).map_err(|error| {
+        let message = format!("{} is not a snapshot: {error}", path.display());
+        UsageError::new(message, "take one with `seaworthy snapshot -o FILE`").into()
+    })
+}
+
+/// Returns the text of a file of at most 256 MiB; `-` is standard input.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    const MAX: u64 = 256 << 20;
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
+}

@@ -1,0 +1,142 @@
+//! `seaworthy explain`, `list` and `catalogue check`: the catalogue for its readers and writers.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use seaworthy_audit::check_fixture;
+use seaworthy_catalogue::{Catalogue, Diagnostic, Sources, render};
+
+use crate::cli::CatalogueDir;
+use crate::exit::{Exit, UsageError};
+use crate::output;
+
+/// Returns the embedded catalogue with what `--catalogue` adds.
+pub(super) fn load(options: &CatalogueDir) -> anyhow::Result<Catalogue> {
+    let mut sources = Sources::embedded();
+    if let Some(dir) = &options.dir {
+        sources.overlay(Sources::read(dir).context("cannot read the catalogue")?);
+    }
+    Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))
+}
+
+pub(super) fn explain(name: &str, options: &CatalogueDir) -> anyhow::Result<Exit> {
+    let catalogue = load(options)?;
+    let rules: Vec<_> = match (catalogue.rules.get(name), catalogue.control(name)) {
+        (Some(rule), _) => vec![rule],
+        (None, Some((benchmark, control))) => {
+            let rules: Vec<_> = control.rules().filter_map(|id| catalogue.rules.get(id)).collect();
+            if rules.is_empty() {
+                let text = format!(
+                    "{} {}: {}\nNo rule implements it yet.\n",
+                    benchmark.title, control.id, control.title
+                );
+                output::print(&text)?;
+                return Ok(Exit::Clean);
+            }
+            rules
+        }
+        (None, None) => {
+            let message = format!("there is no rule and no control `{name}`");
+            return Err(UsageError::new(message, "see `seaworthy list` for the rules").into());
+        }
+    };
+    let width = output::width();
+    let texts: Vec<_> =
+        rules.iter().map(|rule| seaworthy_report::explain::render(&catalogue, rule, width)).collect();
+    output::print(&texts.join("\n\n"))?;
+    Ok(Exit::Clean)
+}
+
+pub(super) fn list(benchmark: Option<&str>, options: &CatalogueDir) -> anyhow::Result<Exit> {
+    let catalogue = load(options)?;
+    let mut out = String::new();
+    match benchmark {
+        Some(name) => {
+            let benchmark = catalogue.benchmark(name).ok_or_else(|| no_benchmark(&catalogue, name))?;
+            let _ = writeln!(out, "{} (Kubernetes {})", benchmark.title, benchmark.kubernetes);
+            for section in &benchmark.sections {
+                let _ = writeln!(out, "\n{} {}", section.id, section.title);
+                for control in &section.controls {
+                    let rules: Vec<_> = control.rules().collect();
+                    let rules =
+                        if rules.is_empty() { "not implemented yet".to_owned() } else { rules.join(", ") };
+                    let _ = writeln!(out, "  {:<7} {:<33} {}", control.id, rules, control.title);
+                }
+            }
+        }
+        None => {
+            let _ = writeln!(out, "Rules");
+            for rule in catalogue.rules.values() {
+                let mut numbers: Vec<_> =
+                    catalogue.controls_of(&rule.id).into_iter().map(|(_, n)| n).collect();
+                numbers.dedup();
+                numbers.sort_unstable();
+                numbers.dedup();
+                let _ = writeln!(
+                    out,
+                    "  {:<33} {:<9} {:<8} {}",
+                    rule.id,
+                    rule.severity,
+                    numbers.join(" "),
+                    rule.title
+                );
+            }
+            let _ = writeln!(out, "\nBenchmarks");
+            for benchmark in catalogue.benchmarks.values() {
+                let all = benchmark.controls().count();
+                let done = benchmark.controls().filter(|c| c.rules().next().is_some()).count();
+                let _ = writeln!(
+                    out,
+                    "  {:<33} {} ({done} of {all} controls implemented)",
+                    benchmark.id, benchmark.title
+                );
+            }
+        }
+    }
+    output::print(&out)?;
+    Ok(Exit::Clean)
+}
+
+pub(super) fn check(dir: &Path) -> anyhow::Result<Exit> {
+    let sources =
+        Sources::read(dir).with_context(|| format!("cannot read the catalogue {}", dir.display()))?;
+    if sources.rules().next().is_none() && sources.benchmarks().next().is_none() {
+        let message = format!("{} holds neither rules/…/rule.md nor benchmarks/*.yaml", dir.display());
+        return Err(UsageError::new(message, "give the folder that contains rules/ and benchmarks/").into());
+    }
+    let catalogue = Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
+    let mut fixtures = 0;
+    let mut diagnostics = Vec::new();
+    for rule in catalogue.rules.values() {
+        for fixture in &rule.fixtures {
+            fixtures += 1;
+            diagnostics
+                .extend(check_fixture(rule, fixture).err().map(|why| Diagnostic::new(&fixture.path, why)));
+        }
+    }
+    if !diagnostics.is_empty() {
+        return Err(wrong(&diagnostics, &sources));
+    }
+    let (rules, benchmarks) = (catalogue.rules.len(), catalogue.benchmarks.len());
+    output::print(&format!(
+        "{rules} rules, {fixtures} fixtures and {benchmarks} benchmarks are in order.\n"
+    ))?;
+    Ok(Exit::Clean)
+}
+
+pub(super) fn no_benchmark(catalogue: &Catalogue, name: &str) -> UsageError {
+    let names: Vec<_> = catalogue.benchmarks.keys().map(String::as_str).collect();
+    UsageError::new(
+        format!("there is no benchmark `{name}`"),
+        format!("the benchmarks are: {}", names.join(", ")),
+    )
+}
+
+/// Tells `diagnostics` on stderr as a compiler would, and returns the error that sums them up.
+fn wrong(diagnostics: &[Diagnostic], sources: &Sources) -> anyhow::Error {
+    anstream::eprint!("{}", render(diagnostics, sources, true));
+    let count = diagnostics.len();
+    let errors = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+    UsageError::new(format!("the catalogue has {errors}"), "").into()
+}

@@ -1,0 +1,32 @@
+//! `seaworthy snapshot`.
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use seaworthy_evidence::Snapshot;
+
+use crate::exit::Exit;
+use crate::{cli, output};
+
+pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
+    let snapshot = take(&options.collection)?;
+    let mut document = serde_json::to_string_pretty(&snapshot).context("cannot write the snapshot")?;
+    document.push('\n');
+    match &options.output {
+        Some(path) => output::write(path, &document)?,
+        None => output::print(&document)?,
+    }
+    Ok(Exit::Clean)
+}
+
+/// Takes a snapshot of this node.
+pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
+    let collection = seaworthy_collect::Options {
+        root: options.root.clone(),
+        wire: !options.no_wire,
+        observe: options.observe,
+        timeout: options.timeout,
+        now: Timestamp::now(),
+    };
+    let snapshot = seaworthy_collect::collect(&collection)?;
+    Ok(snapshot)
+}

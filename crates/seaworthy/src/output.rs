@@ -1,0 +1,82 @@
+//! Where output goes: a terminal, a pipe, or a file that is replaced atomically.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::Context as _;
+
+/// A report format with the file it goes to; stdout without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    pub(crate) path: Option<std::path::PathBuf>,
+}
+
+/// A report format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Text,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            other => Err(format!("there is no format `{other}`; the formats are text and json")),
+        }
+    }
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (format, path) = match text.split_once('=') {
+            Some((_, "")) => return Err("the path after `=` is empty".to_owned()),
+            Some((format, path)) => (format, Some(path.into())),
+            None => (text, None),
+        };
+        Ok(Self { format: format.parse()?, path })
+    }
+}
+
+/// Writes styled `text` to stdout; the styles are stripped where they are not wanted.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
+
+/// Writes `text` to the file `path`, which is replaced in one step and readable by its owner only. `-` is stdout.
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if path.as_os_str() == "-" {
+        return print(text);
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let replace = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Returns the width to lay text out for: the terminal's, `COLUMNS`, or the widest that is comfortable to read.
+pub(crate) fn width() -> usize {
+    let stdout = io::stdout();
+    let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    let terminal = || {
+        let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    };
+    let width = if stdout.is_terminal() { columns.or_else(terminal) } else { columns };
+    width
+        .unwrap_or(seaworthy_report::MAX_WIDTH)
+        .clamp(seaworthy_report::MIN_WIDTH, seaworthy_report::MAX_WIDTH)
+}

@@ -1,0 +1,153 @@
+//! Which processes are etcd: told by the program that runs, never by a word in a command line.
+
+use std::borrow::Cow;
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognised {
+    /// `etcd gateway`, which forwards TCP.
+    Gateway,
+    /// `etcd grpc-proxy`, which serves the API itself.
+    GrpcProxy,
+    /// Something else, or an etcd that only prints its version or help.
+    NotEtcd,
+    /// An etcd server.
+    Server,
+}
+
+/// Returns what the process with command line `argv` is. `exe` is what `/proc/PID/exe` points at, if it can
+/// be read.
+///
+/// The executable decides, for argv is what a process says of itself. Only a dynamic linker that was started
+/// as a program (`/lib64/ld-linux-x86-64.so.2 /usr/bin/etcd …`) hides it, and only an executable that cannot
+/// be read leaves nothing but `argv[0]`.
+pub fn recognise(argv: &[Vec<u8>], exe: Option<&str>) -> Recognised {
+    let Some(program) = program(argv, exe) else { return Recognised::NotEtcd };
+    let mut arguments = argv.iter().skip(program + 1).map(|text| String::from_utf8_lossy(text));
+    match arguments.next().as_deref() {
+        Some("gateway") => Recognised::Gateway,
+        Some("grpc-proxy") => Recognised::GrpcProxy,
+        Some(first) if brief(first) || arguments.any(|text| brief(&text)) => Recognised::NotEtcd,
+        _ => Recognised::Server,
+    }
+}
+
+/// Returns the index in `argv` of the first argument to etcd: 1, unless a dynamic linker was started with the
+/// program as an argument. `None` when it is not etcd.
+pub fn first_argument(argv: &[Vec<u8>], exe: Option<&str>) -> Option<usize> {
+    program(argv, exe).map(|program| program + 1)
+}
+
+/// Returns the index in `argv` of the name of the etcd program.
+fn program(argv: &[Vec<u8>], exe: Option<&str>) -> Option<usize> {
+    let name = |index: usize| argv.get(index).map(|text| String::from_utf8_lossy(text));
+    let exe = exe.map(|exe| Cow::from(exe.strip_suffix(" (deleted)").unwrap_or(exe)));
+    let running = exe.or_else(|| name(0))?;
+    let running = base(&running);
+    if is_etcd(running) {
+        return (!argv.is_empty()).then_some(0);
+    }
+    if !(running.starts_with("ld-") || running.starts_with("ld.so") || running.starts_with("ld64.so")) {
+        return None;
+    }
+    let mut index = 1;
+    loop {
+        let argument = name(index)?;
+        let with_value = [
+            "--argv0",
+            "--audit",
+            "--glibc-hwcaps-mask",
+            "--glibc-hwcaps-prepend",
+            "--inhibit-rpath",
+            "--library-path",
+            "--preload",
+        ];
+        if with_value.contains(&argument.as_ref()) {
+            index += 2;
+        } else if argument.starts_with("--") {
+            index += 1;
+        } else {
+            return is_etcd(base(&argument)).then_some(index);
+        }
+    }
+}
+
+/// Returns whether an etcd with the argument `text` prints something and exits.
+fn brief(text: &str) -> bool {
+    matches!(
+        text,
+        "-h" | "--h" | "-help" | "--help" | "-version" | "--version" | "-version=true" | "--version=true"
+    )
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Returns whether `name` is `etcd`, with or without a version: `etcd3`, `etcd-v3.5.1`, `etcd_3.4`.
+fn is_etcd(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("etcd") else { return false };
+    let rest = rest.strip_prefix(['-', '_']).unwrap_or(rest);
+    let version = rest.strip_prefix('v').unwrap_or(rest);
+    name == "etcd" || !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Recognised::*;
+
+    #[test]
+    fn a_process_is_what_it_runs() {
+        let cases: &[(&str, Option<&str>, Recognised)] = &[
+            ("etcd", Some("/usr/bin/etcd"), Server),
+            ("etcd --name m1", None, Server),
+            ("/usr/local/bin/etcd --name m1", None, Server),
+            ("anything --name m1", Some("/usr/bin/etcd"), Server),
+            ("etcd", Some("/usr/bin/etcd (deleted)"), Server),
+            ("/opt/etcd-v3.5.1 --name m1", Some("/opt/etcd-v3.5.1"), Server),
+            ("etcd3", None, Server),
+            ("etcd_3.4.23", None, Server),
+            ("etcd grpc-proxy start --endpoints=x", Some("/usr/bin/etcd"), GrpcProxy),
+            ("etcd gateway start", Some("/usr/bin/etcd"), Gateway),
+            ("etcd --name gateway", Some("/usr/bin/etcd"), Server),
+            (
+                "/lib64/ld-linux-x86-64.so.2 /usr/bin/etcd --name m1",
+                Some("/lib64/ld-linux-x86-64.so.2"),
+                Server,
+            ),
+            (
+                "/lib/ld-musl-x86_64.so.1 --library-path /x /usr/bin/etcd gateway",
+                Some("/lib/ld-musl-x86_64.so.1"),
+                Gateway,
+            ),
+            ("/lib64/ld-linux-x86-64.so.2 /bin/cat etcd", Some("/lib64/ld-linux-x86-64.so.2"), NotEtcd),
+            ("etcd --version", Some("/usr/bin/etcd"), NotEtcd),
+            ("etcd --help", Some("/usr/bin/etcd"), NotEtcd),
+            ("kube-apiserver --etcd-servers=https://10.0.0.1:2379", Some("/usr/bin/kube-apiserver"), NotEtcd),
+            ("grep etcd", Some("/usr/bin/grep"), NotEtcd),
+            ("vi etcd.yaml", Some("/usr/bin/vi"), NotEtcd),
+            ("etcdctl member list", Some("/usr/bin/etcdctl"), NotEtcd),
+            ("etcdutl snapshot status", None, NotEtcd),
+            ("etcd-backup", Some("/usr/bin/etcd-backup"), NotEtcd),
+            ("etcd-manager", None, NotEtcd),
+            ("etcd-", None, NotEtcd),
+            ("/bin/sh /usr/local/bin/etcd", Some("/usr/bin/dash"), NotEtcd),
+            ("etcd --name m1", Some("/usr/bin/sleep"), NotEtcd),
+            ("", Some("/usr/bin/etcd"), NotEtcd),
+            ("", None, NotEtcd),
+        ];
+        for (argv, exe, want) in cases {
+            let argv: Vec<Vec<u8>> = argv.split_whitespace().map(|text| text.as_bytes().to_vec()).collect();
+            assert_eq!(recognise(&argv, *exe), *want, "{argv:?} {exe:?}");
+        }
+    }
+
+    #[test]
+    fn a_dynamic_linker_shifts_the_arguments() {
+        let argv = ["/lib64/ld-linux-x86-64.so.2", "--preload", "x", "/usr/bin/etcd", "--name"];
+        let argv = argv.map(|text| text.as_bytes().to_vec());
+        assert_eq!(first_argument(&argv, Some("/usr/lib64/ld-linux-x86-64.so.2")), Some(4));
+        assert_eq!(first_argument(&argv, Some("/usr/bin/cat")), None);
+    }
+}

@@ -1,0 +1,414 @@
+//! etcd's settings by etcd's own precedence.
+//!
+//! etcd reads either one configuration file or its flags and environment, never both: with a file, every
+//! other flag and variable is ignored in silence. Without one, a flag and a variable of the same name stop
+//! it. [`resolve`] says what is in effect, what lost and why, and what would keep an etcd with these inputs
+//! from starting.
+
+mod config_file;
+mod faults;
+mod flags;
+mod meaning;
+mod names;
+
+pub use meaning::{advertised, auto_tls, client_auth, initial_cluster, listen_urls};
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use seaworthy_evidence::{
+    Candidate, ConfigFile, EvidenceError, Observed, Origin, PredictedFailure, SETTINGS, Setting,
+};
+
+use crate::Version;
+use config_file::Bound;
+use flags::{Parsed, parse_bool};
+use names::Flag;
+
+/// One command-line argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// Its bytes.
+    pub text: Vec<u8>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// Where it is set.
+    pub origin: Origin,
+}
+
+/// A configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    /// Its content. More than [`ConfigText::MAX`] bytes are refused, so one byte more is enough to read.
+    pub bytes: Vec<u8>,
+    /// When it was last modified, if that is known.
+    pub modified_at: Option<Timestamp>,
+    /// The file.
+    pub origin: Origin,
+}
+
+impl ConfigText {
+    /// Size in bytes up to which a configuration file is read.
+    pub const MAX: usize = 1 << 20;
+}
+
+/// Everything that decides etcd's settings.
+pub struct Inputs<'a> {
+    /// The command line after the program: `argv[1..]`.
+    pub arguments: &'a [Argument],
+    /// The environment; only variables that begin with `ETCD_` matter.
+    pub environment: Result<&'a [Variable], EvidenceError>,
+    /// The release, if it is known. Without it, what any release knows is taken to be known.
+    pub version: Option<Version>,
+    /// Reads the configuration file at a path as the process sees it (relative to its working directory).
+    pub read: &'a mut dyn FnMut(&str) -> Result<ConfigText, EvidenceError>,
+}
+
+/// What etcd makes of its inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// Every setting of [`SETTINGS`], by flag name.
+    pub settings: Observed<BTreeMap<String, Setting>>,
+    /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
+    pub config_file: Option<Observed<ConfigFile>>,
+    /// Why an etcd that is started with these inputs would exit at once. For a process that runs, a sign that
+    /// its inputs changed since, or that its release is not the one assumed.
+    pub fatal: Vec<PredictedFailure>,
+}
+
+/// Returns the settings that etcd takes from `inputs`, with everything that lost.
+///
+/// The settings fail as a whole when one of the places that could decide any of them could not be read: the
+/// environment (unless `--config-file` makes it irrelevant), or the configuration file.
+pub fn resolve(inputs: Inputs<'_>) -> Resolved {
+    let Inputs { arguments, environment, version, read } = inputs;
+    let Parsed { given, mut fatal } = flags::parse(arguments, version);
+    let mut sources = Sources { flags: Parsed { given, fatal: Vec::new() }, variables: &[], version };
+
+    // An empty --config-file is none, and then the variable counts.
+    let by_flag = sources.flags.last("config-file").filter(|flag| !flag.value.is_empty());
+    let by_flag = by_flag.map(|flag| (flag.value.clone(), flag.origin.clone()));
+    let path = match (environment, by_flag) {
+        (Ok(variables), by_flag) => {
+            sources.variables = variables;
+            by_flag.or_else(|| sources.variable("config-file").map(|(path, v)| (path, v.origin.clone())))
+        }
+        (Err(_), Some(by_flag)) => Some(by_flag),
+        (Err(error), None) => {
+            return Resolved { settings: Observed::failed(error), config_file: None, fatal };
+        }
+    };
+    let Some((path, named_at)) = path else {
+        fatal.extend(sources.conflicts());
+        let settings = sources.without_file();
+        fatal.extend(faults::find(&settings, Some(&sources.flags), version));
+        let origin = Origin::derived("etcd's arguments and environment");
+        return Resolved { settings: Observed::seen(settings, origin), config_file: None, fatal };
+    };
+    match read(&path).and_then(|text| config_file::bind(&text, &path, version)) {
+        Ok(bound) => {
+            let (origin, file) = (bound.origin.clone(), bound.file.clone());
+            let settings = sources.with_file(bound, &path);
+            fatal.extend(faults::find(&settings, None, version));
+            Resolved {
+                settings: Observed::seen(settings, origin.clone()),
+                config_file: Some(Observed::seen(file, origin)),
+                fatal,
+            }
+        }
+        Err(error) => {
+            let origin = error.origin.clone().unwrap_or(named_at);
+            fatal.push(failure("config-file", error.message.clone(), &origin));
+            Resolved {
+                settings: Observed::failed(error.clone()),
+                config_file: Some(Observed::failed(error)),
+                fatal,
+            }
+        }
+    }
+}
+
+/// A value that decides a setting.
+#[derive(Clone, Debug)]
+struct Chosen {
+    value: String,
+    origin: Origin,
+    why: String,
+}
+
+struct Sources<'a> {
+    flags: Parsed,
+    variables: &'a [Variable],
+    version: Option<Version>,
+}
+
+impl Sources<'_> {
+    /// Returns the variable for the flag `name` with its value, unless it is empty or not there.
+    fn variable(&self, name: &str) -> Option<(String, &Variable)> {
+        let variable = self.present(name)?;
+        let value = String::from_utf8_lossy(&variable.value).into_owned();
+        (!value.is_empty()).then_some((value, variable))
+    }
+
+    /// Returns the variable for the flag `name`, empty or not. Of several, Go sees the first.
+    fn present(&self, name: &str) -> Option<&Variable> {
+        let wanted = variable_name(name);
+        self.variables.iter().find(|variable| variable.name == wanted)
+    }
+
+    /// Returns what flags and environment make etcd exit for: a flag and a variable of the same name, or a
+    /// variable that is no boolean and should be one.
+    fn conflicts(&self) -> Vec<PredictedFailure> {
+        let mut fatal = Vec::new();
+        for variable in self.variables {
+            let Some(name) = variable.name.strip_prefix("ETCD_") else { continue };
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            if variable_name(&name) != variable.name || !names::defines_flag(&name, self.version) {
+                continue;
+            }
+            let value = String::from_utf8_lossy(&variable.value);
+            if let Some(flag) = self.flags.last(&name) {
+                let message = format!(
+                    "conflicting environment variable {} is shadowed by the command-line flag at {}; \
+                     etcd refuses to start with both, even when they are equal",
+                    variable.name,
+                    place(&flag.origin)
+                );
+                fatal.push(failure(&name, message, &variable.origin));
+            } else if names::flag(&name) == Some(Flag::Boolean)
+                && name != "version"
+                && !value.is_empty()
+                && parse_bool(&value).is_none()
+            {
+                let message = format!("invalid value for {}: it is not a boolean", variable.name);
+                fatal.push(failure(&name, message, &variable.origin));
+            }
+        }
+        fatal
+    }
+
+    /// Returns the settings when no configuration file is in use.
+    fn without_file(&self) -> BTreeMap<String, Setting> {
+        let mut drafts = BTreeMap::new();
+        for name in SETTINGS {
+            let mut draft = Draft::default();
+            for flag in self.flags.named(name) {
+                let at = place(&flag.origin);
+                if names::flag(name) == Some(Flag::Boolean) && parse_bool(&flag.value).is_none() {
+                    draft.lose(
+                        &flag.value,
+                        &flag.origin,
+                        "it is not a boolean, so etcd refuses to start with it",
+                    );
+                    continue;
+                }
+                if is_url_list(name) && flag.value.is_empty() {
+                    // An empty list of URLs leaves in place what was there before.
+                    draft.lose(&flag.value, &flag.origin, "an empty list of URLs changes nothing");
+                    draft.reasons.push(format!("the flag at {at} is empty, which changes nothing"));
+                    continue;
+                }
+                if let Some(before) = draft.chosen.take() {
+                    draft.lose(
+                        &before.value,
+                        &before.origin,
+                        &format!("repeated at {at}, and the last one wins"),
+                    );
+                }
+                let why = if flag.value.is_empty() { "set to nothing by flag" } else { "set by flag" };
+                draft.chosen = Some(Chosen {
+                    value: flag.value.clone(),
+                    origin: flag.origin.clone(),
+                    why: why.to_owned(),
+                });
+            }
+            let flagged = self.flags.last(name).is_some();
+            match (self.present(name), self.variable(name)) {
+                (Some(variable), _) if flagged => {
+                    let value = String::from_utf8_lossy(&variable.value);
+                    draft.lose(
+                        &value,
+                        &variable.origin,
+                        "the flag shadows it, for which etcd refuses to start",
+                    );
+                }
+                (Some(variable), None) => {
+                    draft.reasons.push(format!("the environment variable {} is empty", variable.name));
+                }
+                (_, Some((value, variable))) if !names::defines_flag(name, self.version) => {
+                    let reason = format!("{} does not know it", release(self.version));
+                    draft.lose(&value, &variable.origin, &reason);
+                }
+                (_, Some((value, variable))) => {
+                    if names::flag(name) == Some(Flag::Boolean) && parse_bool(&value).is_none() {
+                        let reason = "it is not a boolean, so etcd refuses to start with it";
+                        draft.lose(&value, &variable.origin, reason);
+                    } else {
+                        let why = format!("set by environment variable {}", variable.name);
+                        draft.chosen = Some(Chosen { value, origin: variable.origin.clone(), why });
+                    }
+                }
+                (None, None) => {}
+            }
+            if draft.chosen.is_none() && !names::defines_flag(name, self.version) {
+                draft.reasons.push(format!("{} has no such setting", release(self.version)));
+            }
+            drafts.insert(*name, draft);
+        }
+        // etcd drops its default as soon as clients are listened for elsewhere.
+        let listen = "listen-client-urls";
+        let listens = self.flags.last(listen).is_some() || self.variable(listen).is_some();
+        finish(drafts, self.version, listens)
+    }
+
+    /// Returns the settings when the configuration file at `path` is in use.
+    fn with_file(&self, mut bound: Bound, path: &str) -> BTreeMap<String, Setting> {
+        let mut drafts = BTreeMap::new();
+        for name in SETTINGS {
+            let mut draft = Draft { chosen: bound.values.remove(name), ..Draft::default() };
+            for lost in bound.lost.remove(name).unwrap_or_default() {
+                draft.lost.push(lost);
+            }
+            for ignored in bound.ignored.iter().filter(|i| i.meant.contains(name)).take(2) {
+                let key = &ignored.key;
+                let line = match &key.origin {
+                    Origin::File { line: Some(line), .. } => format!(" at line {line}"),
+                    _ => String::new(),
+                };
+                let meant = key.suggestion.as_ref();
+                let meant = meant.map_or_else(String::new, |s| format!("; {s} was probably meant"));
+                draft.reasons.push(format!("the file says {}{line}, but {}{meant}", key.key, key.reason));
+            }
+            let reason =
+                format!("the configuration file {path} is in use, so flags and environment are ignored");
+            for flag in self.flags.named(name).collect::<Vec<_>>().into_iter().rev() {
+                draft.lose(&flag.value, &flag.origin, &reason);
+                let because = "is ignored because a configuration file is in use";
+                draft.reasons.push(format!("the flag at {} {because}", place(&flag.origin)));
+            }
+            if let Some((value, variable)) = self.variable(name) {
+                draft.lose(&value, &variable.origin, &reason);
+                let because = "is ignored because a configuration file is in use";
+                draft.reasons.push(format!("the environment variable {} {because}", variable.name));
+            }
+            drafts.insert(*name, draft);
+        }
+        finish(drafts, self.version, false)
+    }
+}
+
+/// A setting in the making.
+#[derive(Debug, Default)]
+struct Draft {
+    chosen: Option<Chosen>,
+    lost: Vec<Candidate>,
+    /// Why nothing was chosen.
+    reasons: Vec<String>,
+}
+
+impl Draft {
+    fn lose(&mut self, value: &str, origin: &Origin, reason: &str) {
+        let candidate =
+            Candidate { value: value.to_owned(), origin: origin.clone(), reason: reason.to_owned() };
+        self.lost.insert(0, candidate);
+    }
+}
+
+/// Completes drafts with the defaults, which depend on each other.
+fn finish(
+    drafts: BTreeMap<&'static str, Draft>,
+    version: Option<Version>,
+    no_client_default: bool,
+) -> BTreeMap<String, Setting> {
+    let value = |name: &str| drafts.get(name).and_then(|d| d.chosen.as_ref()).map(|c| c.value.as_str());
+    let name = value("name").unwrap_or("default");
+    let default = |setting: &str| match setting {
+        "advertise-client-urls" if no_client_default => String::new(),
+        "advertise-client-urls" | "listen-client-urls" => "http://localhost:2379".to_owned(),
+        "data-dir" => format!("{name}.etcd"),
+        "initial-advertise-peer-urls" | "listen-peer-urls" => "http://localhost:2380".to_owned(),
+        "initial-cluster" if value("discovery-srv").is_some_and(|v| !v.is_empty()) => String::new(),
+        // Only a name of its own makes etcd look at its own advertised URLs.
+        "initial-cluster" if name == "default" => "default=http://localhost:2380".to_owned(),
+        "initial-cluster" => {
+            let urls = value("initial-advertise-peer-urls").unwrap_or("http://localhost:2380");
+            urls.split(',').map(|url| format!("{name}={}", url.trim())).collect::<Vec<_>>().join(",")
+        }
+        "initial-cluster-state" => "new".to_owned(),
+        "name" => "default".to_owned(),
+        "self-signed-cert-validity" if names::defines_flag(setting, version) => "1".to_owned(),
+        "tls-min-version" if names::defines_flag(setting, version) => "TLS1.2".to_owned(),
+        _ => String::new(),
+    };
+    let defaults: BTreeMap<_, _> = drafts.keys().map(|name| (*name, default(name))).collect();
+    let finished = drafts.into_iter().map(|(name, draft)| {
+        let default = defaults.get(name).cloned().unwrap_or_default();
+        (name.to_owned(), setting(name, draft, default, version))
+    });
+    finished.collect()
+}
+
+fn setting(name: &str, mut draft: Draft, default: String, version: Option<Version>) -> Setting {
+    let boolean = names::flag(name) == Some(Flag::Boolean);
+    if let Some(empty) = draft.chosen.take_if(|chosen| chosen.value.is_empty() && empty_is_default(name)) {
+        draft.lose("", &empty.origin, "nothing stands for the default");
+    }
+    let (value, origin, why) = match draft.chosen {
+        Some(Chosen { value, origin, why }) => (value, origin, why),
+        None => {
+            let mut why = "not set".to_owned();
+            if !default.is_empty() {
+                why.push_str(&format!(", so it is etcd's default {default}"));
+            }
+            for (index, reason) in draft.reasons.iter().take(3).enumerate() {
+                why.push_str(if index == 0 { ": " } else { "; " });
+                why.push_str(reason);
+            }
+            let version = version.map(|v| v.to_string());
+            (default, Origin::Default { component: "etcd".to_owned(), version }, why)
+        }
+    };
+    let on = boolean.then(|| parse_bool(&value).unwrap_or(false));
+    let value = on.filter(|_| !value.is_empty()).map_or(value, |on| on.to_string());
+    Setting { set: !value.is_empty(), value, on, origin, why, overridden: draft.lost }
+}
+
+/// Returns whether etcd takes an empty value for not set.
+fn empty_is_default(name: &str) -> bool {
+    matches!(name, "data-dir" | "initial-cluster-state" | "tls-min-version")
+        || is_url_list(name) && name != "listen-metrics-urls" && name != "listen-client-http-urls"
+}
+
+fn is_url_list(name: &str) -> bool {
+    name.ends_with("-urls")
+}
+
+/// Returns the environment variable for the flag `name`.
+fn variable_name(name: &str) -> String {
+    format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn release(version: Option<Version>) -> String {
+    version.map_or_else(|| "etcd".to_owned(), |v| format!("etcd {v}"))
+}
+
+/// Returns a short name for `origin` within a sentence about its process.
+fn place(origin: &Origin) -> String {
+    match origin {
+        Origin::Argv { index, .. } => format!("argv[{index}]"),
+        other => other.to_string(),
+    }
+}
+
+fn failure(setting: &str, message: impl Into<String>, origin: &Origin) -> PredictedFailure {
+    PredictedFailure { setting: setting.to_owned(), message: message.into(), origin: origin.clone() }
+}

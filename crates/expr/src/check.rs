@@ -146,7 +146,8 @@ impl Checker<'_> {
         Type::Any
     }
 
-    /// Checks `node`. Evidence that may have failed is opened at once, so the type is never observed at the top.
+    /// Checks `node`. Evidence that may have failed is opened at once, so the type is never observed at the
+    /// top.
     fn expr(&mut self, node: &Node) -> (Expr, Type) {
         let (kind, ty) = self.kind(node);
         let expr = Expr { span: node.span.clone(), kind };

@@ -24,7 +24,8 @@ impl Diagnostic {
         self
     }
 
-    /// Returns the diagnostic for the unknown `name` of a `what`, with the nearest of the `known` names and all of them.
+    /// Returns the diagnostic for the unknown `name` of a `what`, with the nearest of the `known` names and
+    /// all of them.
     pub(crate) fn unknown<'a>(
         span: Range<usize>,
         what: &str,

@@ -1,8 +1,8 @@
 //! The evaluator: a walk over the checked tree and the evidence.
 //!
-//! A step yields a value, or [`Unknown`]: the causes that kept it from having one. `?` carries an unknown through
-//! everything strict; only `&&`, `||` and the macros built on them look at it. The evidence is walked with a step
-//! recorded per access, so a JSON pointer costs nothing until somebody wants to read it.
+//! A step yields a value, or [`Unknown`]: the causes that kept it from having one. `?` carries an unknown
+//! through everything strict; only `&&`, `||` and the macros built on them look at it. The evidence is walked
+//! with a step recorded per access, so a JSON pointer costs nothing until somebody wants to read it.
 
 use std::cmp::Ordering;
 
@@ -37,8 +37,8 @@ impl<'e> Env<'e> {
         Self::default()
     }
 
-    /// Returns the environment with `name` standing for the evidence `value`, which `pointer` (a JSON pointer) finds in
-    /// the snapshot. The last of two with the same name is seen.
+    /// Returns the environment with `name` standing for the evidence `value`, which `pointer` (a JSON
+    /// pointer) finds in the snapshot. The last of two with the same name is seen.
     #[must_use]
     pub fn bind(mut self, name: &'e str, value: &'e Value, pointer: &'e str) -> Self {
         self.bindings.push(Binding { name, value, pointer: Some(pointer) });
@@ -620,8 +620,8 @@ impl<'x, 'e> Evaluator<'x, 'e> {
         })
     }
 
-    /// Adds what makes `expr` false to `why`: the false operands of its `&&` and `||`, the first element for which the
-    /// body of its `all` is false, with the values that were compared.
+    /// Adds what makes `expr` false to `why`: the false operands of its `&&` and `||`, the first element for
+    /// which the body of its `all` is false, with the values that were compared.
     pub(crate) fn explain(&mut self, expr: &'x Expr, why: &mut Vec<(std::ops::Range<usize>, String)>) {
         if !matches!(self.truth(expr), Ok(false)) {
             return;

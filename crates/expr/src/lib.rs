@@ -1,19 +1,20 @@
 //! Rule expressions.
 //!
-//! An expression is written in a subset of CEL, the expression language of Kubernetes. What CEL lacks for judging
-//! evidence is here:
+//! An expression is written in a subset of CEL, the expression language of Kubernetes. What CEL lacks for
+//! judging evidence is here:
 //!
-//! * **Static checks.** [`Program::compile`] checks an expression against the [`Type`]s of the evidence, which a
-//!   [`Schema`] reads from its JSON Schema. An unknown field, key or function, a comparison that cannot hold: each is a
-//!   [`Diagnostic`] with a span when the catalogue loads, not a surprise when a node is audited.
+//! * **Static checks.** [`Program::compile`] checks an expression against the [`Type`]s of the evidence,
+//!   which a [`Schema`] reads from its JSON Schema. An unknown field, key or function, a comparison that cannot
+//!   hold: each is a [`Diagnostic`] with a span when the catalogue loads, not a surprise when a node is audited.
 //! * **A third truth value.** Evidence that was not collected, or whose collection failed, makes an expression
-//!   *unknown*, unless the rest decides it: `false && unknown` is false, `true || unknown` is true, and `all` and
-//!   `exists` are long forms of these. An [`Evaluation`] says what was missing.
-//! * **Provenance.** An [`Evaluation`] lists the evidence that was read as JSON pointers (RFC 6901), and the elements
-//!   of a list that an expression selects keep theirs.
+//!   *unknown*, unless the rest decides it: `false && unknown` is false, `true || unknown` is true, and `all`
+//!   and `exists` are long forms of these. An [`Evaluation`] says what was missing.
+//! * **Provenance.** An [`Evaluation`] lists the evidence that was read as JSON pointers (RFC 6901), and the
+//!   elements of a list that an expression selects keep theirs.
 //!
-//! The CEL library serves as the parser only, behind one private module; checker and evaluator are our own, and work
-//! over borrowed [`serde_json::Value`]s. Nothing here does I/O or panics, whatever the expression or the evidence.
+//! The CEL library serves as the parser only, behind one private module; checker and evaluator are our own,
+//! and work over borrowed [`serde_json::Value`]s. Nothing here does I/O or panics, whatever the expression or
+//! the evidence.
 //!
 //! # The language
 //!
@@ -24,12 +25,12 @@
 //! | logic | `!a`, `a && b`, `a \|\| b`, `condition ? a : b` |
 //! | comparison | `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` |
 //! | arithmetic | `+`, `-`, `*`, `%`; `+` also joins strings and lists |
-//! | over lists and map keys | `l.all(x, …)`, `l.exists(x, …)`, `l.exists_one(x, …)`, `l.filter(x, …)`, `l.map(x, …)` |
+//! | over lists, map keys | `l.all(x, …)`, `l.exists(x, …)`, `l.exists_one(x, …)`, `l.filter(x, …)`, `l.map(x, …)` |
 //! | functions | `size`, `startsWith`, `endsWith`, `contains`, `matches`, `lowerAscii`, `split`, `join`, `restricted_to` |
 //!
-//! `null` is the knowledge that there is none; a key that is missing from an object was not collected. Lists, maps
-//! and objects cannot be compared. A pattern of `matches` and a mode of `restricted_to` must be literals, so that they
-//! are checked early too.
+//! `null` is the knowledge that there is none; a key that is missing from an object was not collected. Lists,
+//! maps and objects cannot be compared. A pattern of `matches` and a mode of `restricted_to` must be
+//! literals, so that they are checked early too.
 
 mod check;
 mod diagnostic;

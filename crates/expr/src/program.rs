@@ -159,7 +159,8 @@ impl Program {
         Ok(Outcome::Value(evaluator.value(&self.expr)?.to_json()))
     }
 
-    /// Evaluates the expression and returns its value for a reader, with the pointers of the evidence that was read.
+    /// Evaluates the expression and returns its value for a reader, with the pointers of the evidence that
+    /// was read.
     pub(crate) fn show(&self, env: &Env<'_>) -> (String, Vec<String>) {
         let mut evaluator = Evaluator::new(&self.source, env);
         let value = evaluator.eval(&self.expr);
@@ -167,9 +168,9 @@ impl Program {
         (text, evaluator.touched())
     }
 
-    /// Returns what makes a false condition false: the operands of `&&` and `||` that are, and the first element for
-    /// which the body of an `all` is, each with its span and a sentence with the values that were compared. Empty when
-    /// the condition is not false.
+    /// Returns what makes a false condition false: the operands of `&&` and `||` that are, and the first
+    /// element for which the body of an `all` is, each with its span and a sentence with the values that were
+    /// compared. Empty when the condition is not false.
     pub fn explain_false(&self, env: &Env<'_>) -> Vec<(Range<usize>, String)> {
         let mut why = Vec::new();
         Evaluator::new(&self.source, env).explain(&self.expr, &mut why);

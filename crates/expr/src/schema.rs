@@ -78,9 +78,10 @@ impl Schema {
     /// Reads the types from `root`, a JSON Schema (2020-12) as schemars writes it.
     ///
     /// Understood: `$ref` to `#/$defs/…`; `type`, also with `"null"` in a list; `properties`; `items`;
-    /// `additionalProperties` with `propertyNames`; `enum` and `const` of strings; `anyOf` and `oneOf` with `null`, of
-    /// strings, or of objects (a tagged union: its fields are merged). `"x-observed": true` marks an object with `value`
-    /// or `error` as [`Type::Observed`]; `"x-opaque": true`, recursion and all else make [`Type::Opaque`].
+    /// `additionalProperties` with `propertyNames`; `enum` and `const` of strings; `anyOf` and `oneOf` with
+    /// `null`, of strings, or of objects (a tagged union: its fields are merged). `"x-observed": true` marks
+    /// an object with `value` or `error` as [`Type::Observed`]; `"x-opaque": true`, recursion and all else
+    /// make [`Type::Opaque`].
     pub fn from_json_schema(root: &Value) -> Result<Self, SchemaError> {
         if !root.is_object() {
             return Err(SchemaError::NotASchema);

@@ -1,8 +1,8 @@
 //! From text to a syntax tree: the only module that knows the CEL library.
 //!
-//! The library parses; around it are a scan that bounds the input before (the parser recurses) and gives the common
-//! slips a message of their own, and a conversion that recovers the exact span of each node after (the library
-//! remembers one token of each).
+//! The library parses; around it are a scan that bounds the input before (the parser recurses) and gives the
+//! common slips a message of their own, and a conversion that recovers the exact span of each node after (the
+//! library remembers one token of each).
 
 use std::ops::Range;
 

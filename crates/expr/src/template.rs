@@ -9,8 +9,8 @@ const MAX_LENGTH: usize = 16 * 1024;
 
 /// A text with `{expressions}`; `{{` and `}}` stand for braces.
 ///
-/// Strings are shown plain, lists joined by `, `, null as `none`, what is not known as `not known`. An object shows its
-/// first field among `text`, `name`, `id`, `path` and `url`.
+/// Strings are shown plain, lists joined by `, `, null as `none`, what is not known as `not known`. An object
+/// shows its first field among `text`, `name`, `id`, `path` and `url`.
 #[derive(Clone, Debug)]
 pub struct Template {
     parts: Vec<Part>,

@@ -1,4 +1,5 @@
-//! The language through the public API: what the checker says, what evaluation yields, and from which evidence.
+//! The language through the public API: what the checker says, what evaluation yields, and from which
+//! evidence.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

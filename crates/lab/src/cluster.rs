@@ -1,0 +1,158 @@
+//! Clusters: starting them, talking to them, and making sure that they end.
+
+use std::process::Child;
+
+use rustix::process::geteuid;
+use serde_json::Value;
+
+use crate::{
+    error::Error,
+    node::{Node, hosts},
+    space::{Space, Switch, absolute},
+    spec::{ClusterSpec, MemberSpec, Ready},
+};
+
+/// A running cluster. Dropping it ends every process in it.
+pub struct Cluster {
+    /// First, so that it is dropped first: it takes everything else with it.
+    switch: Switch,
+    nodes: Vec<Node>,
+}
+
+/// A member as the cluster lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its number, which etcd prints in hexadecimal.
+    pub id: u64,
+    /// Its name; empty if it has not been started.
+    pub name: String,
+    /// Where the others are told to reach it.
+    pub peer_urls: Vec<String>,
+    /// Whether it does not vote.
+    pub learner: bool,
+}
+
+impl Cluster {
+    /// Makes the nodes, starts etcd on them, and waits until each member is as ready as its spec demands.
+    pub fn start(mut spec: ClusterSpec) -> Result<Self, Error> {
+        let members = spec.build()?;
+        let mut shares = Vec::new();
+        for (from, to) in &spec.shares {
+            shares.push((absolute(from)?, to.clone()));
+        }
+        let switch = Switch::start(spec.user_namespace || !geteuid().is_root())?;
+        let hosts = hosts(members.iter());
+        let spaces = spaces(&switch, &members, &shares)?;
+        let ports: Vec<_> = spaces.iter().zip(&members).map(|((_, s), m)| (s.pid, m.address)).collect();
+        switch.connect(&ports)?;
+        let mut cluster = Self { switch, nodes: Vec::new() };
+        let mut learners = Vec::new();
+        let mut started = Vec::new();
+        for (member, (init, space)) in members.into_iter().zip(spaces) {
+            let (index, autostart, ready) = (member.index, member.autostart, member.ready);
+            if member.learner && autostart {
+                learners.push((index, member.peer_urls().join(",")));
+            } else if autostart && ready != Ready::Started {
+                started.push(index);
+            }
+            let starts_now = autostart && !member.learner;
+            cluster.nodes.push(Node::new(member, init, space, &hosts)?);
+            if starts_now {
+                cluster.node(index).start()?;
+            }
+        }
+        for index in started {
+            cluster.node(index).wait_ready()?;
+        }
+        for (index, urls) in learners {
+            let node = cluster.node(index);
+            let add = ["member", "add", &node.name, "--learner", &format!("--peer-urls={urls}")];
+            cluster.etcdctl(&add)?;
+            node.start()?;
+            node.wait_ready()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Returns a node by the index of its member.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such node: that is a mistake in the test.
+    #[expect(clippy::indexing_slicing, reason = "documented")]
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// Returns all nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Writes a key.
+    pub fn put(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.etcdctl(&["put", "--", key, value]).map(drop)
+    }
+
+    /// Reads a key; a missing one is an empty string.
+    pub fn get(&self, key: &str) -> Result<String, Error> {
+        let value = self.etcdctl(&["get", "--print-value-only", "--", key])?;
+        Ok(value.strip_suffix('\n').unwrap_or(&value).to_string())
+    }
+
+    /// Returns the member list.
+    pub fn members(&self) -> Result<Vec<Member>, Error> {
+        let answer = self.etcdctl(&["member", "list", "-w", "json"])?;
+        let list: Value = serde_json::from_str(&answer).unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        let member = |member: &Value| {
+            Some(Member {
+                id: member.get("ID")?.as_u64()?,
+                name: member.get("name").map(text).unwrap_or_default(),
+                peer_urls: member.get("peerURLs")?.as_array()?.iter().map(text).collect(),
+                learner: member.get("isLearner").and_then(Value::as_bool).unwrap_or(false),
+            })
+        };
+        let members = list.get("members").and_then(Value::as_array);
+        members
+            .and_then(|members| members.iter().map(member).collect())
+            .ok_or(Error::Unexpected { what: "etcdctl member list".into(), answer })
+    }
+
+    /// Changes the peer URLs with which a member is listed.
+    pub fn member_update(&self, id: u64, peer_urls: &[&str]) -> Result<(), Error> {
+        let urls = format!("--peer-urls={}", peer_urls.join(","));
+        self.etcdctl(&["member", "update", &format!("{id:x}"), &urls]).map(drop)
+    }
+
+    /// Runs etcdctl on the first node with a running etcd, and returns what it printed.
+    pub fn etcdctl(&self, args: &[&str]) -> Result<String, Error> {
+        let running = self.nodes.iter().find(|node| node.etcd_pid().is_some());
+        match running.or(self.nodes.first()) {
+            Some(node) => node.etcdctl(args),
+            None => Err(Error::Unexpected { what: "the cluster".into(), answer: "it has no nodes".into() }),
+        }
+    }
+
+    /// Returns the process number of the cluster's own PID 1, as seen from outside. All ends with it.
+    pub fn pid(&self) -> u32 {
+        self.switch.pid()
+    }
+}
+
+/// Makes the nodes of all members at once.
+fn spaces(
+    switch: &Switch,
+    members: &[MemberSpec],
+    shares: &[(std::path::PathBuf, String)],
+) -> Result<Vec<(Child, Space)>, Error> {
+    std::thread::scope(|scope| {
+        let start = |member: &MemberSpec| {
+            let (name, binary) = (member.name.clone(), member.binary.clone());
+            scope.spawn(move || switch.node(&name, &binary, shares))
+        };
+        let threads: Vec<_> = members.iter().map(start).collect();
+        let crashed = |_| Error::NoNode { output: "a thread of the lab panicked".into() };
+        threads.into_iter().map(|thread| thread.join().map_err(crashed)?).collect()
+    })
+}

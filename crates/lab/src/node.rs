@@ -1,0 +1,459 @@
+//! One node: a host with its own processes, files and address.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt::Write,
+    fs,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, cannot_start, excerpt, succeed},
+    space::{ROOT, Space, announced, wait, word},
+    spec::{MemberSpec, Ready},
+};
+
+/// A node of a cluster, with or without a running etcd.
+pub struct Node {
+    /// Its host name, which is the member's name.
+    pub name: String,
+    /// Its address on the cluster's bridge.
+    pub address: Ipv4Addr,
+    space: Space,
+    init: Child,
+    state: Mutex<State>,
+}
+
+struct State {
+    spec: MemberSpec,
+    etcd: Option<Process>,
+    /// Length of the log when etcd was last started.
+    log_start: usize,
+}
+
+impl Node {
+    pub(crate) fn new(spec: MemberSpec, init: Child, space: Space, hosts: &str) -> Result<Self, Error> {
+        let state = State { spec, etcd: None, log_start: 0 };
+        let (name, address) = (state.spec.name.clone(), state.spec.address);
+        let node = Self { name, address, space, init, state: Mutex::new(state) };
+        for (path, text) in [
+            ("/etc/passwd", PASSWD),
+            ("/etc/group", GROUP),
+            ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+            ("/etc/hostname", &format!("{}\n", node.name)),
+            ("/etc/hosts", hosts),
+            ("/var/lib/kubelet/config.yaml", KUBELET),
+        ] {
+            node.write(path, text, 0o644)?;
+        }
+        node.install(&node.state().spec)?;
+        Ok(node)
+    }
+
+    /// Returns a command that runs a program inside the node as root, with a clean environment.
+    ///
+    /// The program and its arguments are looked up in the node; standard streams are the caller's to choose.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.space.enter_node();
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Like [`command`](Self::command), as another user, without any privilege. Needs real root.
+    pub fn command_as(&self, uid: u32, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.space.enter_node();
+        command.args(["setpriv", "--clear-groups", "--reuid"]).arg(uid.to_string());
+        command.arg("--regid").arg(uid.to_string()).arg("--").arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program inside the node to its end. An error says that it could not be started, not that it failed.
+    pub fn run<I, S>(&self, program: impl AsRef<OsStr>, args: I) -> Result<Output, Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = self.command(program);
+        command.args(args).output().map_err(|error| cannot_start(&command, error))
+    }
+
+    /// Starts a program that runs until it is stopped, or the node ends.
+    pub fn spawn(&self, program: &Program) -> Result<Process, Error> {
+        let mut command = self.space.enter_node();
+        if !program.mounts.is_empty() {
+            command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child"]);
+        }
+        command.args(["bash", "-c", &format!("{ROOT}{SPAWN}"), "spawn", &program.log]);
+        command.arg(program.uid.to_string()).arg(program.mounts.len().to_string());
+        for (from, to) in &program.mounts {
+            command.args([word(from), word(to)]);
+        }
+        command.arg(program.argv0.as_ref().unwrap_or(&program.path)).arg(&program.path).args(&program.args);
+        command.envs(&program.env).stdin(Stdio::null());
+        let (child, pid) = announced(&mut command)?;
+        Ok(Process { pid, space: self.space, child })
+    }
+
+    /// Creates or atomically replaces a file of the node's root, with the directories it needs, owned by root.
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
+        self.space.write(path, bytes.as_ref(), mode, 0)
+    }
+
+    /// Reads a file of the node's root.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+        self.space.read(path)
+    }
+
+    /// Removes a file of the node's root.
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        self.space.remove(path)
+    }
+
+    /// Plants a program that sleeps for ever whatever its arguments are, to play any other program.
+    ///
+    /// It is a complete ELF file of a few instructions, so `/proc/PID/exe` is the path given here.
+    pub fn sleeper(&self, path: &str) -> Result<(), Error> {
+        self.write(path, sleeper(), 0o755)
+    }
+
+    /// Returns the process number of the node's PID 1, as seen from outside.
+    pub fn pid(&self) -> u32 {
+        self.space.pid
+    }
+
+    /// Returns the path under which the node's root directory is reachable from outside.
+    ///
+    /// Beware of absolute symbolic links below it: they lead to the machine's own root.
+    pub fn root(&self) -> PathBuf {
+        self.space.root()
+    }
+
+    /// Returns whether a TCP socket of the node listens on the port.
+    pub fn listens(&self, port: u16) -> bool {
+        self.space.listens(port)
+    }
+
+    /// Starts etcd as its spec says, without waiting for it.
+    pub fn start(&self) -> Result<(), Error> {
+        let program = self.state().spec.program();
+        let log_start = self.log().len();
+        let process = self.spawn(&program)?;
+        let mut state = self.state();
+        (state.etcd, state.log_start) = (Some(process), log_start);
+        Ok(())
+    }
+
+    /// Stops etcd as an operator would, with SIGTERM, and returns once it has gone.
+    pub fn stop(&self) -> Result<(), Error> {
+        self.end("TERM")
+    }
+
+    /// Kills etcd with SIGKILL and returns once it has gone.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.end("KILL")
+    }
+
+    /// Stops etcd, starts it again and waits until it is ready.
+    pub fn restart(&self) -> Result<(), Error> {
+        self.stop()?;
+        self.start()?;
+        self.wait_ready()
+    }
+
+    /// Changes the spec and writes its files: certificates, configuration, manifest. etcd is not restarted.
+    pub fn reconfigure(&self, change: impl FnOnce(&mut MemberSpec)) -> Result<(), Error> {
+        let mut state = self.state();
+        change(&mut state.spec);
+        self.install(&state.spec)
+    }
+
+    /// Waits until etcd is as ready as its spec demands.
+    pub fn wait_ready(&self) -> Result<(), Error> {
+        let (ready, limit, port) = {
+            let spec = &self.state().spec;
+            (spec.ready, spec.timeout, spec.peer_port())
+        };
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            let (exited, since) = {
+                let mut state = self.state();
+                let since = log.get(state.log_start..).unwrap_or_default();
+                (state.etcd.as_mut().is_none_or(|etcd| !etcd.running()), since)
+            };
+            let serves = || since.contains("ready to serve client requests");
+            let missing = match ready {
+                Ready::Started => None,
+                Ready::Listening => (!self.listens(port)).then(|| format!("nothing listens on port {port}")),
+                Ready::Serving => (!serves()).then(|| "it does not serve clients".to_string()),
+                Ready::Healthy if !serves() => Some("it does not serve clients".to_string()),
+                Ready::Healthy => {
+                    self.etcdctl(["--command-timeout=2s", "endpoint", "health"]).err().map(|e| e.to_string())
+                }
+            };
+            let missing = if exited && ready != Ready::Started { Some("it exited".into()) } else { missing };
+            match missing {
+                None => return Ok(()),
+                Some(why) if exited || start.elapsed() > limit => {
+                    let (node, waited) = (self.name.clone(), start.elapsed());
+                    return Err(Error::NotReady { node, waited, why, log: excerpt(since, 15) });
+                }
+                Some(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// Runs etcdctl inside the node against the node's own etcd and returns what it printed.
+    pub fn etcdctl<I, S>(&self, args: I) -> Result<String, Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let client = self.state().spec.client_args();
+        let mut command = self.command("etcdctl");
+        let output = succeed(command.env("ETCDCTL_API", "3").args(client).args(args))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Returns the process number that etcd has inside the node, if it runs.
+    pub fn etcd_pid(&self) -> Option<u32> {
+        let mut state = self.state();
+        let etcd = state.etcd.as_mut()?;
+        etcd.running().then_some(etcd.pid)
+    }
+
+    /// Returns what etcd has logged since the node was made.
+    pub fn log(&self) -> String {
+        let log = self.read(ETCD_LOG).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn end(&self, signal: &str) -> Result<(), Error> {
+        let Some(mut process) = self.state().etcd.take() else { return Ok(()) };
+        process.signal(signal)?;
+        process.wait(Duration::from_secs(10));
+        Ok(()) // dropping the process kills what may be left
+    }
+
+    fn install(&self, spec: &MemberSpec) -> Result<(), Error> {
+        self.space.directory(spec.data_dir(), 0o700, spec.uid)?;
+        for (path, file) in spec.render()? {
+            self.space.write(&path, &file.bytes, file.mode, file.uid)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+/// A program to start in a node.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The program, looked up in the node.
+    pub path: OsString,
+    /// What it is told to be called, if not its path. Any bytes but NUL, as in the arguments.
+    pub argv0: Option<OsString>,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its environment, beside `PATH`, `HOME` and what bash adds (`PWD`, `SHLVL`, `_`).
+    pub env: BTreeMap<OsString, OsString>,
+    /// The user it runs as. Other than 0 needs real root.
+    pub uid: u32,
+    /// The file in the node to which it prints.
+    pub log: String,
+    /// Directories of the node, and where a container has them. If there are any, the program runs in mount and PID
+    /// namespaces of its own with a root directory that has only these, as kubelet would start it.
+    pub mounts: Vec<(String, String)>,
+}
+
+impl Program {
+    /// Returns a program without arguments that runs as root, on the node itself.
+    pub fn new(path: impl Into<OsString>) -> Self {
+        Self {
+            path: path.into(),
+            argv0: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            uid: 0,
+            log: "/dev/null".into(),
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Sets `argv[0]`.
+    pub fn argv0(mut self, name: impl Into<OsString>) -> Self {
+        self.argv0 = Some(name.into());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: Into<OsString>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the user and group number.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// Sets the file to which it prints.
+    pub fn log(mut self, path: impl Into<String>) -> Self {
+        self.log = path.into();
+        self
+    }
+}
+
+/// A running program in a node. Dropping it kills it.
+pub struct Process {
+    /// Its number inside the node.
+    pub pid: u32,
+    space: Space,
+    /// The program that entered the node's namespaces and waits for the process.
+    child: Child,
+}
+
+impl Process {
+    /// Sends a signal by its name without `SIG`.
+    pub fn signal(&self, name: &str) -> Result<(), Error> {
+        let mut command = self.space.enter_node();
+        command.args(["sh", "-c", "kill -s \"$0\" \"$1\"", name, &self.pid.to_string()]);
+        succeed(&mut command).map(drop)
+    }
+
+    /// Returns whether it still runs.
+    pub fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits at most so long for it to exit, and returns how it did.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait(&mut self.child, limit)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // After the switch has gone, the waiting program notices within a moment.
+        if self.running() && fs::exists(self.space.root()).unwrap_or(false) {
+            let _ = self.signal("KILL");
+        }
+        if self.wait(Duration::from_secs(2)).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Where a member's etcd logs.
+pub(crate) const ETCD_LOG: &str = "/var/log/etcd.log";
+
+/// Starts a program. Arguments: log, user, number of mounts, pairs of mounts, `argv[0]`, program, its arguments.
+const SPAWN: &str = r#"
+read -r pid _ </proc/self/stat
+echo "$pid"
+exec >>"$1" 2>&1
+uid=$2 mounts=$3
+shift 3
+if [ "$mounts" -gt 0 ]; then
+    root=/run/container
+    mkdir -p $root
+    mount -t tmpfs -o mode=755 container $root
+    cd $root
+    assemble
+    cp -P /etc/passwd /etc/group /etc/hosts /etc/nsswitch.conf etc/
+    cp -P /etc/ld.so.cache etc/ 2>/dev/null || :
+    bind /opt/etcd/etcd opt/etcd/etcd
+    bind /opt/etcd/etcdctl opt/etcd/etcdctl
+    while [ "$mounts" -gt 0 ]; do
+        mkdir -p ".$2"
+        mount --bind "$1" ".$2"
+        shift 2
+        mounts=$((mounts - 1))
+    done
+    move_in
+fi
+start='exec -a "$0" "$@"'
+if [ "$uid" -ne 0 ]; then
+    exec setpriv --reuid="$uid" --regid="$uid" --clear-groups bash -c "$start" "$@"
+fi
+exec bash -c "$start" "$@"
+"#;
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+etcd:x:997:997:etcd:/var/lib/etcd:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+";
+
+const GROUP: &str = "root:x:0:\ndaemon:x:1:\netcd:x:997:\nnogroup:x:65534:\n";
+
+const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+staticPodPath: /etc/kubernetes/manifests
+";
+
+/// Returns an ELF program that does nothing but wait for a signal: header, one loadable segment, code.
+fn sleeper() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    // `again: pause(); goto again`; AArch64 has only `ppoll(NULL, 0, NULL, NULL)`.
+    let (machine, code): (u16, &[u8]) = if cfg!(target_arch = "aarch64") {
+        const CODE: [u8; 28] = [
+            0x00, 0x00, 0x80, 0xd2, // mov x0, #0
+            0x01, 0x00, 0x80, 0xd2, // mov x1, #0
+            0x02, 0x00, 0x80, 0xd2, // mov x2, #0
+            0x03, 0x00, 0x80, 0xd2, // mov x3, #0
+            0x28, 0x09, 0x80, 0xd2, // mov x8, #73
+            0x01, 0x00, 0x00, 0xd4, // svc #0
+            0xfa, 0xff, 0xff, 0x17, // b start
+        ];
+        (183, &CODE)
+    } else {
+        const CODE: [u8; 7] = [0x6a, 0x22, 0x58, 0x0f, 0x05, 0xeb, 0xf9]; // push 34; pop rax; syscall; jmp start
+        (62, &CODE)
+    };
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let half = |elf: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let word = |elf: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let long = |elf: &mut Vec<u8>, values: &[u64]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    half(&mut elf, &[2, machine]); // an executable for this machine
+    word(&mut elf, &[1]);
+    long(&mut elf, &[BASE + HEADERS, 64, 0]); // entry point, program header, no section header
+    word(&mut elf, &[0]);
+    half(&mut elf, &[64, 56, 1, 0, 0, 0]); // one program header
+    let size = HEADERS + code.len() as u64;
+    word(&mut elf, &[1, 5]); // load, readable and executable
+    long(&mut elf, &[0, BASE, BASE, size, size, 0x1000]);
+    elf.extend(code);
+    elf
+}
+
+/// Returns `/etc/hosts` for these nodes.
+pub(crate) fn hosts<'a>(nodes: impl Iterator<Item = &'a MemberSpec>) -> String {
+    nodes.fold("127.0.0.1 localhost\n::1 localhost\n".into(), |mut hosts, node| {
+        let _ = writeln!(hosts, "{} {}", node.address, node.name);
+        hosts
+    })
+}

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use seaworthy_lab::{Cluster, ClusterSpec, Error, EtcdBinary, Package};
+use seaworthy_lab::{Cluster, ClusterSpec, Error, EtcdBinary, install};
 
 #[expect(clippy::print_stdout, reason = "an example talks")]
 fn main() -> Result<(), Error> {
-    for package in Package::ALL {
-        let start = Instant::now();
-        match package.install() {
-            Ok(binary) => println!("{package:?}: etcd {} in {:.1?}", binary.version, start.elapsed()),
-            Err(error) if package.optional() => println!("{package:?}: none: {error}"),
-            Err(error) => return Err(error),
+    let start = Instant::now();
+    for installed in install()? {
+        match installed.outcome {
+            Ok(binary) => println!("{:?}: etcd {}", installed.package, binary.version),
+            Err(error) => println!("{:?}: none, because {error}", installed.package),
         }
     }
+    println!("every etcd is there after {:.2?}", start.elapsed());
     for binary in EtcdBinary::required()? {
         for (what, plain) in [("plain", true), ("mutual TLS", false)] {
             let start = Instant::now();

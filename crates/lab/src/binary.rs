@@ -19,6 +19,26 @@ use rustix::{
 
 use crate::error::{Error, succeed};
 
+/// Gets every etcd that the lab can run, and returns what became of each package.
+///
+/// An error means that one is missing without which the lab is not complete; the others are reported inside.
+pub fn install() -> Result<Vec<Installed>, Error> {
+    let install = |package: Package| match package.install() {
+        Err(error) if !package.optional() => Err(error),
+        outcome => Ok(Installed { package, outcome }),
+    };
+    Package::ALL.into_iter().map(install).collect()
+}
+
+/// What became of one package.
+#[derive(Debug)]
+pub struct Installed {
+    /// The package.
+    pub package: Package,
+    /// Its etcd, or why there is none.
+    pub outcome: Result<EtcdBinary, Error>,
+}
+
 /// One version of etcd in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdBinary {

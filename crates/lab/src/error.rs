@@ -38,7 +38,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// There is no etcd in the cache.
-    #[error("there is no etcd in {}: fetch it with `cargo xtask etcd`", dir.display())]
+    #[error("there is no etcd in {}: fetch it with `cargo xtask lab`", dir.display())]
     NoEtcd {
         /// The cache directory that was searched.
         dir: PathBuf,
@@ -109,7 +109,7 @@ pub(crate) fn cannot_start(command: &Command, error: io::Error) -> Error {
         "go" => "apt-get install golang-go (1.24 or later), or from https://go.dev/dl",
         "ip" => "apt-get install iproute2",
         "python3" => "apt-get install python3-pip",
-        _ => "apt-get install util-linux bash",
+        _ => "apt-get install util-linux bash hostname",
     };
     Error::MissingTool { program: program.into_owned(), hint }
 }

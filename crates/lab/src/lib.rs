@@ -28,8 +28,8 @@
 //! member, which is what etcd preallocates for its log.
 //!
 //! As root nothing else is needed; otherwise everything happens in a user namespace, if the kernel grants one. The
-//! namespaces are made by `unshare`, `nsenter`, `pivot_root` (util-linux), `ip` (iproute2) and `bash`, which every
-//! Debian has.
+//! namespaces are made by `unshare`, `nsenter`, `pivot_root` (util-linux), `ip` (iproute2), `hostname` and `bash`,
+//! which every Debian has.
 //!
 //! # How it ends
 //!
@@ -45,7 +45,7 @@ mod pki;
 mod space;
 mod spec;
 
-pub use binary::{EtcdBinary, Package};
+pub use binary::{EtcdBinary, Installed, Package, install};
 pub use cluster::{Cluster, Member};
 pub use error::Error;
 pub use node::{Node, Process, Program};

@@ -309,7 +309,7 @@ for f in ld.so.cache os-release ssl/certs/ca-certificates.crt; do
     to=etc/$f
     if [ -f "/etc/$f" ]; then mkdir -p "${to%/*}"; cp -L "/etc/$f" "$to"; fi
 done
-echo "$name" >proc/sys/kernel/hostname
+hostname "$name"
 move_in
 echo "$pid"
 exec -a /sbin/init sleep infinity

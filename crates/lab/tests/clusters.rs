@@ -76,7 +76,7 @@ fn two_minor_versions_are_there() {
     let found = EtcdBinary::required().unwrap();
     let mut minors: Vec<_> = found.iter().map(EtcdBinary::minor).collect();
     minors.dedup();
-    assert!(minors.len() >= 2, "only {minors:?}: fetch the others with `cargo xtask etcd`");
+    assert!(minors.len() >= 2, "only {minors:?}: fetch the others with `cargo xtask lab`");
     assert!(found.iter().all(|binary| binary.path.is_file() && binary.etcdctl.is_file()));
 }
 

@@ -29,9 +29,9 @@ pub fn certificate(der: &[u8], origin: Origin, now: Timestamp) -> Result<Certifi
     let x509 = parse(der).map_err(|reason| malformed(&reason))?;
     let not_after = timestamp(x509.validity().not_after.timestamp());
     Ok(Certificate {
-        subject: distinguished_name(x509.subject()),
+        subject: name_text(x509.subject()),
         common_name: x509.subject().iter_common_name().next().map(|cn| text(cn.attr_value())),
-        issuer: distinguished_name(x509.issuer()),
+        issuer: name_text(x509.issuer()),
         serial: serial(x509.raw_serial()),
         not_before: timestamp(x509.validity().not_before.timestamp()),
         not_after,
@@ -46,6 +46,13 @@ pub fn certificate(der: &[u8], origin: Origin, now: Timestamp) -> Result<Certifi
         fingerprint: hex(&sha256(der)),
         origin,
     })
+}
+
+/// Returns the DER-encoded distinguished name in `der` as an RFC 4514 string, exactly as the subject of a
+/// [`certificate`] is written, so that the two can be compared; `None` when it is not one name and nothing else.
+pub fn distinguished_name(der: &[u8]) -> Option<String> {
+    let (rest, name) = X509Name::from_der(der).ok()?;
+    rest.is_empty().then(|| name_text(&name))
 }
 
 /// A certificate that was read: its facts, and the encoding that [`chains_to`](crate::chains_to) verifies.
@@ -98,7 +105,7 @@ pub(crate) fn serial(raw: &[u8]) -> String {
 }
 
 /// Returns `name` as an RFC 4514 string: last relative name first, special characters escaped.
-fn distinguished_name(name: &X509Name<'_>) -> String {
+fn name_text(name: &X509Name<'_>) -> String {
     let mut relative: Vec<String> = name
         .iter()
         .map(|rdn| {
@@ -225,7 +232,7 @@ fn usages(x509: &X509Certificate<'_>) -> Result<Option<Vec<String>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 
     #[test]
     fn facts_of_a_certificate() {
@@ -263,6 +270,29 @@ mod tests {
         assert_eq!(got.key.spki, hex(&sha256(&rcgen::PublicKeyData::subject_public_key_info(&key))));
         assert_eq!(got.signature, "ecdsa-with-SHA256");
         assert_eq!(got.fingerprint, hex(&sha256(&der)));
+    }
+
+    #[test]
+    fn names_are_written_as_those_of_certificates() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in [
+            (DnType::CountryName, "CH"),
+            (DnType::OrganizationName, " #1, \"Etcd\"+<a>;\\ "),
+            (DnType::CustomDnType(vec![2, 5, 4, 97]), "#x"),
+            (DnType::CommonName, "p\u{e4}er\u{1b}[0m"),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+        let subject = parse(&der).unwrap().subject().as_raw().to_vec();
+        let want = certificate(&der, Origin::file("x"), Timestamp::UNIX_EPOCH).unwrap().subject;
+        assert!(want.starts_with("CN=p\u{e4}er\\1b[0m,2.5.4.97=\\#x,O=\\ #1\\, "), "{want}");
+        assert_eq!(distinguished_name(&subject), Some(want));
+        let longer = [&subject[..], b"x"].concat();
+        for bytes in [&b""[..], b"\x30\x80nonsense", &longer] {
+            assert_eq!(distinguished_name(bytes), None);
+        }
     }
 
     #[test]

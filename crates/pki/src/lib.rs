@@ -24,7 +24,7 @@ mod problems;
 #[cfg(test)]
 mod testing;
 
-pub use certificate::{Parsed, certificate};
+pub use certificate::{Parsed, certificate, distinguished_name};
 pub use chain::{ChainError, Usage, acceptable_to, chains_to};
 pub use file::{
     MAX_BYTES, MAX_CERTIFICATES, certificates_from_pem, content, private_key_from_pem, revocation_list,

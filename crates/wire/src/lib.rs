@@ -19,7 +19,6 @@ mod get;
 mod hello;
 mod http;
 mod identity;
-mod name;
 mod observe;
 mod probe;
 mod registry;

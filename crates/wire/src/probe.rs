@@ -15,7 +15,6 @@ use crate::connection::{Connection, Connector, is_hang_up, is_timeout};
 use crate::enumerate::{self, Accepted};
 use crate::flight::begins_like_record;
 use crate::http::{HttpError, HttpResponse, Question, ask};
-use crate::name::distinguished_name;
 use crate::tls::{Presented, Recorder, Session, recording_client, tls_error};
 use crate::{Options, Target, registry};
 
@@ -69,8 +68,9 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
     if let Some(tls) = tls {
         wire.client_certificate = tls.client_certificate;
         wire.acceptable_cas = tls.presented.requested.as_ref().map(|cas| {
-            let name =
-                |der: &Vec<u8>| distinguished_name(der).unwrap_or_else(|| "a malformed name".to_owned());
+            let name = |der: &Vec<u8>| {
+                seaworthy_pki::distinguished_name(der).unwrap_or_else(|| "a malformed name".to_owned())
+            };
             cas.iter().map(name).collect()
         });
         match chain(&tls.presented, target, options) {

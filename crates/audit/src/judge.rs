@@ -128,12 +128,10 @@ fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut
     let (outcome, missing, evidence) = evaluate(&check.that, env, trail);
     match outcome {
         Outcome::True => {}
-        Outcome::False => reasons.push(Reason {
-            check: check.name.clone(),
-            status: Status::Fail,
-            message: check.otherwise.render(env).text,
-            evidence,
-        }),
+        Outcome::False => {
+            let (check, message) = (check.name.clone(), check.otherwise.render(env).text);
+            tell(reasons, Reason { check, status: Status::Fail, message, evidence });
+        }
         _ => cannot_judge(check, &missing, evidence, reasons),
     }
 }
@@ -154,9 +152,22 @@ fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, rea
         return;
     }
     let message = because(&format!("not known whether {}", check.name), missing);
-    // One cause often blinds several checks; it is told once.
-    if !reasons.iter().any(|r| r.status == Status::Unknown && r.message == message) {
-        reasons.push(Reason { check: check.name.clone(), status: Status::Unknown, message, evidence });
+    tell(reasons, Reason { check: check.name.clone(), status: Status::Unknown, message, evidence });
+}
+
+/// Adds `reason`, or only its evidence when a check says the same of several elements: it is told once.
+fn tell(reasons: &mut Vec<Reason>, reason: Reason) {
+    let same =
+        |r: &&mut Reason| (r.status, &r.check, &r.message) == (reason.status, &reason.check, &reason.message);
+    match reasons.iter_mut().find(same) {
+        None => reasons.push(reason),
+        Some(told) => {
+            for fact in reason.evidence {
+                if !told.evidence.contains(&fact) {
+                    told.evidence.push(fact);
+                }
+            }
+        }
     }
 }
 
@@ -164,4 +175,40 @@ fn because(what: &str, missing: &[Missing]) -> String {
     let mut causes: Vec<&str> = missing.iter().map(|m| m.reason.as_str()).collect();
     causes.dedup();
     if causes.is_empty() { what.to_owned() } else { format!("{what}: {}", causes.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_check_says_of_several_elements_is_told_once() {
+        let fact =
+            |path: &str| Evidence { path: path.to_owned(), value: "1".to_owned(), origin: None, error: None };
+        let reason = |check: &str, status, message: &str, path: &str| Reason {
+            check: check.to_owned(),
+            status,
+            message: message.to_owned(),
+            evidence: vec![fact("shared"), fact(path)],
+        };
+        let mut reasons = Vec::new();
+        for (check, status, message, path) in [
+            ("a", Status::Fail, "x", "1"),
+            ("a", Status::Fail, "x", "2"),
+            ("a", Status::Fail, "y", "3"),
+            ("b", Status::Fail, "x", "4"),
+            ("a", Status::Unknown, "x", "5"),
+        ] {
+            tell(&mut reasons, reason(check, status, message, path));
+        }
+        let told: Vec<_> = reasons.iter().map(|r| (r.check.as_str(), r.status, r.message.as_str())).collect();
+        let want = [
+            ("a", Status::Fail, "x"),
+            ("a", Status::Fail, "y"),
+            ("b", Status::Fail, "x"),
+            ("a", Status::Unknown, "x"),
+        ];
+        assert_eq!(told, want);
+        assert_eq!(reasons[0].evidence, [fact("shared"), fact("1"), fact("2")]);
+    }
 }

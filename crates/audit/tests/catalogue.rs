@@ -1,5 +1,7 @@
 //! Every rule of the embedded catalogue gives every one of its fixtures the expected status and words.
 
+#![allow(clippy::panic)]
+
 use seaworthy_audit::check_fixture;
 use seaworthy_catalogue::{Catalogue, Sources, render};
 

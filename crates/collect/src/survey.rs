@@ -74,7 +74,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             let origin = Origin::proc("/proc");
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
             let servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
-            let proxies: Vec<_> = found.proxies.iter().map(|p| proxy::Reading::read(p)).collect();
+            let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let answers = listeners::ask_all(&survey, &servers, &proxies);
             let mut etcd = server::finish_all(&survey, servers, &declarations, &trust, &answers);
             etcd.extend(declarations.without_process(&survey, &etcd));

@@ -102,7 +102,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Argv { pid, index } => write!(f, "argv[{index}] of pid {pid}"),
-            Self::Environment { pid, name } => write!(f, "environment variable {name} of pid {pid}"),
+            Self::Environment { pid, name } => write!(f, "variable {name} of pid {pid}"),
             Self::File { path, pid, line, column } => {
                 f.write_str(path)?;
                 if let (Some(line), Some(column)) = (line, column) {
@@ -113,13 +113,13 @@ impl std::fmt::Display for Origin {
                     None => Ok(()),
                 }
             }
-            Self::Default { component, version: None } => write!(f, "default of {component}"),
+            Self::Default { component, version: None } => write!(f, "the default of {component}"),
             Self::Default { component, version: Some(version) } => {
-                write!(f, "default of {component} {version}")
+                write!(f, "the default of {component} {version}")
             }
             Self::Proc { path } => f.write_str(path),
-            Self::Wire { address, asked } => write!(f, "wire: {asked} to {address}"),
-            Self::Derived { from } => write!(f, "derived from {from}"),
+            Self::Wire { address, asked } => write!(f, "the wire ({asked} to {address})"),
+            Self::Derived { from } => f.write_str(from),
         }
     }
 }

@@ -39,9 +39,8 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
         let _ = write!(out, "{}", wrap(value, width, &label, &" ".repeat(22)));
     };
     row("answered", &wire.spoke);
-    match wire.raft {
-        Some(true) => row("service", "etcd peer port"),
-        Some(false) | None => {}
+    if wire.raft == Some(true) {
+        row("service", "etcd peer port");
     }
     if let Some(version) = &wire.etcd_version {
         row("etcd version", version);

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use seaworthy_audit::{ControlResult, Evidence, Finding, Reason, Report};
+use seaworthy_audit::{ControlResult, Evidence, Finding, Report};
 use seaworthy_catalogue::Status;
 
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
@@ -20,8 +20,10 @@ pub struct Layout {
     pub verbose: bool,
 }
 
-/// Most facts that are shown for one reason.
-const MAX_FACTS: usize = 6;
+/// Most facts that are shown for one reason, unless asked for more; all of them are in the JSON report.
+const MAX_FACTS: usize = 3;
+/// Most lines of a list that is cut short.
+const MAX_LINES: usize = 6;
 
 /// Returns `report` as text with ANSI styles.
 pub fn render(report: &Report, layout: Layout) -> String {
@@ -99,41 +101,51 @@ fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout
     if let Some(waiver) = &finding.waived {
         let _ = write!(out, "{}", wrap(&format!("waived: {waiver}"), layout.width, "     ", "       "));
     }
+    let mut shown = Vec::new();
     for reason in &finding.reasons {
-        reasoned(out, reason, layout);
+        let mark = if reason.status == Status::Unknown { "?" } else { "-" };
+        let _ = write!(out, "{}", wrap(&reason.message, layout.width, &format!("   {mark} "), "     "));
+        facts(out, &reason.evidence, &reason.message, &mut shown, layout);
     }
     if let Some(summary) = &finding.summary {
         let _ = write!(out, "{}", wrap(summary, layout.width, "     ", "     "));
-        facts(out, &finding.evidence, layout);
+        facts(out, &finding.evidence, summary, &mut shown, layout);
     }
     for note in &finding.notes {
         let _ = write!(out, "{}", wrap(&format!("note: {note}"), layout.width, "     ", "       "));
     }
     if finding.status == Status::Fail && !finding.remedy.is_empty() {
-        let _ =
-            write!(out, "{}", wrap(&format!("do: {}", finding.remedy), layout.width, "     ", "         "));
+        let remedy = format!("do: {}", finding.remedy.replace("**", "").replace('`', ""));
+        let _ = write!(out, "{}", wrap(&remedy, layout.width, "     ", "         "));
     }
 }
 
-fn reasoned(out: &mut String, reason: &Reason, layout: Layout) {
-    let mark = if reason.status == Status::Unknown { "?" } else { "-" };
-    let _ = write!(out, "{}", wrap(&reason.message, layout.width, &format!("   {mark} "), "     "));
-    facts(out, &reason.evidence, layout);
-}
-
-/// Writes each fact with where it comes from: `path = value  (origin)`.
-fn facts(out: &mut String, evidence: &[Evidence], layout: Layout) {
-    for fact in evidence.iter().take(MAX_FACTS) {
+/// Writes the facts that were not shown before, each with where it comes from. What the `message` says already is not
+/// repeated; only its origin is.
+fn facts(out: &mut String, evidence: &[Evidence], message: &str, shown: &mut Vec<Evidence>, layout: Layout) {
+    let mut origins = Vec::new();
+    for fact in evidence {
+        if shown.contains(fact) {
+            continue;
+        }
+        shown.push(fact.clone());
         let told = match (&fact.error, &fact.origin) {
+            (Some(error), _) if message.contains(&error.message) => continue,
             (Some(error), _) => format!("{}: {}", fact.path, error.message),
-            (None, Some(origin)) => format!("{} = {}  [{origin}]", fact.path, fact.value),
+            (None, Some(origin)) if message.contains(&fact.value) => format!("from {origin}"),
+            (None, Some(origin)) => format!("{} = {}, from {origin}", fact.path, fact.value),
             (None, None) => format!("{} = {}", fact.path, fact.value),
         };
-        let wrapped = wrap(&told, layout.width, "       ", "         ");
-        let _ = writeln!(out, "{}", paint(DIM, wrapped.trim_end()));
+        if !origins.contains(&told) {
+            origins.push(told);
+        }
     }
-    if let Some(more) = evidence.len().checked_sub(MAX_FACTS).filter(|more| *more > 0) {
-        let _ = writeln!(out, "{}", paint(DIM, format!("       and {more} more facts, in the JSON report")));
+    let most = if layout.verbose { usize::MAX } else { MAX_FACTS };
+    for told in origins.iter().take(most) {
+        let _ = writeln!(out, "{}", paint(DIM, wrap(told, layout.width, "       ", "         ").trim_end()));
+    }
+    if let Some(more) = origins.len().checked_sub(most).filter(|more| *more > 0) {
+        let _ = writeln!(out, "{}", paint(DIM, format!("       and {more} more (--verbose shows them)")));
     }
 }
 
@@ -240,11 +252,11 @@ fn notices(out: &mut String, report: &Report, layout: Layout) {
     }
     if !report.blind_spots.is_empty() {
         let _ = writeln!(out, "\n{}", paint(BOLD, "Not read while looking for components"));
-        for error in report.blind_spots.iter().take(MAX_FACTS) {
+        for error in report.blind_spots.iter().take(MAX_LINES) {
             let _ = write!(out, "{}", wrap(&error.message, layout.width, "  ", "    "));
         }
-        if report.blind_spots.len() > MAX_FACTS {
-            let _ = writeln!(out, "  and {} more, in the JSON report", report.blind_spots.len() - MAX_FACTS);
+        if let Some(more) = report.blind_spots.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+            let _ = writeln!(out, "  and {more} more in the JSON report");
         }
     }
 }

@@ -15,6 +15,19 @@ Exit codes:
   3  nothing failed, but evidence was missing (see --min-coverage)
   4  an operation failed";
 
+const PROBE_EXIT_CODES: &str = "\
+Exit codes:
+  0  every target answered
+  2  wrong usage
+  3  a target did not answer
+  4  an operation failed";
+
+const PLAIN_EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  2  wrong usage: an option, a name or a file it names
+  4  an operation failed";
+
 /// Proves whether etcd and Kubernetes are configured securely
 ///
 /// Seaworthy ties the declared file, the running process, its effective settings and what it says on the wire
@@ -60,8 +73,10 @@ pub(crate) enum Command {
     #[command(after_help = EXIT_CODES)]
     Audit(Audit),
     /// Take a snapshot of this node: all evidence as one JSON document, without secrets
+    #[command(after_help = PLAIN_EXIT_CODES)]
     Snapshot(Snapshot),
     /// Explain a rule, by its id or by a control number such as 2.4
+    #[command(after_help = PLAIN_EXIT_CODES)]
     Explain {
         /// Rule id (`seaworthy list`) or control number
         #[arg(value_name = "RULE|CONTROL")]
@@ -70,6 +85,7 @@ pub(crate) enum Command {
         catalogue: CatalogueDir,
     },
     /// List the rules and benchmarks
+    #[command(after_help = PLAIN_EXIT_CODES)]
     List {
         /// List the controls of this benchmark instead
         #[arg(long, value_name = "BENCHMARK")]
@@ -81,6 +97,7 @@ pub(crate) enum Command {
     ///
     /// Sends plaintext GET requests and TLS handshakes, nothing that could change anything. Give only targets that you
     /// may probe: each attempt leaves a line in the log of the server.
+    #[command(after_help = PROBE_EXIT_CODES)]
     Probe(Probe),
     /// Work with catalogues of rules
     #[command(subcommand)]
@@ -88,6 +105,7 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     ///
     /// For example: seaworthy completions bash > /etc/bash_completion.d/seaworthy
+    #[command(after_help = PLAIN_EXIT_CODES)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -95,6 +113,7 @@ pub(crate) enum Command {
     /// Print the manual page, of seaworthy or of one of its commands
     ///
     /// For example: seaworthy man audit | man -l -
+    #[command(after_help = PLAIN_EXIT_CODES)]
     Man {
         /// The command; seaworthy itself without one
         command: Option<String>,
@@ -183,6 +202,7 @@ pub(crate) struct Probe {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Catalogue {
     /// Check a catalogue: its documents, expressions, fixtures and benchmarks
+    #[command(after_help = PLAIN_EXIT_CODES)]
     Check {
         /// The folder with rules/ and benchmarks/
         dir: PathBuf,

@@ -45,12 +45,8 @@ impl std::fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Tells `error` on stderr and returns its exit code. A reader that went away (`| head`) is no error.
+/// Tells `error` on stderr and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let broken_pipe = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    if error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(broken_pipe)) {
-        return Exit::Clean.into();
-    }
     let red = anstyle::AnsiColor::Red.on_default().bold();
     anstream::eprintln!("{red}error:{red:#} {error:#}");
     match error.downcast_ref::<UsageError>() {

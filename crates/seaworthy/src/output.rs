@@ -45,19 +45,30 @@ impl FromStr for Output {
     }
 }
 
-/// Writes styled `text` to stdout; the styles are stripped where they are not wanted.
+/// Writes styled `text` to stdout; the styles are stripped where they are not wanted. A reader that went away (`| head`)
+/// is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write to standard output")
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
 }
 
-/// Writes `text` to the file `path`, which is replaced in one step and readable by its owner only. `-` is stdout.
+/// Writes `text` to the file `path`, which is replaced in one step and readable by its owner only. `-` is stdout; a
+/// device or a pipe is written to as it is.
 pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if path.as_os_str() == "-" {
         return print(text);
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let replace = || -> io::Result<()> {
+        // What a symbolic link leads to is replaced, not the link.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            return std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.metadata()?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;

@@ -1,2 +1,96 @@
-//! The binary.
-fn main() {}
+//! The project's tasks. `cargo xtask --help` lists them.
+
+mod bench;
+mod demo;
+mod generate;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Seaworthy's tasks
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run everything that must hold: format, lints, tests on real etcd clusters, generated files, licences
+    Test,
+    /// Watch Seaworthy audit a real etcd cluster whose certificate flags are set but whose peers speak plaintext
+    Demo,
+    /// Measure an audit beside the shell pipelines that check the same controls
+    Bench,
+    /// Write the generated files: JSON Schemas and the manual page
+    Generate {
+        /// Only compare, and fail if one is stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Get the etcd versions that the lab runs, by the ordinary package managers
+    Lab,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Test => test::run(),
+        Task::Demo => demo::run(),
+        Task::Bench => bench::run(),
+        Task::Generate { check } => generate::run(check),
+        Task::Lab => lab(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gets the etcd versions of the lab and says which there are.
+fn lab() -> anyhow::Result<()> {
+    for installed in seaworthy_lab::install()? {
+        match installed.outcome {
+            Ok(binary) => say(&format!("etcd {} is in the lab", binary.version)),
+            Err(error) => say(&format!("without {:?}: {error}", installed.package)),
+        }
+    }
+    Ok(())
+}
+
+/// Tells a person what is going on.
+#[expect(clippy::print_stderr, reason = "a task talks to the person who started it")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Returns the root of the workspace.
+fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Runs a program in the workspace and fails if it does.
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    say(&format!("\n$ {program} {}", arguments.join(" ")));
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(workspace())
+        .status()
+        .with_context(|| format!("cannot start {program}"))?;
+    anyhow::ensure!(status.success(), "{program} {} failed ({status})", arguments.join(" "));
+    Ok(())
+}
+
+/// Builds the release binary and returns its path.
+fn release_binary() -> anyhow::Result<PathBuf> {
+    run("cargo", &["build", "--quiet", "--release", "--locked", "--package", "seaworthy"])?;
+    Ok(workspace().join("target/release/seaworthy"))
+}

@@ -13,7 +13,9 @@ pub(crate) fn settings(declared: &Declared, running: &BTreeMap<String, Setting>,
     let differing = promised.iter().filter_map(|(name, promised)| {
         let running = running.get(name)?;
         let same = promised.value == running.value && promised.on == running.on;
-        (!same).then_some((name, promised, running))
+        // Defaults differ between versions, and the declared one is not known to have any.
+        let defaults = is_default(promised) && is_default(running);
+        (!same && !defaults).then_some((name, promised, running))
     });
     differing
         .map(|(name, promised, running)| Drift {
@@ -53,8 +55,8 @@ pub(crate) fn trusted(files: &Files, listeners: &[Listener], what: &str) -> Opti
             origin: wire.origin().cloned().unwrap_or_else(|| Origin::derived("the wire")),
         },
         message: format!(
-            "{} holds {}, but the running etcd accepts certificates of {}: it read the file when it started, and a \
-             restart changes whom it trusts",
+            "the {what} CA file {} holds {}, but the running etcd accepts certificates of {}: it read the file when \
+             it started, and a restart changes whom it trusts",
             file.path,
             on_disk.join("; "),
             sent.join("; ")
@@ -87,6 +89,10 @@ pub(crate) fn configuration(file: &Observed<ConfigFile>, process: &Observed<Proc
 
 fn side(setting: &Setting) -> Side {
     Side { value: shown(setting), origin: setting.origin.clone() }
+}
+
+fn is_default(setting: &Setting) -> bool {
+    matches!(setting.origin, Origin::Default { .. })
 }
 
 fn shown(setting: &Setting) -> String {

@@ -32,6 +32,8 @@ impl Matrix<'_> {
 
     /// Returns the links with every other member that has started, or why they cannot be told.
     pub(crate) fn links(&self, connections: &[Connection]) -> Observed<Vec<Link>> {
+        let unattributed = |c: &Connection| c.direction == Direction::Inbound && c.member.is_none();
+        let strangers = connections.iter().any(unattributed);
         let mut links = Vec::new();
         for member in self.others().filter(|m| !m.name.is_empty()) {
             let Some(addresses) = self.addresses(member) else {
@@ -46,12 +48,14 @@ impl Matrix<'_> {
             let shared = self.members.iter().filter(|other| other.id != member.id).any(|other| {
                 self.addresses(other).is_none_or(|theirs| theirs.iter().any(|a| addresses.contains(a)))
             });
+            // Members on one host dial from whichever address the kernel picks, and a router may change it.
+            let ambiguous = shared || addresses.iter().any(IpAddr::is_loopback) || strangers;
             let name = label(member);
             let count = |direction: Direction| {
                 let theirs = |c: &&Connection| c.direction == direction && c.member.as_deref() == Some(&name);
                 u32::try_from(connections.iter().filter(theirs).count()).unwrap_or(u32::MAX)
             };
-            let inbound = (!shared).then(|| count(Direction::Inbound));
+            let inbound = (!ambiguous).then(|| count(Direction::Inbound));
             let outbound = count(Direction::Outbound);
             links.push(link(name, inbound, outbound, self.origin.clone()));
         }

@@ -50,10 +50,13 @@ impl Names {
     }
 }
 
+/// The bytes of a file, or why they could not be read.
+type Bytes = Result<Rc<[u8]>, EvidenceError>;
+
 /// Reads each file of one process at most once.
 pub(crate) struct Reader<'a> {
     root: Result<&'a Root, EvidenceError>,
-    read: RefCell<BTreeMap<String, Result<Rc<[u8]>, EvidenceError>>>,
+    read: RefCell<BTreeMap<String, Bytes>>,
 }
 
 impl<'a> Reader<'a> {
@@ -62,7 +65,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the bytes of `path` as the process sees it.
-    pub(crate) fn bytes(&self, path: &str) -> Result<Rc<[u8]>, EvidenceError> {
+    pub(crate) fn bytes(&self, path: &str) -> Bytes {
         if let Some(known) = self.read.borrow().get(path) {
             return known.clone();
         }

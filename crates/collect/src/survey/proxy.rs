@@ -38,6 +38,10 @@ impl<'a> Reading<'a> {
             process: self.running.evidence(survey),
             endpoints: settings.map(|s| s.endpoints.clone()).unwrap_or_default(),
             has_client_identity: settings.is_some_and(|s| s.upstream.cert.is_some()),
+            demands_client_certificate: Observed::seen(
+                settings.is_some_and(ProxySettings::demands_client_certificate),
+                Origin::proc(format!("/proc/{pid}/cmdline")),
+            ),
             listeners: Observed::from_result(listeners, Origin::proc(format!("/proc/{pid}/net/tcp"))),
         }
     }

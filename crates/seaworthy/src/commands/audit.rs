@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use seaworthy_audit::{Options, Report, Waivers, audit, select};
 use seaworthy_catalogue::Catalogue;
 use seaworthy_evidence::Snapshot;
@@ -81,15 +80,20 @@ fn read(path: &Path) -> anyhow::Result<Snapshot> {
 }
 
 /// Returns the text of a file of at most 256 MiB; `-` is standard input.
-fn read_text(path: &Path) -> anyhow::Result<String> {
+fn read_text(path: &Path) -> Result<String, UsageError> {
     use std::io::Read as _;
     const MAX: u64 = 256 << 20;
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX).read_to_string(&mut text)
+        std::io::stdin().lock().take(MAX + 1).read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(|file| file.take(MAX + 1).read_to_string(&mut text))
     };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
+    let wrong = match read {
+        Ok(_) if text.len() as u64 <= MAX => return Ok(text),
+        Ok(_) => "it is larger than 256 MiB".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(UsageError::new(format!("cannot read {}: {wrong}", path.display()), "give a file that can be read"))
 }

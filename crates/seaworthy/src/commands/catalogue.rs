@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Context as _;
 use seaworthy_audit::check_fixture;
 use seaworthy_catalogue::{Catalogue, Diagnostic, Sources, render};
 
@@ -15,7 +14,7 @@ use crate::output;
 pub(super) fn load(options: &CatalogueDir) -> anyhow::Result<Catalogue> {
     let mut sources = Sources::embedded();
     if let Some(dir) = &options.dir {
-        sources.overlay(Sources::read(dir).context("cannot read the catalogue")?);
+        sources.overlay(read(dir)?);
     }
     Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))
 }
@@ -99,8 +98,7 @@ pub(super) fn list(benchmark: Option<&str>, options: &CatalogueDir) -> anyhow::R
 }
 
 pub(super) fn check(dir: &Path) -> anyhow::Result<Exit> {
-    let sources =
-        Sources::read(dir).with_context(|| format!("cannot read the catalogue {}", dir.display()))?;
+    let sources = read(dir)?;
     if sources.rules().next().is_none() && sources.benchmarks().next().is_none() {
         let message = format!("{} holds neither rules/…/rule.md nor benchmarks/*.yaml", dir.display());
         return Err(UsageError::new(message, "give the folder that contains rules/ and benchmarks/").into());
@@ -131,6 +129,13 @@ pub(super) fn no_benchmark(catalogue: &Catalogue, name: &str) -> UsageError {
         format!("there is no benchmark `{name}`"),
         format!("the benchmarks are: {}", names.join(", ")),
     )
+}
+
+fn read(dir: &Path) -> Result<Sources, UsageError> {
+    Sources::read(dir).map_err(|error| {
+        let help = "give the folder that contains rules/ and benchmarks/";
+        UsageError::new(format!("cannot read the catalogue: {error}"), help)
+    })
 }
 
 /// Tells `diagnostics` on stderr as a compiler would, and returns the error that sums them up.

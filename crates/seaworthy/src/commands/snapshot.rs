@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use seaworthy_evidence::Snapshot;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::{cli, output};
 
 pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
@@ -27,6 +27,7 @@ pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
         timeout: options.timeout,
         now: Timestamp::now(),
     };
-    let snapshot = seaworthy_collect::collect(&collection)?;
-    Ok(snapshot)
+    seaworthy_collect::collect(&collection).map_err(|error| {
+        UsageError::new(error.to_string(), "give the folder that holds the root of the host with --root").into()
+    })
 }

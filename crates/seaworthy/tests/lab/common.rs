@@ -1,0 +1,126 @@
+//! An audit on a node of the lab, and what it said.
+
+use std::path::Path;
+use std::process::Output;
+
+use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, MemberSpec, Node};
+use serde_json::Value;
+
+/// Where the nodes see the folder of the program under test.
+const SEAWORTHY: &str = "/host-bin/seaworthy";
+
+/// Returns every etcd version of the lab.
+pub(crate) fn versions() -> Vec<EtcdBinary> {
+    let versions = EtcdBinary::required().expect("run `cargo xtask lab` first");
+    assert!(versions.len() >= 2, "the truth table needs two minor versions of etcd: run `cargo xtask lab`");
+    versions
+}
+
+/// Returns the newest etcd version, for tests in which the version cannot matter.
+pub(crate) fn newest() -> EtcdBinary {
+    versions().pop().expect("a version")
+}
+
+/// Returns a cluster of `count` members in which the program under test can be run, mutual TLS everywhere but for what
+/// `change` does to each member.
+pub(crate) fn spec(
+    binary: &EtcdBinary,
+    count: usize,
+    change: impl FnMut(&mut MemberSpec) + 'static,
+) -> ClusterSpec {
+    let program = Path::new(env!("CARGO_BIN_EXE_seaworthy"));
+    let folder = program.parent().expect("a folder");
+    ClusterSpec::new(binary).members(count).share(folder, "/host-bin").each(change)
+}
+
+/// Starts the cluster of [`spec`].
+pub(crate) fn cluster(
+    binary: &EtcdBinary,
+    count: usize,
+    change: impl FnMut(&mut MemberSpec) + 'static,
+) -> Cluster {
+    start(binary, spec(binary, count, change))
+}
+
+/// Starts a cluster.
+pub(crate) fn start(binary: &EtcdBinary, spec: ClusterSpec) -> Cluster {
+    Cluster::start(spec).unwrap_or_else(|error| panic!("etcd {}: {error}", binary.version))
+}
+
+/// Runs the program under test on `node`.
+pub(crate) fn seaworthy(node: &Node, arguments: &[&str]) -> Output {
+    node.run(SEAWORTHY, arguments).expect("seaworthy runs")
+}
+
+/// Runs the program under test on `node` as another user.
+pub(crate) fn seaworthy_as(node: &Node, uid: u32, arguments: &[&str]) -> Output {
+    node.command_as(uid, SEAWORTHY).args(arguments).output().expect("seaworthy runs")
+}
+
+/// What an audit said.
+pub(crate) struct Audit {
+    /// The JSON report.
+    pub(crate) report: Value,
+    /// The exit code.
+    pub(crate) code: i32,
+}
+
+impl Audit {
+    /// Audits `node` with all rules.
+    pub(crate) fn of(node: &Node) -> Self {
+        Self::with(node, &[])
+    }
+
+    /// Audits `node` with more arguments.
+    pub(crate) fn with(node: &Node, arguments: &[&str]) -> Self {
+        let all = [&["audit", "--format", "json"], arguments].concat();
+        Self::read(&seaworthy(node, &all))
+    }
+
+    /// Reads what an audit printed.
+    pub(crate) fn read(output: &Output) -> Self {
+        let told = String::from_utf8_lossy(&output.stderr);
+        let report =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no report: {e}\n{told}"));
+        assert!(!told.contains("panicked"), "{told}");
+        Self { report, code: output.status.code().expect("an exit code") }
+    }
+
+    /// Returns the findings of `rule`.
+    pub(crate) fn findings(&self, rule: &str) -> Vec<&Value> {
+        let all = self.report["findings"].as_array().expect("findings");
+        all.iter().filter(|f| f["rule"] == rule).collect()
+    }
+
+    /// Returns the only finding of `rule`.
+    pub(crate) fn finding(&self, rule: &str) -> &Value {
+        match self.findings(rule).as_slice() {
+            [one] => one,
+            other => panic!("{} findings of {rule}: {other:#?}", other.len()),
+        }
+    }
+
+    /// Asserts that the only finding of `rule` has `status` and says all of `words`.
+    #[track_caller]
+    pub(crate) fn expect(&self, rule: &str, status: &str, words: &[&str]) {
+        check(self.finding(rule), status, words);
+    }
+}
+
+/// Asserts that `finding` has `status` and says all of `words`.
+#[track_caller]
+pub(crate) fn check(finding: &Value, status: &str, words: &[&str]) {
+    let said = said(finding);
+    assert_eq!(finding["status"], status, "{} of {}: {said}", finding["rule"], finding["resource"]);
+    for word in words {
+        assert!(said.contains(word), "{} does not say {word:?}:\n{said}", finding["rule"]);
+    }
+}
+
+/// Returns everything that a finding tells its reader.
+pub(crate) fn said(finding: &Value) -> String {
+    let reasons = finding["reasons"].as_array().into_iter().flatten().map(|r| &r["message"]);
+    let notes = finding["notes"].as_array().into_iter().flatten();
+    let texts = reasons.chain([&finding["summary"]]).chain(notes).filter_map(Value::as_str);
+    texts.collect::<Vec<_>>().join("\n")
+}

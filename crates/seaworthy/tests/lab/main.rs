@@ -1,0 +1,14 @@
+//! Seaworthy on real etcd clusters, each member on a node of its own.
+//!
+//! `cargo xtask lab` gets the etcd versions that these tests need; a missing one is an error, never a skip.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
+mod common;
+mod truth_table;

@@ -230,7 +230,8 @@ impl Document {
             return Err(Diagnostic::new(path, format!("the section `## {missing}` is missing or empty")));
         }
         for text in sections.values_mut() {
-            *text = text.trim().to_owned();
+            // An indented first line is code.
+            *text = text.trim_start_matches('\n').trim_end().to_owned();
         }
         Ok(Self { sections })
     }

@@ -41,7 +41,7 @@ fn checks(out: &mut String, rule: &Rule, width: usize) {
     }
 }
 
-/// Writes the small part of Markdown that rules use: paragraphs, lists, fenced code and tables as they stand.
+/// Writes the small part of Markdown that rules use: paragraphs and lists, and code and tables as they stand.
 fn markdown(out: &mut String, text: &str, width: usize) {
     let mut paragraph = String::new();
     let mut fenced = false;
@@ -51,7 +51,7 @@ fn markdown(out: &mut String, text: &str, width: usize) {
             fenced = !fenced;
         } else if fenced {
             let _ = writeln!(out, "    {line}");
-        } else if line.starts_with('|') {
+        } else if line.starts_with('|') || paragraph.is_empty() && line.starts_with("    ") {
             flush(out, &mut paragraph, width);
             let _ = writeln!(out, "{line}");
         } else if line.trim().is_empty() {

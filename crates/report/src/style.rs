@@ -44,6 +44,9 @@ pub(crate) fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String 
     let options = textwrap::Options::new(width.clamp(MIN_WIDTH, MAX_WIDTH))
         .initial_indent(first)
         .subsequent_indent(rest)
+        // Paths and URLs stay whole, to be copied.
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
         .break_words(false);
     let mut wrapped = textwrap::fill(&plain(text), options);
     wrapped.push('\n');

@@ -26,6 +26,18 @@ fn fixtures_get_what_they_expect() {
 }
 
 #[test]
+fn remediation_begins_with_what_to_do() {
+    // The first paragraph is the `do:` line of a report, where nothing follows it.
+    for (id, rule) in catalogue().rules {
+        let first = rule.document.section("Remediation").split("\n\n").next().unwrap_or_default();
+        assert!(first.chars().count() <= 240, "{id}: {} characters: {first}", first.chars().count());
+        assert!(!first.contains("below"), "{id}: {first}");
+        let sentence = first.starts_with(|c: char| c.is_alphabetic()) && first.ends_with('.');
+        assert!(sentence, "{id}: no sentence: {first}");
+    }
+}
+
+#[test]
 fn benchmarks_list_all_their_controls() {
     for (id, count) in [("cis-kubernetes-2.0.1", 131), ("cis-kubernetes-1.12", 131)] {
         let catalogue = catalogue();

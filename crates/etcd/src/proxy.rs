@@ -45,6 +45,13 @@ pub struct Files {
     pub ca: Option<String>,
 }
 
+impl ProxySettings {
+    /// Returns whether its own listener demands a client certificate: a trusted CA alone makes it.
+    pub fn demands_client_certificate(&self) -> bool {
+        self.tls && self.own.ca.is_some()
+    }
+}
+
 /// Returns the settings of the proxy with the command line `arguments` (argv without the program), or `None`
 /// when it does not begin with `gateway` or `grpc-proxy`.
 pub fn resolve(arguments: &[Argument]) -> Option<ProxySettings> {
@@ -158,21 +165,28 @@ mod tests {
     #[test]
     fn the_own_listener_has_tls_when_it_is_given_files() {
         let cases = [
-            ("grpc-proxy start", "http://127.0.0.1:23790", false),
-            ("grpc-proxy start --listen-addr 0.0.0.0:2379 --cert /c --key /k", "http://0.0.0.0:2379", false),
+            ("grpc-proxy start", "http://127.0.0.1:23790", false, false),
+            (
+                "grpc-proxy start --listen-addr 0.0.0.0:2379 --cert /c --key /k --cacert /ca",
+                "http://0.0.0.0:2379",
+                false,
+                false,
+            ),
             (
                 "grpc-proxy start --listen-addr=[::1]:2379 --cert-file=/c --key-file=/k",
                 "https://[::1]:2379",
                 true,
+                false,
             ),
-            ("grpc-proxy start --auto-tls", "https://127.0.0.1:23790", true),
-            ("grpc-proxy start --auto-tls=false", "http://127.0.0.1:23790", false),
-            ("grpc-proxy --debug start --trusted-ca-file /ca", "https://127.0.0.1:23790", true),
-            ("gateway start --trusted-ca-file=/ca", "tcp://127.0.0.1:23790", false),
+            ("grpc-proxy start --auto-tls", "https://127.0.0.1:23790", true, false),
+            ("grpc-proxy start --auto-tls=false", "http://127.0.0.1:23790", false, false),
+            ("grpc-proxy --debug start --trusted-ca-file /ca", "https://127.0.0.1:23790", true, true),
+            ("gateway start --trusted-ca-file=/ca", "tcp://127.0.0.1:23790", false, false),
         ];
-        for (line, url, tls) in cases {
+        for (line, url, tls, demands) in cases {
             let got = resolved(line).unwrap();
-            assert_eq!((got.listen.text.as_str(), got.tls), (url, tls), "{line}");
+            let told = (got.listen.text.as_str(), got.tls, got.demands_client_certificate());
+            assert_eq!(told, (url, tls, demands), "{line}");
         }
         assert_eq!(resolved("--name m1"), None);
         assert_eq!(resolved(""), None);

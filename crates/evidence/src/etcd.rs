@@ -369,6 +369,8 @@ pub struct Proxy {
     /// Whether it is itself given a client certificate for its endpoints, so that whoever reaches it acts with that
     /// identity.
     pub has_client_identity: bool,
+    /// Whether its settings make its own TLS listener demand client certificates (grpc-proxy: a trusted CA does).
+    pub demands_client_certificate: Observed<bool>,
     /// Its listeners.
     pub listeners: Observed<Vec<Listener>>,
 }

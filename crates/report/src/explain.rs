@@ -55,8 +55,8 @@ fn markdown(out: &mut String, text: &str, width: usize) {
             flush(out, &mut paragraph, width);
             let _ = writeln!(out, "{line}");
         } else if line.trim().is_empty() {
-            if !paragraph.is_empty() {
-                flush(out, &mut paragraph, width);
+            flush(out, &mut paragraph, width);
+            if !out.ends_with("\n\n") {
                 let _ = writeln!(out);
             }
         } else if list_item(line).is_some() {

@@ -92,7 +92,7 @@ pub(crate) fn ask_all(
 }
 
 /// Runs `ask` in the network namespace of a process: the calling thread, which must end with it, moves there.
-fn in_its_network<T>(
+pub(crate) fn in_its_network<T>(
     running: &Running,
     ask: impl FnOnce() -> Result<T, EvidenceError>,
 ) -> Result<T, EvidenceError> {

@@ -1,6 +1,6 @@
 //! One etcd server: read, asked, and put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
@@ -108,6 +108,15 @@ impl<'a> Server<'a> {
         format!("pid {}", self.running.pid())
     }
 
+    /// Returns every port on which members of its cluster listen for peers, as far as settings and disk tell.
+    fn peer_ports(&self) -> Vec<u16> {
+        let own = self.urls(Purpose::Peer).into_iter().map(|(url, ..)| url);
+        let members = self.offline_membership().map(|m| m.members).unwrap_or_default();
+        let urls = own.chain(members.into_iter().flat_map(|m| m.peer_urls));
+        let ports: BTreeSet<u16> = urls.filter_map(|url| url.port).collect();
+        ports.into_iter().collect()
+    }
+
     fn name(&self) -> Option<String> {
         self.resolved.settings.value()?.get("name").map(|s| s.value.clone())
     }
@@ -157,34 +166,31 @@ pub(crate) fn finish_all(
     let hosts = survey.root.read("/etc/hosts", 1 << 20).map(|b| links::hosts(&b)).unwrap_or_default();
     let views = watch(survey, &servers);
     let lone = servers.len() == 1;
-    let finish =
-        |server| Finish { survey, declarations, trust, answers, hosts: &hosts, views: &views, lone, server };
-    servers.into_iter().map(|server| finish(server).etcd()).collect()
+    let unwatched = Ok(Views::new());
+    let finish = |server: Server<'_>| {
+        let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
+        Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, server }.etcd()
+    };
+    servers.into_iter().map(finish).collect()
 }
 
-/// Watches the peer ports of all servers passively, if that was asked for.
-fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> Result<Views, EvidenceError> {
-    let Some(duration) = survey.options.observe else { return Ok(Views::new()) };
-    let mut ports: Vec<u16> = servers
-        .iter()
-        .flat_map(|s| {
-            s.urls(Purpose::Peer).into_iter().map(|(url, _, _)| url).chain(
-                s.offline_membership()
-                    .map(|m| m.members.into_iter().flat_map(|m| m.peer_urls).collect())
-                    .unwrap_or_else(|_| Vec::new()),
-            )
-        })
-        .filter_map(|url| url.port)
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let seen = seaworthy_wire::observe(&ports, duration)?;
-    let mut views = Views::new();
-    for connection in seen {
-        views.insert((connection.listener, connection.dialer), connection.view);
-        views.insert((connection.dialer, connection.listener), connection.view);
-    }
-    Ok(views)
+/// Watches the peer ports of every server passively and at the same time, each in its own network, if that was asked for.
+fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> BTreeMap<u32, Result<Views, EvidenceError>> {
+    let Some(duration) = survey.options.observe else { return BTreeMap::new() };
+    let observe = |server: &Server<'_>| -> Result<Views, EvidenceError> {
+        let seen = listeners::in_its_network(server.running, || {
+            seaworthy_wire::observe(&server.peer_ports(), duration)
+        })?;
+        let both =
+            |s: seaworthy_wire::Seen| [((s.listener, s.dialer), s.view), ((s.dialer, s.listener), s.view)];
+        Ok(seen.into_iter().flat_map(both).collect())
+    };
+    let lost = || Err(EvidenceError::new(ErrorKind::Io, "the watch did not finish"));
+    std::thread::scope(|scope| {
+        let watches: Vec<_> =
+            servers.iter().map(|s| (s.running.pid(), scope.spawn(move || observe(s)))).collect();
+        watches.into_iter().map(|(pid, watch)| (pid, watch.join().unwrap_or_else(|_| lost()))).collect()
+    })
 }
 
 /// What is needed to put one server together.

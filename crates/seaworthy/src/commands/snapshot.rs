@@ -1,5 +1,7 @@
 //! `seaworthy snapshot`.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use seaworthy_evidence::Snapshot;
@@ -27,7 +29,11 @@ pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
         timeout: options.timeout,
         now: Timestamp::now(),
     };
+    if let Some(duration) = options.observe.filter(|_| std::io::stderr().is_terminal()) {
+        anstream::eprintln!("watching the peer ports for {} s …", duration.as_secs_f64());
+    }
     seaworthy_collect::collect(&collection).map_err(|error| {
-        UsageError::new(error.to_string(), "give the folder that holds the root of the host with --root").into()
+        UsageError::new(error.to_string(), "give the folder that holds the root of the host with --root")
+            .into()
     })
 }

@@ -1,5 +1,6 @@
 //! Static pods: the manifests that kubelet runs without being told by the API server.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,6 +14,11 @@ use crate::root::Root;
 use crate::users::Users;
 use crate::{shell, yaml};
 
+/// Most bytes that one argument or variable is expanded to; the kernel takes no more (`MAX_ARG_STRLEN`). Without
+/// a limit, a variable that holds another one twice, which holds another one twice, fills any memory.
+const TEXT_CAP: usize = 128 << 10;
+/// Most bytes that all references to variables in one container are expanded to.
+const EXPANSION_CAP: usize = 2 << 20;
 /// Most files of one directory that are looked at.
 const FILES_CAP: usize = 4096;
 
@@ -280,7 +286,11 @@ impl RawPod {
 
 impl RawContainer {
     fn interpret(self, origin: &Origin, volumes: &BTreeMap<String, String>) -> Container {
-        let mut variables = Variables { values: BTreeMap::new(), others: self.env_from.is_some() };
+        let mut variables = Variables {
+            values: BTreeMap::new(),
+            others: self.env_from.is_some(),
+            budget: Cell::new(EXPANSION_CAP),
+        };
         let mut environment = Vec::new();
         for variable in self.env.into_iter().flatten() {
             let place = yaml::place(origin, variable.value.as_ref().unwrap_or(&variable.name));
@@ -338,12 +348,14 @@ struct Variables {
     values: BTreeMap<String, Option<String>>,
     /// Whether there may be others (`envFrom`).
     others: bool,
+    /// How many more bytes references may expand to.
+    budget: Cell<usize>,
 }
 
 impl Variables {
     /// Returns `text` with `$(NAME)` replaced by the variable's value and `$$` by `$`, as kubelet does it. A
     /// reference to a variable that does not exist stays as it is; so does one to a variable that is not
-    /// known here, whose name is added to `unresolved`.
+    /// known here or too large, whose name is added to `unresolved`.
     fn expand(&self, text: &str, unresolved: &mut Vec<String>) -> String {
         let mut expanded = String::with_capacity(text.len());
         let mut rest = text;
@@ -355,8 +367,15 @@ impl Variables {
                 rest = after;
             } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
                 rest = after;
+                let affordable = |value: &str| {
+                    let left = self.budget.get().checked_sub(value.len())?;
+                    (expanded.len() + value.len() <= TEXT_CAP).then_some(left)
+                };
                 match self.values.get(name) {
-                    Some(Some(value)) => expanded.push_str(value),
+                    Some(Some(value)) if let Some(left) = affordable(value) => {
+                        self.budget.set(left);
+                        expanded.push_str(value);
+                    }
                     known => {
                         if (known.is_some() || self.others) && !unresolved.iter().any(|n| n == name) {
                             unresolved.push(name.to_owned());
@@ -472,6 +491,22 @@ spec:
                 places.iter().map(|&(l, c)| Origin::file("/m/etcd.yaml").at(l, c)).collect();
             assert_eq!(argv.into_iter().map(|a| a.origin).collect::<Vec<_>>(), origins, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_that_grow_without_end_are_left_alone() {
+        let mut text =
+            "kind: Pod\nspec:\n  containers:\n  - command: [etcd, --name=$(V60), --a=$(V3)]\n    env:\n    \
+            - {name: V0, value: aa}\n"
+                .to_owned();
+        for i in 1..=60 {
+            let before = i - 1;
+            text.push_str(&format!("    - {{name: V{i}, value: $(V{before})$(V{before})}}\n"));
+        }
+        let pods = parse(&text);
+        let container = &pods[0].containers[0];
+        assert_eq!(texts(&container.command), format!("etcd|--name=$(V60)|--a={}", "a".repeat(16)));
+        assert_eq!(container.unresolved, ["V60"]);
     }
 
     #[test]

@@ -19,12 +19,12 @@ mod version;
 
 pub use version::Version;
 
-use seaworthy_evidence::Url;
+use seaworthy_evidence::{Url, without_userinfo};
 
 /// Returns the URL in `text`; one that cannot be taken apart keeps its text, its scheme and an empty host.
 fn url(text: &str) -> Url {
     Url::parse(text).unwrap_or_else(|| Url {
-        text: text.trim().to_owned(),
+        text: without_userinfo(text.trim()).into_owned(),
         scheme: text.trim().split_once("://").map_or_else(String::new, |(s, _)| s.to_ascii_lowercase()),
         host: String::new(),
         port: None,

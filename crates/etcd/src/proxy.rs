@@ -4,7 +4,7 @@
 //! certificate: one without TLS on its own listener shows every key of a perfect cluster in plaintext.
 //! Neither reads the environment or a file. Flags as of etcd 3.4 to 3.7.
 
-use seaworthy_evidence::{Origin, ProxyKind, Url};
+use seaworthy_evidence::{Origin, ProxyKind, Url, without_userinfo};
 
 use crate::settings::Argument;
 
@@ -88,7 +88,9 @@ pub fn resolve(arguments: &[Argument]) -> Option<ProxySettings> {
     let endpoints: Vec<String> = flags
         .iter()
         .filter(|(name, ..)| name == "endpoints")
-        .flat_map(|(_, value, _)| value.split(',').map(|e| e.trim().to_owned()).collect::<Vec<_>>())
+        .flat_map(|(_, value, _)| {
+            value.split(',').map(|e| without_userinfo(e.trim()).into_owned()).collect::<Vec<_>>()
+        })
         .filter(|endpoint| !endpoint.is_empty())
         .collect();
     let discovery_srv = text("discovery-srv");

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use seaworthy_evidence::{
     Candidate, ConfigFile, EvidenceError, Observed, Origin, PredictedFailure, SETTINGS, Setting,
+    without_userinfo,
 };
 
 use crate::Version;
@@ -379,7 +380,16 @@ fn setting(name: &str, mut draft: Draft, default: String, version: Option<Versio
     };
     let on = boolean.then(|| parse_bool(&value).unwrap_or(false));
     let value = on.filter(|_| !value.is_empty()).map_or(value, |on| on.to_string());
-    Setting { set: !value.is_empty(), value, on, origin, why, overridden: draft.lost }
+    let clean = |text: String| without_userinfo(&text).into_owned();
+    let lost = draft.lost.into_iter().map(|c| Candidate { value: clean(c.value), ..c });
+    Setting {
+        set: !value.is_empty(),
+        value: clean(value),
+        on,
+        origin,
+        why: clean(why),
+        overridden: lost.collect(),
+    }
 }
 
 /// Returns whether etcd takes an empty value for not set.

@@ -9,7 +9,7 @@ use seaworthy_evidence::{
 };
 
 use super::processes::Found;
-use super::server::{Server, nothing_known};
+use super::server::nothing_known;
 use super::{Survey, not_running};
 use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
@@ -17,12 +17,18 @@ use crate::manifest::{Container, StaticPod, StaticPods};
 use crate::root::Root;
 use crate::systemd::Unit;
 
+type Settings = BTreeMap<String, Setting>;
+
 /// The unit that distributions install.
 const UNIT: &str = "etcd.service";
 
 /// Every declaration of an etcd on the node.
 pub(crate) struct Declarations {
     found: Vec<Declared>,
+    /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
+    unread_manifest: Option<EvidenceError>,
+    /// Why there may be other units.
+    unread_unit: Option<EvidenceError>,
 }
 
 impl Declarations {
@@ -39,9 +45,11 @@ impl Declarations {
             .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
             .collect();
         let (directories, errors) = static_pod_directories(&kubelets);
-        unreadable.extend(errors);
         let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
-        unreadable.extend(pods.errors.iter().cloned());
+        let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
+        // What a dangling link names declares nothing to kubelet either.
+        let unread_manifest = errors.iter().find(|e| e.kind != ErrorKind::NotFound).cloned();
+        unreadable.extend(errors);
         let mut found: Vec<Declared> =
             pods.pods.iter().filter(|p| !p.ignored).flat_map(|pod| of_pod(survey.root, pod, &pods)).collect();
 
@@ -50,28 +58,62 @@ impl Declarations {
             services.filter_map(|s| s.entry.cgroup().ok()?.service()).chain([UNIT.to_owned()]).collect();
         names.dedup();
         let host = super::node_name(survey.root);
+        let mut unread_unit = None;
         for name in names {
             match Unit::find(survey.root, &name, &host) {
                 Ok(Some(unit)) if is_etcd_unit(&unit) => found.push(of_unit(survey.root, &unit)),
-                Ok(_) => {}
-                Err(error) => unreadable.push(error),
+                Ok(unit) => unread_unit = unread_unit.or(unit.and_then(|unit| unit.errors.first().cloned())),
+                Err(error) => {
+                    unread_unit.get_or_insert_with(|| error.clone());
+                    unreadable.push(error);
+                }
             }
         }
         found.dedup_by(|a, b| a.path == b.path && a.kind == b.kind && a.settings == b.settings);
-        Self { found }
+        Self { found, unread_manifest, unread_unit }
     }
 
-    /// Returns the declaration that `server` was started from: the one whose settings are most like its own. A manifest
-    /// that is the only declaration beside the `lone` server is its own whatever it says.
-    pub(crate) fn of(&self, server: &Server<'_>, lone: bool) -> Option<&Declared> {
-        let running = server.resolved.settings.value()?;
-        let best =
-            self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness)?;
+    /// Returns the declaration that a server with the settings `running` was started from: the one whose settings are
+    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, but what could not be read may be it.
+    pub(crate) fn of(
+        &self,
+        running: Result<&Settings, EvidenceError>,
+        lone: bool,
+    ) -> Result<Option<&Declared>, EvidenceError> {
+        let unreadable = self.found.iter().find_map(|d| d.settings.error());
+        let unread = unreadable.or(self.unread_manifest.as_ref()).or(self.unread_unit.as_ref());
+        if self.found.is_empty() && unread.is_none() {
+            return Ok(None);
+        }
+        let running = running?;
+        let best = self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness);
         let pods = self.found.iter().filter(|d| d.kind == DeclaredKind::StaticPod).count();
         match best {
-            (1.., declared) => Some(declared),
-            (_, declared) if lone && pods == 1 && declared.kind == DeclaredKind::StaticPod => Some(declared),
-            _ => None,
+            Some((1.., declared)) => Ok(Some(declared)),
+            Some((_, declared)) if lone && pods == 1 && declared.kind == DeclaredKind::StaticPod => {
+                Ok(Some(declared))
+            }
+            _ => unread.map_or(Ok(None), |error| Err(error.clone())),
+        }
+    }
+
+    /// Returns the manifest of the server with this `declaration`, or why it is not known whether there is one; `None`
+    /// when there is none.
+    pub(crate) fn manifest<'a>(
+        &self,
+        declaration: &Result<Option<&'a Declared>, EvidenceError>,
+    ) -> Option<Result<&'a str, EvidenceError>> {
+        let is_pod = |d: &Declared| d.kind == DeclaredKind::StaticPod;
+        match declaration {
+            Ok(declared) => declared.filter(|d| is_pod(d)).map(|d| Ok(d.path.as_str())),
+            Err(error) => {
+                let may_be = self.unread_manifest.is_some() || self.found.iter().any(is_pod);
+                may_be.then(|| Err(error.clone()))
+            }
         }
     }
 
@@ -80,8 +122,8 @@ impl Declarations {
     pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Etcd]) -> Vec<Etcd> {
         let claimed: Vec<&str> =
             running.iter().filter_map(|e| e.declared.value()).flatten().map(|d| d.path.as_str()).collect();
-        // An etcd whose settings could not be read may well be the declared one.
-        if running.iter().any(|e| e.settings.value().is_none()) {
+        // An etcd of which that is not known may well be the declared one.
+        if running.iter().any(|e| e.declared.value().is_none()) {
             return Vec::new();
         }
         let lost = self
@@ -184,7 +226,7 @@ fn declared(
 }
 
 /// Returns how much a declaration looks like the running settings; 0 when nothing ties them together.
-fn likeness(declared: &Declared, running: &BTreeMap<String, Setting>) -> u32 {
+fn likeness(declared: &Declared, running: &Settings) -> u32 {
     let Some(promised) = declared.settings.value() else { return 0 };
     let same = |name: &str| match (promised.get(name), running.get(name)) {
         (Some(a), Some(b)) => {
@@ -231,4 +273,96 @@ fn is_etcd_unit(unit: &Unit) -> bool {
 
 fn is_etcd_path(path: &[u8]) -> bool {
     path.rsplit(|b| *b == b'/').next() == Some(b"etcd")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::super::Options;
+    use super::*;
+    use crate::users::Users;
+
+    const MANIFESTS: &str = "/etc/kubernetes/manifests";
+    const UNIT_FILE: &str = "/etc/systemd/system/etcd.service";
+
+    fn pod(name: &str) -> String {
+        let metadata = "metadata: {name: etcd, namespace: kube-system}";
+        format!("kind: Pod\n{metadata}\nspec:\n  containers:\n  - command: [etcd, --name={name}]\n")
+    }
+
+    /// Looks for declarations among `files`, and calls `test` with what it found.
+    fn declarations<T>(files: &[(String, String)], test: impl FnOnce(&Declarations, &Survey<'_>) -> T) -> T {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = directory.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let options = Options {
+            root: PathBuf::from(directory.path()),
+            wire: false,
+            observe: None,
+            timeout: Duration::ZERO,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let root = Root::host(directory.path()).unwrap();
+        let survey = Survey { options: &options, root: &root, users: &Users::default() };
+        test(&Declarations::find(&survey, None, &mut Vec::new()), &survey)
+    }
+
+    fn running(name: &str) -> Observed<Settings> {
+        let text = format!("--name={name}").into_bytes();
+        let arguments = [Argument { text, origin: Origin::Argv { pid: 7, index: 1 } }];
+        let none = |_: &str| Err(EvidenceError::new(ErrorKind::NotFound, "no file"));
+        let (environment, version) = (Ok(&[][..]), None);
+        settings::resolve(Inputs { arguments: &arguments, environment, version, read: &mut { none } })
+            .settings
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_taken_for_nothing() {
+        let manifest = |name: &str, text: &str| (format!("{MANIFESTS}/{name}"), text.to_owned());
+        let unit = |exec: &str| (UNIT_FILE.to_owned(), format!("[Service]\nExecStart={exec}\n"));
+        let broken = manifest("etcd.yaml", "kind: Pod\nspec: [\n");
+        let denied = Observed::failed(EvidenceError::new(ErrorKind::PermissionDenied, "denied"));
+        // The files, what runs, the declaration found or the error, and the manifest likewise.
+        type Row = (Vec<(String, String)>, Observed<Settings>, Result<Option<&'static str>, ErrorKind>, bool);
+        let rows: Vec<Row> = vec![
+            (vec![], running("m1"), Ok(None), false),
+            (vec![], denied.clone(), Ok(None), false),
+            (vec![manifest("etcd.yaml", &pod("m1"))], running("m1"), Ok(Some("etcd.yaml")), true),
+            (vec![manifest("etcd.yaml", &pod("m2"))], running("m1"), Ok(Some("etcd.yaml")), true),
+            (vec![manifest("etcd.yaml", &pod("m1"))], denied.clone(), Err(ErrorKind::PermissionDenied), true),
+            (vec![broken.clone()], running("m1"), Err(ErrorKind::Malformed), true),
+            (
+                vec![broken.clone(), unit("/usr/bin/etcd --name m1")],
+                running("m1"),
+                Ok(Some("etcd.service")),
+                false,
+            ),
+            (vec![broken, unit("/usr/bin/etcd --name m2")], running("m1"), Err(ErrorKind::Malformed), true),
+            (vec![unit("/usr/bin/etcd --name m2")], running("m1"), Ok(None), false),
+            (vec![unit("/usr/bin/etcd --name m1")], denied, Err(ErrorKind::PermissionDenied), false),
+            (
+                vec![(format!("{UNIT_FILE}/x"), String::new())],
+                running("m1"),
+                Err(ErrorKind::Unsupported),
+                false,
+            ),
+        ];
+        for (files, running, want, manifest) in rows {
+            declarations(&files, |found, _| {
+                let got = found.of(running.as_result(), true);
+                let has_manifest = found.manifest(&got).is_some();
+                let got = got.map(|d| d.map(|d| d.path.rsplit('/').next().unwrap().to_owned()));
+                let got = got.as_ref().map(Option::as_deref).map_err(|e| e.kind);
+                assert_eq!((got, has_manifest), (want, manifest), "{files:?}");
+            });
+        }
+    }
 }

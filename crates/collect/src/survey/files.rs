@@ -23,7 +23,7 @@ pub(crate) fn read(
     reader: &Reader<'_>,
     settings: Result<&BTreeMap<String, Setting>, EvidenceError>,
     data_directory: Result<String, EvidenceError>,
-    manifest: Option<&str>,
+    manifest: Option<Result<&str, EvidenceError>>,
 ) -> EtcdFiles {
     let stat = |path: &str| root.clone().and_then(|root| root.stat(path, survey.users));
     let data_directory = data_directory.and_then(|path| stat(&path));
@@ -35,7 +35,10 @@ pub(crate) fn read(
         pki_files(survey, root.clone(), reader, &named)
     });
     EtcdFiles {
-        manifest: manifest.map(|path| observed(survey.root.stat(path, survey.users), path)),
+        manifest: manifest.map(|path| match path {
+            Ok(path) => observed(survey.root.stat(path, survey.users), path),
+            Err(error) => Observed::failed(error),
+        }),
         data_directory: observed(data_directory, "the data directory"),
         pki: Observed::from_result(pki, Origin::derived("the settings and the PKI directory")),
     }

@@ -224,10 +224,10 @@ impl Finish<'_, '_> {
         let client_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &CLIENT);
         let (peer_listeners, client_listeners) = self.listeners();
         let (connections, links) = self.connections(&cluster, &peer_listeners);
-        let declaration = self.declarations.of(&self.server, self.lone);
+        let declaration = self.declarations.of(settings.as_result(), self.lone);
 
         let mut drifts = Vec::new();
-        if let (Some(declared), Some(running)) = (declaration, known) {
+        if let (Ok(Some(declared)), Some(running)) = (&declaration, known) {
             drifts.extend(drift::settings(declared, running, &self.server.who()));
         }
         if let Some(file) = &self.server.resolved.config_file {
@@ -238,11 +238,13 @@ impl Finish<'_, '_> {
         {
             drifts.extend(listeners.value().and_then(|l| drift::trusted(files, l, what)));
         }
-        let drift = match settings.error() {
-            Some(error) => Observed::failed(error.clone()),
-            None => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
+        // What was not compared may have drifted, too.
+        let declared = declaration.as_ref().map(|d| d.and_then(|d| d.settings.error()));
+        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some));
+        let drift = match uncompared {
+            Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
+            _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
         };
-        let manifest = declaration.filter(|d| d.kind == seaworthy_evidence::DeclaredKind::StaticPod);
         let data_directory = self.server.data_directory();
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = files::read(
@@ -251,7 +253,7 @@ impl Finish<'_, '_> {
             &reader,
             settings.as_result(),
             data_directory,
-            manifest.map(|d| d.path.as_str()),
+            self.declarations.manifest(&declaration),
         );
         let name = self.server.name();
         Etcd {
@@ -263,8 +265,8 @@ impl Finish<'_, '_> {
             process,
             version: version.clone(),
             config_file: self.server.resolved.config_file.clone(),
-            declared: Observed::seen(
-                declaration.cloned().into_iter().collect(),
+            declared: Observed::from_result(
+                declaration.map(|declared| declared.cloned().into_iter().collect()),
                 Origin::derived("static pod manifests and systemd units"),
             ),
             drift,

@@ -347,11 +347,25 @@ pub struct CaUse {
 pub struct EtcdFiles {
     /// Its static pod manifest; null when it is not run from one.
     pub manifest: Option<Observed<File>>,
+    /// Other files in kubelet's manifest directory that declare the same pod.
+    pub rival_manifests: Observed<Vec<RivalManifest>>,
     /// Its data directory.
     pub data_directory: Observed<File>,
     /// Files of its public key infrastructure: those its settings name, and all in the `etcd` folder of
     /// Kubernetes' PKI directory, with the folders they are in.
     pub pki: Observed<Vec<PkiFile>>,
+}
+
+/// A file that declares the same pod as the manifest of an etcd; kubelet runs only one of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RivalManifest {
+    /// The file.
+    pub path: String,
+    /// Whether it is the one that kubelet runs when it lists the directory: the last of them by name.
+    pub wins: bool,
+    /// Where it was found.
+    pub origin: Origin,
 }
 
 /// A process of the etcd program that is not a member: `etcd gateway` or `etcd grpc-proxy`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use seaworthy_etcd::settings::{self, ConfigText, Inputs};
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, Observed, Origin, PredictedFailure,
+    Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, Observed, Origin, RivalManifest,
     Setting,
 };
 
@@ -13,7 +13,7 @@ use super::server::nothing_known;
 use super::{Survey, not_running};
 use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
-use crate::manifest::{Container, StaticPod, StaticPods};
+use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 use crate::root::Root;
 use crate::systemd::Unit;
 
@@ -25,6 +25,8 @@ const UNIT: &str = "etcd.service";
 /// Every declaration of an etcd on the node.
 pub(crate) struct Declarations {
     found: Vec<Declared>,
+    /// Manifests of one pod.
+    rivals: Vec<Rivals>,
     /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
     unread_manifest: Option<EvidenceError>,
     /// Why there may be other units.
@@ -51,7 +53,7 @@ impl Declarations {
         let unread_manifest = errors.iter().find(|e| e.kind != ErrorKind::NotFound).cloned();
         unreadable.extend(errors);
         let mut found: Vec<Declared> =
-            pods.pods.iter().filter(|p| !p.ignored).flat_map(|pod| of_pod(survey.root, pod, &pods)).collect();
+            pods.pods.iter().filter(|p| !p.ignored).flat_map(|pod| of_pod(survey.root, pod)).collect();
 
         let services = processes.into_iter().flat_map(|found| &found.servers);
         let mut names: Vec<String> =
@@ -70,7 +72,7 @@ impl Declarations {
             }
         }
         found.dedup_by(|a, b| a.path == b.path && a.kind == b.kind && a.settings == b.settings);
-        Self { found, unread_manifest, unread_unit }
+        Self { found, rivals: pods.rivals, unread_manifest, unread_unit }
     }
 
     /// Returns the declaration that a server with the settings `running` was started from: the one whose settings are
@@ -117,8 +119,35 @@ impl Declarations {
         }
     }
 
+    /// Returns the other files in the directory of `manifest` that declare the same pod.
+    ///
+    /// # Errors
+    ///
+    /// When none is known, but a file that kubelet may well be able to read could not be read.
+    pub(crate) fn rivals(&self, manifest: &str) -> Result<Vec<RivalManifest>, EvidenceError> {
+        let files = self.rivals_of(manifest);
+        let rival = |path: &&str| RivalManifest {
+            path: (*path).to_owned(),
+            wins: files.last() == Some(path),
+            origin: Origin::file(*path),
+        };
+        let rivals: Vec<_> = files.iter().filter(|path| **path != manifest).map(rival).collect();
+        match &self.unread_manifest {
+            Some(error) if rivals.is_empty() && error.kind != ErrorKind::Malformed => Err(error.clone()),
+            _ => Ok(rivals),
+        }
+    }
+
+    /// Returns the files in the directory of `manifest` that declare its pod, in kubelet's order; none when only it does.
+    fn rivals_of(&self, manifest: &str) -> Vec<&str> {
+        let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let rivals = self.rivals.iter().filter(|r| r.files.iter().any(|f| f == manifest));
+        let files = rivals.flat_map(|r| &r.files).map(String::as_str);
+        files.filter(|f| folder(f) == folder(manifest)).collect()
+    }
+
     /// Returns an etcd for each manifest that no running one was started from. A unit that is merely installed promises
-    /// nothing; a manifest in kubelet's directory does.
+    /// nothing; a manifest in kubelet's directory does, unless kubelet runs another one of the same pod.
     pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Etcd]) -> Vec<Etcd> {
         let claimed: Vec<&str> =
             running.iter().filter_map(|e| e.declared.value()).flatten().map(|d| d.path.as_str()).collect();
@@ -126,15 +155,18 @@ impl Declarations {
         if running.iter().any(|e| e.declared.value().is_none()) {
             return Vec::new();
         }
-        let lost = self
-            .found
-            .iter()
-            .filter(|d| d.kind == DeclaredKind::StaticPod && !claimed.contains(&d.path.as_str()));
-        lost.map(|declared| absent(survey, declared)).collect()
+        let runs = |path: &str| {
+            let rivals = self.rivals_of(path);
+            !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
+        };
+        let lost = self.found.iter().filter(|d| {
+            d.kind == DeclaredKind::StaticPod && !claimed.contains(&d.path.as_str()) && runs(&d.path)
+        });
+        lost.map(|d| absent(survey, d, self.rivals(&d.path))).collect()
     }
 }
 
-fn of_pod(root: &Root, pod: &StaticPod, pods: &StaticPods) -> Vec<Declared> {
+fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declared> {
     let declared = pod.containers.iter().filter_map(|container| {
         let program = container.program(is_etcd_path)?;
         let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
@@ -143,16 +175,7 @@ fn of_pod(root: &Root, pod: &StaticPod, pods: &StaticPods) -> Vec<Declared> {
             command.as_ref().ok().and_then(|c| c.first()).is_some_and(|first| !first.text.starts_with(b"-"));
         (!is_proxy).then(|| of_container(root, pod, container, command))
     });
-    let mut declared: Vec<Declared> = declared.collect();
-    for rivals in pods.rivals.iter().filter(|r| r.files.contains(&pod.file)) {
-        let others: Vec<_> = rivals.files.iter().filter(|f| **f != pod.file).map(String::as_str).collect();
-        let message =
-            format!("{} declares the same pod, and kubelet runs only one of them", others.join(", "));
-        let failure =
-            PredictedFailure { setting: "pod".to_owned(), message, origin: Origin::file(&pod.file) };
-        declared.iter_mut().for_each(|d| d.fatal.push(failure.clone()));
-    }
-    declared
+    declared.collect()
 }
 
 fn of_container(
@@ -239,7 +262,11 @@ fn likeness(declared: &Declared, running: &Settings) -> u32 {
 }
 
 /// Returns the etcd that `declared` promises and that does not run.
-fn absent(survey: &Survey<'_>, declared: &Declared) -> Etcd {
+fn absent(
+    survey: &Survey<'_>,
+    declared: &Declared,
+    rivals: Result<Vec<RivalManifest>, EvidenceError>,
+) -> Etcd {
     let error = not_running(&declared.path);
     let name = declared.settings.value().and_then(|s| s.get("name")).map(|s| s.value.clone());
     let manifest = survey.root.stat(&declared.path, survey.users);
@@ -261,6 +288,7 @@ fn absent(survey: &Survey<'_>, declared: &Declared) -> Etcd {
         shared_cas: Observed::failed(error.clone()),
         files: EtcdFiles {
             manifest: Some(Observed::from_result(manifest, Origin::file(&declared.path))),
+            rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             data_directory: Observed::failed(error.clone()),
             pki: Observed::failed(error),
         },
@@ -364,5 +392,42 @@ mod tests {
                 assert_eq!((got, has_manifest), (want, manifest), "{files:?}");
             });
         }
+    }
+
+    #[test]
+    fn of_several_manifests_of_a_pod_kubelet_runs_one() {
+        let file = |name: &str, text: String| (format!("{MANIFESTS}/{name}"), text);
+        let other = pod("m1").replace("name: etcd,", "name: etcd-events,");
+        let files = [
+            file("etcd.yaml", pod("m1")),
+            file("etcd.yaml.bak", pod("m0")),
+            file("etcd.yaml.2", pod("m1")),
+            file("events.yaml", other),
+            file("broken.yaml", "kind: Pod\nspec: [\n".to_owned()),
+        ];
+        declarations(&files, |found, survey| {
+            let rivals = |name: &str| -> Vec<(String, bool)> {
+                let rivals = found.rivals(&format!("{MANIFESTS}/{name}")).unwrap();
+                rivals.into_iter().map(|r| (r.path.rsplit('/').next().unwrap().to_owned(), r.wins)).collect()
+            };
+            let named = |name: &str, wins| (name.to_owned(), wins);
+            assert_eq!(rivals("etcd.yaml"), [named("etcd.yaml.2", false), named("etcd.yaml.bak", true)]);
+            assert_eq!(rivals("etcd.yaml.bak"), [named("etcd.yaml", false), named("etcd.yaml.2", false)]);
+            assert_eq!(rivals("events.yaml"), []);
+            let absent = found.without_process(survey, &[]);
+            let paths: Vec<_> = absent.iter().map(|e| e.declared.value().unwrap()[0].path.as_str()).collect();
+            assert_eq!(paths, [format!("{MANIFESTS}/etcd.yaml.bak"), format!("{MANIFESTS}/events.yaml")]);
+            let rivals = absent[0].files.rival_manifests.value().unwrap();
+            assert_eq!(rivals.len(), 2);
+        });
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_may_be_a_rival() {
+        let big = "#".repeat(2 << 20);
+        let files = [(format!("{MANIFESTS}/a"), pod("m1")), (format!("{MANIFESTS}/b"), big)];
+        declarations(&files, |found, _| {
+            assert_eq!(found.rivals(&format!("{MANIFESTS}/a")).unwrap_err().kind, ErrorKind::TooLarge);
+        });
     }
 }

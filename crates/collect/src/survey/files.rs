@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use seaworthy_evidence::{
-    ErrorKind, EtcdFiles, EvidenceError, File, FileKind, Observed, Origin, PkiContent, PkiFile, Setting,
+    ErrorKind, EtcdFiles, EvidenceError, File, FileKind, Observed, Origin, PkiContent, PkiFile,
+    RivalManifest, Setting,
 };
 
 use super::Survey;
@@ -24,6 +25,7 @@ pub(crate) fn read(
     settings: Result<&BTreeMap<String, Setting>, EvidenceError>,
     data_directory: Result<String, EvidenceError>,
     manifest: Option<Result<&str, EvidenceError>>,
+    rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,
 ) -> EtcdFiles {
     let stat = |path: &str| root.clone().and_then(|root| root.stat(path, survey.users));
     let data_directory = data_directory.and_then(|path| stat(&path));
@@ -34,7 +36,9 @@ pub(crate) fn read(
             named.filter_map(|name| settings.get(name).filter(|s| s.set).map(|s| s.value.as_str())).collect();
         pki_files(survey, root.clone(), reader, &named)
     });
+    let rivals = manifest.clone().map_or(Ok(Vec::new()), |manifest| rivals(manifest?));
     EtcdFiles {
+        rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
         manifest: manifest.map(|path| match path {
             Ok(path) => observed(survey.root.stat(path, survey.users), path),
             Err(error) => Observed::failed(error),

@@ -254,6 +254,7 @@ impl Finish<'_, '_> {
             settings.as_result(),
             data_directory,
             self.declarations.manifest(&declaration),
+            |manifest| self.declarations.rivals(manifest),
         );
         let name = self.server.name();
         Etcd {

@@ -207,6 +207,12 @@ impl Root {
                     "symbolic links that lead in a circle, or to an object only the kernel can follow";
                 self.fail(path, ErrorKind::Io, sentence)
             }
+            // Configured paths are kept as text. One that could not be kept exactly may well exist.
+            Errno::NOENT if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) => self.fail(
+                path,
+                ErrorKind::Io,
+                "a name with bytes that are not UTF-8, which cannot be looked up",
+            ),
             Errno::NOTDIR => self.fail(path, ErrorKind::NotFound, "a part of the path is not a directory"),
             error => EvidenceError::from_io(&error.into(), self.origin(path)).at(self.origin(path)),
         }

@@ -106,17 +106,23 @@ pub(crate) fn cluster(
         (settings::initial_cluster(settings), origin)
     });
     match declared {
+        // The default names this member alone, of however many it is one.
+        Ok((_, Some(Origin::Default { .. }))) => {
+            failed.push("initial-cluster is not set".to_owned());
+            (Observed::failed(unknown(&failed)), version)
+        }
         Ok((mut members, Some(origin))) if !members.is_empty() => {
             let established = sentence("taken from initial-cluster, which may be stale", &failed);
             server.mark_self(&mut members);
             let cluster = Cluster { members, source: MemberSource::InitialCluster, established };
             (Observed::seen(cluster, origin), version)
         }
-        _ => {
-            let message = format!("the members are not known: {}", failed.join("; "));
-            (Observed::failed(EvidenceError::new(ErrorKind::NotFound, message)), version)
-        }
+        _ => (Observed::failed(unknown(&failed)), version),
     }
+}
+
+fn unknown(failed: &[String]) -> EvidenceError {
+    EvidenceError::new(ErrorKind::NotFound, format!("the members are not known: {}", failed.join("; ")))
 }
 
 fn sentence(source: &str, failed: &[String]) -> String {

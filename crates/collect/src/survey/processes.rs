@@ -82,7 +82,7 @@ impl Running {
             return Ok(path.to_owned());
         }
         let directory = self.entry.working_directory()?;
-        Ok(format!("{}/{path}", String::from_utf8_lossy(&directory)))
+        Ok(format!("{}/{path}", String::from_utf8_lossy(&directory).trim_end_matches('/')))
     }
 
     /// Returns the process as evidence, or why it could not be read.

@@ -6,6 +6,7 @@
 //! from starting.
 
 mod config_file;
+mod environment;
 mod faults;
 mod flags;
 mod meaning;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use seaworthy_evidence::{
-    Candidate, ConfigFile, EvidenceError, Observed, Origin, PredictedFailure, SETTINGS, Setting,
+    Candidate, ConfigFile, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure, SETTINGS, Setting,
     without_userinfo,
 };
 
@@ -81,6 +82,9 @@ pub struct Resolved {
     pub settings: Observed<BTreeMap<String, Setting>>,
     /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
     pub config_file: Option<Observed<ConfigFile>>,
+    /// Variables `ETCD_*` that etcd does not know; those it knows and ignores are among the candidates of
+    /// their setting.
+    pub ignored_environment: Observed<Vec<IgnoredKey>>,
     /// Why an etcd that is started with these inputs would exit at once. For a process that runs, a sign that
     /// its inputs changed since, or that its release is not the one assumed.
     pub fatal: Vec<PredictedFailure>,
@@ -95,6 +99,11 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
     let Parsed { given, mut fatal } = flags::parse(arguments, version);
     let mut sources = Sources { flags: Parsed { given, fatal: Vec::new() }, variables: &[], version };
 
+    let variables = environment.clone();
+    let ignored_environment = |file: Option<&str>| {
+        let ignored = variables.map(|variables| environment::ignored(variables, version, file));
+        Observed::from_result(ignored, Origin::derived("etcd's environment"))
+    };
     // An empty --config-file is none, and then the variable counts.
     let by_flag = sources.flags.last("config-file").filter(|flag| !flag.value.is_empty());
     let by_flag = by_flag.map(|flag| (flag.value.clone(), flag.origin.clone()));
@@ -105,7 +114,12 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
         }
         (Err(_), Some(by_flag)) => Some(by_flag),
         (Err(error), None) => {
-            return Resolved { settings: Observed::failed(error), config_file: None, fatal };
+            return Resolved {
+                settings: Observed::failed(error),
+                config_file: None,
+                ignored_environment: ignored_environment(None),
+                fatal,
+            };
         }
     };
     let Some((path, named_at)) = path else {
@@ -113,8 +127,14 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
         let settings = sources.without_file();
         fatal.extend(faults::find(&settings, Some(&sources.flags), version));
         let origin = Origin::derived("etcd's arguments and environment");
-        return Resolved { settings: Observed::seen(settings, origin), config_file: None, fatal };
+        return Resolved {
+            settings: Observed::seen(settings, origin),
+            config_file: None,
+            ignored_environment: ignored_environment(None),
+            fatal,
+        };
     };
+    let ignored_environment = ignored_environment(Some(&path));
     match read(&path).and_then(|text| config_file::bind(&text, &path, version)) {
         Ok(bound) => {
             let (origin, file) = (bound.origin.clone(), bound.file.clone());
@@ -123,6 +143,7 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
             Resolved {
                 settings: Observed::seen(settings, origin.clone()),
                 config_file: Some(Observed::seen(file, origin)),
+                ignored_environment,
                 fatal,
             }
         }
@@ -132,6 +153,7 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
             Resolved {
                 settings: Observed::failed(error.clone()),
                 config_file: Some(Observed::failed(error)),
+                ignored_environment,
                 fatal,
             }
         }

@@ -599,6 +599,20 @@ fn keys_without_effect_are_reported() {
         ("listen-peer-url: https://10.0.0.1:2380", "listen-peer-url", Some("listen-peer-urls"), true, None),
         ("log-levl: debug", "log-levl", Some("log-level"), false, None),
         ("colour: blue", "colour", None, false, None),
+        (
+            "peer-transport-security: {ca-file: /ca}",
+            "peer-transport-security.ca-file",
+            Some("peer-transport-security.trusted-ca-file"),
+            true,
+            Some("peer-trusted-ca-file"),
+        ),
+        (
+            "peer-client-file: /c",
+            "peer-client-file",
+            Some("peer-transport-security.cert-file"),
+            true,
+            Some(CERT),
+        ),
         ("tls-min-version: TLS1.3", "tls-min-version", None, true, None),
         (
             "PeerTLSInfo: {CertFile: /c}",
@@ -641,6 +655,64 @@ fn keys_without_effect_are_reported() {
         "not set: the file says peer-cert-file at line 4, but etcd 3.5.1 does not know it there; \
          peer-transport-security.cert-file was probably meant"
     );
+}
+
+#[test]
+fn variables_that_etcd_does_not_know_are_named() {
+    // The version, the variable, what was probably meant, whether it is about security; `None`: not named.
+    type Row = (&'static str, &'static str, Option<(Option<&'static str>, bool)>);
+    let rows: &[Row] = &[
+        ("3.5.1", "ETCD_PEER_CERT_FILE", None),
+        ("3.5.1", "ETCD_LOG_LEVEL", None),
+        ("3.5.1", "ETCD_CONFIG_FILE", None),
+        ("3.5.1", "ETCD_UNSUPPORTED_ARCH", None),
+        ("3.5.1", "ETCD_VERSION", None),
+        ("3.5.1", "ETCDCTL_CACERT", None),
+        ("3.5.1", "SSL_CERT_FILE", None),
+        ("3.5.1", "ETCD_SERVICE_HOST", None),
+        ("3.5.1", "ETCD_AUTH_SERVICE_PORT_HTTPS", None),
+        ("3.5.1", "ETCD_PORT", None),
+        ("3.5.1", "ETCD_PORT_2379_TCP_ADDR", None),
+        ("3.5.1", "ETCD_PEER_CA_FILE", Some((Some("ETCD_PEER_TRUSTED_CA_FILE"), true))),
+        ("3.5.1", "ETCD_CA_FILE", Some((Some("ETCD_TRUSTED_CA_FILE"), true))),
+        ("3.5.1", "ETCD_PEER_CLIENT_FILE", Some((Some("ETCD_PEER_CERT_FILE"), true))),
+        ("3.5.1", "ETCD_PEER_CERTFILE", Some((Some("ETCD_PEER_CERT_FILE"), true))),
+        ("3.5.1", "ETCD_LISTEN_PEER_URL", Some((Some("ETCD_LISTEN_PEER_URLS"), true))),
+        ("3.5.1", "ETCD_PEER-CERT-FILE", Some((Some("ETCD_PEER_CERT_FILE"), true))),
+        ("3.5.1", "ETCD_peer_cert_file", Some((Some("ETCD_PEER_CERT_FILE"), true))),
+        ("3.5.1", "ETCD_LOG_LEVL", Some((Some("ETCD_LOG_LEVEL"), false))),
+        ("3.5.1", "ETCD_PEER_TRANSPORT_SECURITY", Some((None, true))),
+        ("3.5.1", "ETCD_PEER_SKIP_CLIENT_SAN_VERIFICATION", Some((None, true))),
+        ("3.6.0", "ETCD_PEER_SKIP_CLIENT_SAN_VERIFICATION", None),
+        ("3.5.1", "ETCD_COLOUR", Some((None, false))),
+    ];
+    for (version, name, want) in rows {
+        let secret = format!("{name}=hunter2");
+        let resolved = Case { env: &secret, version, ..Case::default() }.resolve();
+        let ignored = resolved.ignored_environment.value().unwrap();
+        assert!(!format!("{ignored:?}").contains("hunter2"), "{name}");
+        let got = ignored.first().map(|key| {
+            assert_eq!((key.key.as_str(), ignored.len()), (*name, 1));
+            assert_eq!(key.reason, format!("etcd {version} does not know it"));
+            assert!(matches!(&key.origin, Origin::Environment { name: at, .. } if at == name), "{key:?}");
+            (key.suggestion.as_deref(), key.about_security)
+        });
+        assert_eq!(got, *want, "{name} of {version}");
+    }
+}
+
+#[test]
+fn with_a_configuration_file_only_unknown_variables_are_named() {
+    let env = "ETCD_PEER_CERT_FILE=/c ETCD_PEER_CA_FILE=/ca";
+    let resolved = Case { env, ..file("name: m1") }.resolve();
+    let [key] = &resolved.ignored_environment.value().unwrap()[..] else { panic!("{resolved:?}") };
+    assert_eq!(key.key, "ETCD_PEER_CA_FILE");
+    assert!(key.reason.contains("the configuration file /etc/etcd.yaml is in use"), "{key:?}");
+
+    let denied = EvidenceError::new(ErrorKind::PermissionDenied, "denied");
+    let resolved = run(&[b"--config-file=/e"], Err(denied.clone()), Some(b"name: m1"), None);
+    assert_eq!(resolved.ignored_environment, Observed::failed(denied));
+    assert!(resolved.settings.value().is_some());
 }
 
 #[test]

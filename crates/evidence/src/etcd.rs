@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigFile, Credentials, File, Observed, Origin, PassiveView, PkiFile, Problem, Process, SETTINGS,
-    Setting, Url, Wire,
+    ConfigFile, Credentials, File, IgnoredKey, Observed, Origin, PassiveView, PkiFile, Problem, Process,
+    SETTINGS, Setting, Url, Wire,
 };
 
 /// One etcd server on the node.
@@ -27,6 +27,8 @@ pub struct Etcd {
     pub settings: Observed<BTreeMap<String, Setting>>,
     /// The configuration file that replaces flags and environment; null when none is in use.
     pub config_file: Option<Observed<ConfigFile>>,
+    /// Variables `ETCD_*` of its environment that etcd does not know, by name.
+    pub ignored_environment: Observed<Vec<IgnoredKey>>,
     /// What should be running according to manifests and units; empty when nothing on the node declares it.
     pub declared: Observed<Vec<Declared>>,
     /// Where declaration, disk and running process disagree.

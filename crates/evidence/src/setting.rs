@@ -103,15 +103,15 @@ pub enum ConfigFormat {
     Yaml,
 }
 
-/// A key in a configuration file that has no effect.
+/// A key of a configuration file, or an environment variable, that has no effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IgnoredKey {
-    /// The key with its section, for example `peer-transport-security.peer-cert-file`.
+    /// The key with its section, for example `peer-transport-security.peer-cert-file`, or the variable's name.
     pub key: String,
     /// Why etcd ignores it.
     pub reason: String,
-    /// The key that was probably meant; null when there is no likely one.
+    /// The key or variable that was probably meant; null when there is no likely one.
     pub suggestion: Option<String>,
     /// Whether it looks like a transport security key, so that somebody believes in a protection that is not there.
     pub about_security: bool,

@@ -277,6 +277,7 @@ fn absent(
         version: Observed::failed(error.clone()),
         settings: Observed::failed(error.clone()),
         config_file: None,
+        ignored_environment: Observed::failed(error.clone()),
         declared: Observed::seen(vec![declared.clone()], Origin::file(&declared.path)),
         drift: Observed::failed(error.clone()),
         cluster: Observed::failed(error.clone()),

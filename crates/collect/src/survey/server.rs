@@ -266,6 +266,7 @@ impl Finish<'_, '_> {
             process,
             version: version.clone(),
             config_file: self.server.resolved.config_file.clone(),
+            ignored_environment: self.server.resolved.ignored_environment.clone(),
             declared: Observed::from_result(
                 declaration.map(|declared| declared.cloned().into_iter().collect()),
                 Origin::derived("static pod manifests and systemd units"),

@@ -377,11 +377,7 @@ impl Binder<'_> {
         if self.ignored.len() >= MAX_IGNORED {
             return;
         }
-        let about = |text: &str| {
-            let text = text.to_ascii_lowercase().replace('_', "-");
-            SECURITY_WORDS.iter().any(|word| text.contains(word))
-        };
-        let about_security = about(&key) || suggestion.as_deref().is_some_and(about);
+        let about_security = about_security(&key) || suggestion.as_deref().is_some_and(about_security);
         let origin = self.document.origin.clone().at(number(at.0), number(at.1));
         let key = IgnoredKey { key: shown(&key), reason, suggestion, about_security, origin };
         self.ignored.push(Ignored { key, meant });
@@ -408,9 +404,15 @@ fn place(name: &str, version: Option<Version>) -> Option<String> {
     names::defines_key(name, version).then(|| name.to_owned())
 }
 
+/// Returns whether a name looks like one about transport security.
+pub(super) fn about_security(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    SECURITY_WORDS.iter().any(|word| name.contains(word))
+}
+
 /// Returns where the key `key` (lower case), found in the section of `side` or at the top, probably belongs,
 /// and the settings that it was meant to set.
-fn suggest(
+pub(super) fn suggest(
     side: Option<Purpose>,
     key: &str,
     version: Option<Version>,
@@ -419,6 +421,7 @@ fn suggest(
     let here = join(section, key);
     let key: String =
         key.chars().take(64).map(|c| if matches!(c, '_' | ' ' | '.') { '-' } else { c }).collect();
+    let key = ALIASES.iter().find(|(alias, _)| *alias == key).map_or(key, |(_, name)| (*name).to_owned());
     let named = |name: &str| SETTINGS.iter().find(|setting| **setting == name).copied();
     let setting = match side {
         Some(side) => section_setting(side, &key).or_else(|| named(&key)),
@@ -675,7 +678,7 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 /// How many keys without effect are reported at most.
-const MAX_IGNORED: usize = 200;
+pub(super) const MAX_IGNORED: usize = 200;
 
 /// Releases from which on `allowed-cn` and `allowed-hostname` are lists.
 const LISTS: &[(u32, u32)] = &[(5, 15)];
@@ -716,6 +719,13 @@ const URL_FIELDS: &[&str] = &[
     "listenmetricsurls",
     "listenpeerurls",
     "lpurls",
+];
+
+/// Names that no etcd since 3.4 has, and that its documentation and published remediations name all the same.
+const ALIASES: &[(&str, &str)] = &[
+    ("ca-file", "trusted-ca-file"),
+    ("peer-ca-file", "peer-trusted-ca-file"),
+    ("peer-client-file", "peer-cert-file"),
 ];
 
 /// Words that make somebody who wrote a key believe in a protection.

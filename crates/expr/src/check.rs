@@ -280,7 +280,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks the operands of a chain of `&&` or `||`, which the parser made a tree.
+    /// Checks the operands of a chain of `&&` or `||`, also of parenthesised ones.
     fn chain(&mut self, operator: Operator, args: &[Node]) -> Vec<Expr> {
         let mut operands = Vec::with_capacity(args.len());
         for arg in args {
@@ -464,7 +464,7 @@ impl Checker<'_> {
     }
 
     fn has(&mut self, node: &Node, args: &[Node]) -> (Kind, Type) {
-        let [Node { syntax: Syntax::Select(operand, field), span }] = args else {
+        let [Node { syntax: Syntax::Select(operand, field), span, .. }] = args else {
             let diagnostic = Diagnostic::new(node.span.clone(), "`has` takes one field: `has(a.b)`");
             self.report(diagnostic.help("to look for a key of a map, write `\"key\" in map`"));
             return (Kind::Constant(Val::Null), Type::Bool);
@@ -495,7 +495,7 @@ impl Checker<'_> {
             Type::Map { keys: None, .. } => Type::String,
             other => self.wrong(&target.span, format!("`{name}` goes over a list or a map, not {other}")),
         };
-        let [Node { syntax: Syntax::Name(variable), span }, body] = args else {
+        let [Node { syntax: Syntax::Name(variable), span, .. }, body] = args else {
             let message = format!("`{name}` takes a variable and an expression: `list.{name}(x, …)`");
             return (Kind::Constant(Val::Null), self.wrong(&node.span, message));
         };

@@ -19,6 +19,10 @@ impl Diagnostic {
         Self { span, message: message.into(), help: None }
     }
 
+    pub(crate) fn at(self, span: Range<usize>) -> Self {
+        Self { span, ..self }
+    }
+
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self

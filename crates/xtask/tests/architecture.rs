@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates of the product, left to right: each may depend only on crates before it.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "seaworthy-evidence",
     "seaworthy-expr",
     "seaworthy-catalogue",
@@ -23,6 +23,7 @@ const ORDER: [&str; 10] = [
     "seaworthy-wire",
     "seaworthy-etcd",
     "seaworthy-collect",
+    "seaworthy-etcd-api",
     "seaworthy-report",
     "seaworthy",
 ];

@@ -1,15 +1,21 @@
 //! Clusters: starting them, talking to them, and making sure that they end.
 
-use std::process::Child;
+use std::{
+    path::PathBuf,
+    process::Child,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use rustix::process::geteuid;
 use serde_json::Value;
 
 use crate::{
     error::Error,
+    helper,
     node::{Node, hosts},
     space::{Space, Switch, absolute},
-    spec::{ClusterSpec, MemberSpec, Ready},
+    spec::{ClusterSpec, MemberSpec, Ready, Supervisor},
+    writer::{Config, Writer, WriterSpec},
 };
 
 /// A running cluster. Dropping it ends every process in it.
@@ -17,6 +23,11 @@ pub struct Cluster {
     /// First, so that it is dropped first: it takes everything else with it.
     switch: Switch,
     nodes: Vec<Node>,
+    /// The node of the clients, once there is one, and until then what it will be.
+    client: OnceLock<Node>,
+    client_spec: Mutex<Option<MemberSpec>>,
+    hosts: String,
+    shares: Vec<(PathBuf, String)>,
 }
 
 /// A member as the cluster lists it.
@@ -40,12 +51,24 @@ impl Cluster {
         for (from, to) in &spec.shares {
             shares.push((absolute(from)?, to.clone()));
         }
+        if members.iter().any(|member| member.supervisor != Supervisor::None) {
+            shares.push((helper::program()?, HELPER.into()));
+        }
         let switch = Switch::start(spec.user_namespace || !geteuid().is_root())?;
         let hosts = hosts(members.iter());
         let spaces = spaces(&switch, &members, &shares)?;
         let ports: Vec<_> = spaces.iter().zip(&members).map(|((_, s), m)| (s.pid, m.address)).collect();
         switch.connect(&ports)?;
-        let mut cluster = Self { switch, nodes: Vec::new() };
+        let authority = members.first().map(|member| &member.authority);
+        let client = authority.map(|authority| MemberSpec::client(&spec.binary, authority));
+        let mut cluster = Self {
+            switch,
+            nodes: Vec::new(),
+            client: OnceLock::new(),
+            client_spec: Mutex::new(client),
+            hosts: hosts.clone(),
+            shares,
+        };
         let mut learners = Vec::new();
         let mut started = Vec::new();
         for (member, (init, space)) in members.into_iter().zip(spaces) {
@@ -87,6 +110,67 @@ impl Cluster {
     /// Returns all nodes.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Returns the node of the clients: on the same bridge, with the address `10.77.0.100`, the authority's
+    /// certificate and a client's own, and no etcd. It is made when it is first asked for.
+    pub fn client_node(&self) -> Result<&Node, Error> {
+        let mut spec = self.client_spec.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spec) = spec.take() {
+            let mut shares = self.shares.clone();
+            if shares.iter().all(|(_, to)| to != HELPER) {
+                shares.push((helper::program()?, HELPER.into()));
+            }
+            let (init, space) = self.switch.node(&spec.name, &spec.binary, &shares)?;
+            self.switch.connect(&[(space.pid, spec.address)])?;
+            let _ = self.client.set(Node::new(spec, init, space, &self.hosts)?);
+        }
+        let missing =
+            || Error::Unexpected { what: "the client node".into(), answer: "it failed before".into() };
+        self.client.get().ok_or_else(missing)
+    }
+
+    /// Starts a writer with the default habits: see [`WriterSpec::default`].
+    pub fn writer(&self) -> Result<Writer<'_>, Error> {
+        self.writer_with(&WriterSpec::default())
+    }
+
+    /// Starts a writer on the client node. It knows the members' client URLs as their specs have them now,
+    /// and proves who it is with `healthcheck-client.crt` and its key.
+    pub fn writer_with(&self, spec: &WriterSpec) -> Result<Writer<'_>, Error> {
+        let milliseconds =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let targets: Vec<_> = self.nodes.iter().map(Node::target).collect();
+        let config = Config {
+            clients: spec.clients,
+            pause_ms: milliseconds(spec.pause),
+            timeout_ms: milliseconds(spec.timeout),
+            tls: targets.iter().any(|target| target.tls).then(MemberSpec::identity),
+            targets,
+        };
+        Writer::start(self.client_node()?, &config)
+    }
+
+    /// Returns the index of the leader, as the members themselves say.
+    pub fn leader(&self) -> Result<usize, Error> {
+        let status = |node: &Node| -> Option<bool> {
+            let answer = node.etcdctl(["endpoint", "status", "-w", "json"]).ok()?;
+            let answer: Value = serde_json::from_str(&answer).ok()?;
+            let id = |path: &str| answer.pointer(path).and_then(Value::as_u64);
+            Some(id("/0/Status/leader")? == id("/0/Status/header/member_id")?)
+        };
+        let running = |node: &Node| node.etcd_pid().is_some() && status(node) == Some(true);
+        let none = || Error::Unexpected { what: "the cluster".into(), answer: "no member leads it".into() };
+        self.nodes.iter().position(running).ok_or_else(none)
+    }
+
+    /// Hands the leadership over to another member, as `etcdctl move-leader` does.
+    pub fn move_leader(&self, to: usize) -> Result<(), Error> {
+        let name = &self.node(to).name;
+        let id = self.members()?.into_iter().find(|member| member.name == *name).map(|member| member.id);
+        let unknown = || Error::Unexpected { what: "the member list".into(), answer: format!("no {name}") };
+        let id = format!("{:x}", id.ok_or_else(unknown)?);
+        self.node(self.leader()?).etcdctl(["move-leader", &id]).map(drop)
     }
 
     /// Writes a key.
@@ -138,13 +222,20 @@ impl Cluster {
     pub fn pid(&self) -> u32 {
         self.switch.pid()
     }
+
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.switch
+    }
 }
+
+/// The place of the helper program in a node.
+const HELPER: &str = "/opt/lab/bin/helper";
 
 /// Makes the nodes of all members at once.
 fn spaces(
     switch: &Switch,
     members: &[MemberSpec],
-    shares: &[(std::path::PathBuf, String)],
+    shares: &[(PathBuf, String)],
 ) -> Result<Vec<(Child, Space)>, Error> {
     std::thread::scope(|scope| {
         let start = |member: &MemberSpec| {

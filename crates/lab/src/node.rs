@@ -1,8 +1,7 @@
 //! One node: a host with its own processes, files and address.
 
 use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fmt::Write,
     fs,
     net::Ipv4Addr,
@@ -12,10 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Deserialize;
+
 use crate::{
     error::{Error, cannot_start, excerpt, succeed},
-    space::{ROOT, Space, announced, wait, word},
-    spec::{MemberSpec, Ready},
+    helper::{HELPERS, STATUS},
+    program::Program,
+    space::{Space, announced, wait},
+    spec::{MANIFEST, MemberSpec, Ready, Supervisor},
+    writer::Target,
 };
 
 /// A node of a cluster, with or without a running etcd.
@@ -31,23 +35,43 @@ pub struct Node {
 
 struct State {
     spec: MemberSpec,
+    /// etcd, if the test itself has started it.
     etcd: Option<Process>,
-    /// Length of the log when etcd was last started.
+    /// Length of the log when it was.
+    log_start: usize,
+    /// The stand-in for kubelet or systemd.
+    supervisor: Option<Process>,
+}
+
+/// What a supervisor says about etcd.
+#[derive(Clone, Copy, Deserialize)]
+struct Start {
+    pid: u32,
+    /// How many processes it has started until now.
+    starts: u64,
     log_start: usize,
 }
 
 impl Node {
     pub(crate) fn new(spec: MemberSpec, init: Child, space: Space, hosts: &str) -> Result<Self, Error> {
-        let state = State { spec, etcd: None, log_start: 0 };
+        let state = State { spec, etcd: None, log_start: 0, supervisor: None };
         let (name, address) = (state.spec.name.clone(), state.spec.address);
         let node = Self { name, address, space, init, state: Mutex::new(state) };
+        for (path, size) in &node.state().spec.disks {
+            let mount = r#"mkdir -p "$0" && mount -t tmpfs -o "mode=755,size=$1" disk "$0""#;
+            succeed(node.command("sh").args(["-c", mount, path, &size.to_string()]))?;
+        }
+        let mut kubelet = KUBELET.to_string();
+        if node.state().spec.supervisor == Supervisor::Kubelet {
+            kubelet.push_str("fileCheckFrequency: 500ms\n");
+        }
         for (path, text) in [
             ("/etc/passwd", PASSWD),
             ("/etc/group", GROUP),
             ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
             ("/etc/hostname", &format!("{}\n", node.name)),
             ("/etc/hosts", hosts),
-            ("/var/lib/kubelet/config.yaml", KUBELET),
+            ("/var/lib/kubelet/config.yaml", &kubelet),
         ] {
             node.write(path, text, 0o644)?;
         }
@@ -72,7 +96,8 @@ impl Node {
         command
     }
 
-    /// Runs a program inside the node to its end. An error says that it could not be started, not that it failed.
+    /// Runs a program inside the node to its end. An error says that it could not be started, not that it
+    /// failed.
     pub fn run<I, S>(&self, program: impl AsRef<OsStr>, args: I) -> Result<Output, Error>
     where
         I: IntoIterator<Item = S>,
@@ -85,23 +110,23 @@ impl Node {
     /// Starts a program that runs until it is stopped, or the node ends.
     pub fn spawn(&self, program: &Program) -> Result<Process, Error> {
         let mut command = self.space.enter_node();
-        if !program.mounts.is_empty() {
-            command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child"]);
-        }
-        command.args(["bash", "-c", &format!("{ROOT}{SPAWN}"), "spawn", &program.log]);
-        command.arg(program.uid.to_string()).arg(program.mounts.len().to_string());
-        for (from, to) in &program.mounts {
-            command.args([word(from), word(to)]);
-        }
-        command.arg(program.argv0.as_ref().unwrap_or(&program.path)).arg(&program.path).args(&program.args);
-        command.envs(&program.env).stdin(Stdio::null());
+        command.args(program.words()).envs(&program.env).stdin(Stdio::null());
         let (child, pid) = announced(&mut command)?;
         Ok(Process { pid, space: self.space, child })
     }
 
-    /// Creates or atomically replaces a file of the node's root, with the directories it needs, owned by root.
+    /// Creates or atomically replaces a file of the node's root, with the directories it needs, owned by
+    /// root.
     pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
         self.space.write(path, bytes.as_ref(), mode, 0)
+    }
+
+    /// Changes a text file of the node's root, as [`write`](Self::write) does. Mode and owner stay as they
+    /// are.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&str) -> String) -> Result<(), Error> {
+        let (mode, uid) = self.space.mode(path)?;
+        let text = self.read(path)?;
+        self.space.write(path, change(&String::from_utf8_lossy(&text)).as_bytes(), mode, uid)
     }
 
     /// Reads a file of the node's root.
@@ -138,8 +163,26 @@ impl Node {
         self.space.listens(port)
     }
 
-    /// Starts etcd as its spec says, without waiting for it.
+    /// Starts etcd, without waiting for it: as its spec says, or through its supervisor as the files of the
+    /// node say.
     pub fn start(&self) -> Result<(), Error> {
+        let supervisor = self.state().spec.supervisor;
+        match supervisor {
+            Supervisor::Kubelet => {
+                let back = r#"if [ -e "$0" ]; then mv "$0" "$1"; fi"#;
+                succeed(self.command("sh").args(["-c", back, ASIDE, MANIFEST]))?;
+                return self.supervise(
+                    "kubelet",
+                    "/usr/bin/kubelet",
+                    &["--config=/var/lib/kubelet/config.yaml"],
+                );
+            }
+            Supervisor::None => {}
+            Supervisor::Units => {
+                self.supervise("systemd", "/lib/systemd/systemd", &["--system"])?;
+                return succeed(self.command("systemctl").args(["start", "--no-block", "etcd"])).map(drop);
+            }
+        }
         let program = self.state().spec.program();
         let log_start = self.log().len();
         let process = self.spawn(&program)?;
@@ -148,14 +191,32 @@ impl Node {
         Ok(())
     }
 
-    /// Stops etcd as an operator would, with SIGTERM, and returns once it has gone.
+    /// Stops etcd as an operator would, and returns once it has gone: with SIGTERM, by taking the manifest
+    /// out of its directory, or by `systemctl stop`.
     pub fn stop(&self) -> Result<(), Error> {
-        self.end("TERM")
+        let supervisor = self.state().spec.supervisor;
+        let before = self.etcd_pid();
+        match supervisor {
+            Supervisor::Kubelet => {
+                succeed(self.command("mv").args([MANIFEST, ASIDE]))?;
+                self.wait_gone(before)
+            }
+            Supervisor::None => self.end("TERM"),
+            Supervisor::Units => succeed(self.command("systemctl").args(["stop", "etcd"])).map(drop),
+        }
     }
 
-    /// Kills etcd with SIGKILL and returns once it has gone.
+    /// Kills etcd with SIGKILL and returns once it has gone. A supervisor will start it again.
     pub fn kill(&self) -> Result<(), Error> {
-        self.end("KILL")
+        let supervisor = self.state().spec.supervisor;
+        match (supervisor, self.etcd_pid()) {
+            (Supervisor::None, _) => self.end("KILL"),
+            (_, None) => Ok(()),
+            (_, Some(pid)) => {
+                succeed(self.command("sh").args(["-c", "kill -s KILL \"$0\"", &pid.to_string()]))?;
+                self.wait_gone(Some(pid))
+            }
+        }
     }
 
     /// Stops etcd, starts it again and waits until it is ready.
@@ -172,6 +233,21 @@ impl Node {
         self.install(&state.spec)
     }
 
+    /// Waits until etcd is another process than this one, and as ready as its spec demands.
+    pub fn wait_restarted(&self, before: Option<u32>) -> Result<(), Error> {
+        let limit = self.state().spec.timeout;
+        let start = Instant::now();
+        while self.etcd_pid().is_none_or(|pid| Some(pid) == before) {
+            if start.elapsed() > limit {
+                let (node, waited) = (self.name.clone(), start.elapsed());
+                let why = "it has not been started again".to_string();
+                return Err(Error::NotReady { node, waited, why, log: excerpt(&self.supervisor_log(), 15) });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.wait_ready()
+    }
+
     /// Waits until etcd is as ready as its spec demands.
     pub fn wait_ready(&self) -> Result<(), Error> {
         let (ready, limit, port) = {
@@ -181,13 +257,15 @@ impl Node {
         let start = Instant::now();
         loop {
             let log = self.log();
-            let (exited, since) = {
-                let mut state = self.state();
-                let since = log.get(state.log_start..).unwrap_or_default();
-                (state.etcd.as_mut().is_none_or(|etcd| !etcd.running()), since)
-            };
+            let supervised = self.supervised();
+            let runs = self.etcd_pid().is_some();
+            let log_start = supervised.map_or_else(|| self.state().log_start, |start| start.log_start);
+            let since = log.get(log_start..).unwrap_or_default();
+            // A supervisor starts it again, so its exit is no reason to give up before time.
+            let exited = !runs && self.state().spec.supervisor == Supervisor::None;
             let serves = || since.contains("ready to serve client requests");
             let missing = match ready {
+                _ if !runs && !exited && ready != Ready::Started => Some("it does not run".to_string()),
                 Ready::Started => None,
                 Ready::Listening => (!self.listens(port)).then(|| format!("nothing listens on port {port}")),
                 Ready::Serving => (!serves()).then(|| "it does not serve clients".to_string()),
@@ -222,15 +300,91 @@ impl Node {
 
     /// Returns the process number that etcd has inside the node, if it runs.
     pub fn etcd_pid(&self) -> Option<u32> {
+        if self.state().spec.supervisor != Supervisor::None {
+            return self.supervised().map(|start| start.pid);
+        }
         let mut state = self.state();
         let etcd = state.etcd.as_mut()?;
         etcd.running().then_some(etcd.pid)
+    }
+
+    /// Returns how many processes the supervisor had started when it started this etcd; 0 without one.
+    ///
+    /// On a node that runs nothing else, it grows by one with each start of etcd.
+    pub fn starts(&self) -> u64 {
+        self.supervised().map_or(0, |start| start.starts)
+    }
+
+    /// Freezes the supervisor: etcd goes on, but nobody sees a changed manifest or starts a crashed etcd
+    /// again.
+    pub fn pause_supervisor(&self) -> Result<(), Error> {
+        self.state().supervisor.as_ref().map_or(Ok(()), |process| process.signal("STOP"))
+    }
+
+    /// Undoes [`pause_supervisor`](Self::pause_supervisor).
+    pub fn resume_supervisor(&self) -> Result<(), Error> {
+        self.state().supervisor.as_ref().map_or(Ok(()), |process| process.signal("CONT"))
+    }
+
+    /// Returns what the supervisor has logged.
+    pub fn supervisor_log(&self) -> String {
+        let log = self.read(SUPERVISOR_LOG).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Sets the arguments with which etcdctl reaches this etcd from now on, after its client settings were
+    /// changed behind the lab's back.
+    pub fn set_client(&self, args: &[&str]) {
+        self.state().spec.client = Some(args.iter().map(|arg| arg.to_string()).collect());
     }
 
     /// Returns what etcd has logged since the node was made.
     pub fn log(&self) -> String {
         let log = self.read(ETCD_LOG).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Returns the member as a client reaches it.
+    pub(crate) fn target(&self) -> Target {
+        self.state().spec.target()
+    }
+
+    /// Starts a supervisor unless it runs already.
+    fn supervise(&self, part: &str, name: &str, args: &[&str]) -> Result<(), Error> {
+        if self.state().supervisor.as_mut().is_some_and(Process::running) {
+            return Ok(());
+        }
+        let program = Program::new(format!("{HELPERS}/{part}")).argv0(name).args(args.iter().copied());
+        let process = self.spawn(&program.log(SUPERVISOR_LOG))?;
+        self.state().supervisor = Some(process);
+        Ok(())
+    }
+
+    /// Returns what the supervisor says about etcd, if that still runs.
+    fn supervised(&self) -> Option<Start> {
+        let file = match self.state().spec.supervisor {
+            Supervisor::Kubelet => "kube-system.etcd.etcd",
+            Supervisor::None => return None,
+            Supervisor::Units => "etcd.service",
+        };
+        let text = self.read(&format!("{STATUS}/{file}.json")).ok()?;
+        let start: Start = serde_json::from_slice(&text).ok()?;
+        // A paused supervisor does not notice that it has gone.
+        let stat = fs::read_to_string(self.root().join(format!("proc/{}/stat", start.pid))).ok()?;
+        let (_, state) = stat.rsplit_once(") ")?;
+        (!state.starts_with('Z')).then_some(start)
+    }
+
+    fn wait_gone(&self, pid: Option<u32>) -> Result<(), Error> {
+        let start = Instant::now();
+        while pid.is_some() && self.etcd_pid() == pid {
+            if start.elapsed() > Duration::from_secs(40) {
+                let answer = format!("etcd is still there; {}", excerpt(&self.supervisor_log(), 15));
+                return Err(Error::Unexpected { what: "the supervisor".into(), answer });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn end(&self, signal: &str) -> Result<(), Error> {
@@ -257,71 +411,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.init.kill();
         let _ = self.init.wait();
-    }
-}
-
-/// A program to start in a node.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// The program, looked up in the node.
-    pub path: OsString,
-    /// What it is told to be called, if not its path. Any bytes but NUL, as in the arguments.
-    pub argv0: Option<OsString>,
-    /// Its arguments.
-    pub args: Vec<OsString>,
-    /// Its environment, beside `PATH`, `HOME` and what bash adds (`PWD`, `SHLVL`, `_`).
-    pub env: BTreeMap<OsString, OsString>,
-    /// The user it runs as. Other than 0 needs real root.
-    pub uid: u32,
-    /// The file in the node to which it prints.
-    pub log: String,
-    /// Directories of the node, and where a container has them. If there are any, the program runs in mount and PID
-    /// namespaces of its own with a root directory that has only these, as kubelet would start it.
-    pub mounts: Vec<(String, String)>,
-}
-
-impl Program {
-    /// Returns a program without arguments that runs as root, on the node itself.
-    pub fn new(path: impl Into<OsString>) -> Self {
-        Self {
-            path: path.into(),
-            argv0: None,
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            uid: 0,
-            log: "/dev/null".into(),
-            mounts: Vec::new(),
-        }
-    }
-
-    /// Sets `argv[0]`.
-    pub fn argv0(mut self, name: impl Into<OsString>) -> Self {
-        self.argv0 = Some(name.into());
-        self
-    }
-
-    /// Adds arguments.
-    pub fn args<S: Into<OsString>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
-        self
-    }
-
-    /// Sets an environment variable.
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.insert(name.into(), value.into());
-        self
-    }
-
-    /// Sets the user and group number.
-    pub fn uid(mut self, uid: u32) -> Self {
-        self.uid = uid;
-        self
-    }
-
-    /// Sets the file to which it prints.
-    pub fn log(mut self, path: impl Into<String>) -> Self {
-        self.log = path.into();
-        self
     }
 }
 
@@ -369,37 +458,11 @@ impl Drop for Process {
 /// Where a member's etcd logs.
 pub(crate) const ETCD_LOG: &str = "/var/log/etcd.log";
 
-/// Starts a program. Arguments: log, user, number of mounts, pairs of mounts, `argv[0]`, program, its arguments.
-const SPAWN: &str = r#"
-read -r pid _ </proc/self/stat
-echo "$pid"
-exec >>"$1" 2>&1
-uid=$2 mounts=$3
-shift 3
-if [ "$mounts" -gt 0 ]; then
-    root=/run/container
-    mkdir -p $root
-    mount -t tmpfs -o mode=755 container $root
-    cd $root
-    assemble
-    cp -P /etc/passwd /etc/group /etc/hosts /etc/nsswitch.conf etc/
-    cp -P /etc/ld.so.cache etc/ 2>/dev/null || :
-    bind /opt/etcd/etcd opt/etcd/etcd
-    bind /opt/etcd/etcdctl opt/etcd/etcdctl
-    while [ "$mounts" -gt 0 ]; do
-        mkdir -p ".$2"
-        mount --bind "$1" ".$2"
-        shift 2
-        mounts=$((mounts - 1))
-    done
-    move_in
-fi
-start='exec -a "$0" "$@"'
-if [ "$uid" -ne 0 ]; then
-    exec setpriv --reuid="$uid" --regid="$uid" --clear-groups bash -c "$start" "$@"
-fi
-exec bash -c "$start" "$@"
-"#;
+/// Where the supervisor logs.
+const SUPERVISOR_LOG: &str = "/var/log/supervisor.log";
+
+/// Where a manifest waits while its etcd is stopped.
+const ASIDE: &str = "/etc/kubernetes/etcd.yaml.stopped";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin

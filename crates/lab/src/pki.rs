@@ -124,7 +124,8 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// Returns a certificate without alternative names, for both directions, valid for a year, with an EC key.
+    /// Returns a certificate without alternative names, for both directions, valid for a year, with an EC
+    /// key.
     pub fn new(common_name: impl Into<String>) -> Self {
         Self {
             common_name: common_name.into(),
@@ -200,6 +201,7 @@ impl Leaf {
         };
         let now = SystemTime::now();
         let (from, to) = match self.validity {
+            Validity::Ahead(skew) => (now + skew - HOUR, now + skew + 365 * DAY),
             Validity::Days(days) => (now - HOUR, now + days * DAY),
             Validity::Expired => (now - 30 * DAY, now - DAY),
             Validity::Future => (now + 30 * DAY, now + 395 * DAY),
@@ -228,6 +230,12 @@ pub enum Usage {
 /// When a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
+    /// From an hour before a clock that is ahead of this machine's by so much, for a year.
+    ///
+    /// The lab cannot set clocks: Linux has namespaces for monotonic and boot time only, not for the time of
+    /// day. But what a wrong clock does to TLS is to make certificates appear as issued in the future, or as
+    /// expired; such certificates are [`Ahead`](Self::Ahead) and [`Expired`](Self::Expired).
+    Ahead(Duration),
     /// From an hour ago for so many days.
     Days(u32),
     /// Until yesterday.

@@ -1,10 +1,9 @@
 //! Namespaces: one switch for a cluster, one space for each node.
 //!
-//! Making and entering them is left to util-linux, because the system calls are unsafe in Rust and this workspace has
-//! no unsafe code.
+//! Making and entering them is left to util-linux, because the system calls are unsafe in Rust and this
+//! workspace has no unsafe code.
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::Ipv4Addr,
@@ -26,7 +25,8 @@ use crate::{
 };
 
 /// The program search path inside a node.
-pub(crate) const PATH: &str = "/opt/etcd:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str =
+    "/opt/lab/bin:/opt/etcd:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process that a cluster lives and dies with: PID 1 of the PID namespace above all its nodes.
 pub(crate) struct Switch {
@@ -83,6 +83,14 @@ impl Switch {
         }
         succeed(&mut command).map(drop)
     }
+
+    /// Plugs the cable of a node in or out.
+    pub(crate) fn link(&self, address: Ipv4Addr, up: bool) -> Result<(), Error> {
+        let [.., host] = address.octets();
+        let mut command = self.space.enter(&["--mount", "--net", "--pid"]);
+        command.args(["ip", "link", "set", &format!("port{host}"), if up { "up" } else { "down" }]);
+        succeed(&mut command).map(drop)
+    }
 }
 
 impl Drop for Switch {
@@ -105,7 +113,8 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Returns a command that enters these namespaces and runs what is added as arguments, with a clean environment.
+    /// Returns a command that enters these namespaces and runs what is added as arguments, with a clean
+    /// environment.
     pub(crate) fn enter(&self, kinds: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.pid.to_string()).args(kinds);
@@ -163,6 +172,13 @@ impl Space {
         let mut bytes = Vec::new();
         File::from(file).take(MAX_READ).read_to_end(&mut bytes).map_err(Error::io(what()))?;
         Ok(bytes)
+    }
+
+    /// Returns the mode of a file, and who owns it.
+    pub(crate) fn mode(&self, path: &str) -> Result<(u32, u32), Error> {
+        let file = self.open(path, OFlags::PATH).and_then(rfs::fstat);
+        let stat = file.map_err(Error::io(format!("look at {path} in the node")))?;
+        Ok((stat.st_mode & 0o7777, stat.st_uid))
     }
 
     /// Removes a file.
@@ -235,11 +251,6 @@ pub(crate) fn announced(command: &mut Command) -> Result<(Child, u32), Error> {
     Err(Error::NoNode { output: format!("{line}{}", output.trim_end()) })
 }
 
-/// Returns a path as a string for a shell's positional parameter.
-pub(crate) fn word(path: impl AsRef<OsStr>) -> String {
-    path.as_ref().to_string_lossy().into_owned()
-}
-
 /// Returns an absolute, existing path.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(Error::io(format!("find {}", path.display())))
@@ -292,7 +303,7 @@ move_in() {
 }
 "#;
 
-/// PID 1 of a node. Arguments: name, mount point, etcd, etcdctl, then pairs of directories to share.
+/// PID 1 of a node. Arguments: name, mount point, etcd, etcdctl, then pairs of directories or files to share.
 const NODE: &str = r#"
 read -r pid _ </proc/self/stat
 name=$1 etcd=$3 etcdctl=$4
@@ -304,7 +315,14 @@ mkdir -p home var/lib/etcd var/log var/tmp
 chmod 700 var/lib/etcd
 bind "$etcd" opt/etcd/etcd
 bind "$etcdctl" opt/etcd/etcdctl
-while [ $# -gt 0 ]; do mkdir -p ".$2"; bind "$1" ".$2"; shift 2; done
+while [ $# -gt 0 ]; do
+    if [ -d "$1" ]; then mkdir -p ".$2"; else mkdir -p ".${2%/*}"; : >".$2"; fi
+    bind "$1" ".$2"
+    shift 2
+done
+if [ -e opt/lab/bin/helper ]; then
+    for part in kubelet systemctl systemd writer; do ln -s helper opt/lab/bin/$part; done
+fi
 for f in ld.so.cache os-release ssl/certs/ca-certificates.crt; do
     to=etc/$f
     if [ -f "/etc/$f" ]; then mkdir -p "${to%/*}"; cp -L "/etc/$f" "$to"; fi
@@ -318,11 +336,10 @@ exec -a /sbin/init sleep infinity
 /// Plugs nodes into the bridge. Arguments: pairs of process number and address.
 const CONNECT: &str = r#"
 set -e
-i=0
 while [ $# -gt 0 ]; do
-    net=/proc/$1/ns/net i=$((i + 1))
-    ip link add "port$i" type veth peer name eth0 netns "$net"
-    ip link set "port$i" master br0 up
+    net=/proc/$1/ns/net port=port${2##*.}
+    ip link add "$port" type veth peer name eth0 netns "$net"
+    ip link set "$port" master br0 up
     nsenter --net="$net" ip -batch - <<END
 link set lo up
 address add $2/24 dev eth0

@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     binary::EtcdBinary,
     error::Error,
-    node::{ETCD_LOG, Program},
+    node::ETCD_LOG,
     pki::{Authority, Certificate, Leaf},
+    program::Program,
+    writer::{Identity, Target},
 };
 
 /// A cluster to start. The default is what kubeadm makes: three members, everything over mutual TLS by flags.
@@ -92,6 +94,11 @@ impl ClusterSpec {
                 member.set("initial-cluster-state", "existing");
             }
             self.changes.iter_mut().for_each(|change| change(&mut member));
+            match member.supervisor {
+                Supervisor::Kubelet => member.declared = Declared::Manifest,
+                Supervisor::None => {}
+                Supervisor::Units => member.declared = Declared::Unit,
+            }
             members.push(member);
         }
         let urls: Vec<String> = members.iter().flat_map(MemberSpec::initial).collect();
@@ -122,6 +129,10 @@ pub struct MemberSpec {
     pub source: Source,
     /// What the node's files say about etcd.
     pub declared: Declared,
+    /// Who starts etcd and keeps it running. Other than [`Supervisor::None`] it decides what is declared.
+    pub supervisor: Supervisor,
+    /// Directories of the node with a small disk (tmpfs) of their own, and its size in bytes.
+    pub disks: Vec<(String, u64)>,
     /// Arguments added to the command line as they are.
     pub args: Vec<OsString>,
     /// Environment variables added to the process.
@@ -138,7 +149,8 @@ pub struct MemberSpec {
     pub ready: Ready,
     /// How long it waits.
     pub timeout: Duration,
-    /// The arguments with which etcdctl reaches this member, if the lab's own guess from the settings is wrong.
+    /// The arguments with which etcdctl reaches this member, if the lab's own guess from the settings is
+    /// wrong.
     pub client: Option<Vec<String>>,
     pub(crate) learner: bool,
     certificates: BTreeMap<String, Issue>,
@@ -155,6 +167,8 @@ impl MemberSpec {
             settings: BTreeMap::new(),
             source: Source::Flags,
             declared: Declared::Manifest,
+            supervisor: Supervisor::None,
+            disks: Vec::new(),
             args: Vec::new(),
             env: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -181,7 +195,7 @@ impl MemberSpec {
             member.issue(pair, authority, member.leaf());
         }
         let client = Leaf::new("kube-etcd-healthcheck-client").usage(crate::Usage::Client);
-        member.issue("healthcheck-client", authority, client);
+        member.issue(CLIENT, authority, client);
         member
     }
 
@@ -272,7 +286,8 @@ impl MemberSpec {
         self.settings.values_mut().for_each(|value| *value = value.replace(PKI_DIR, pki));
     }
 
-    /// Returns the settings as etcd's configuration file has them, to be changed and given to [`Source::File`].
+    /// Returns the settings as etcd's configuration file has them, to be changed and given to
+    /// [`Source::File`].
     pub fn config(&self) -> Value {
         let mut top = Map::new();
         for (name, value) in &self.settings {
@@ -299,12 +314,34 @@ impl MemberSpec {
         Value::Object(top)
     }
 
+    /// Returns a node without etcd, for the clients of a cluster, with their certificate.
+    pub(crate) fn client(binary: &EtcdBinary, authority: &Authority) -> Self {
+        let mut client = Self::new(99, binary, authority);
+        (client.name, client.autostart, client.declared) = ("client".into(), false, Declared::Nothing);
+        client.certificates.retain(|name, _| name == CLIENT);
+        client
+    }
+
+    /// Returns the member as a client reaches it.
+    pub(crate) fn target(&self) -> Target {
+        let urls = self.get("advertise-client-urls").unwrap_or_default();
+        let url = urls.split(',').next().unwrap_or_default();
+        let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(2379);
+        Target {
+            name: self.name.clone(),
+            address: (self.address, port).into(),
+            tls: url.starts_with("https"),
+            learner: self.learner,
+        }
+    }
+
     /// Returns etcd's command line and environment, as its source puts the settings there.
     pub(crate) fn program(&self) -> Program {
         let (args, env) = self.start();
         let env = env.into_iter().chain(self.env.clone()).collect();
         let (log, mounts) = (ETCD_LOG.to_string(), self.mounts.clone());
-        Program { path: "etcd".into(), argv0: None, args, env, uid: self.uid, log, mounts }
+        let read_only = Vec::new();
+        Program { path: "etcd".into(), argv0: None, args, env, uid: self.uid, log, mounts, read_only }
     }
 
     /// Returns every file of the node that the lab writes: by path.
@@ -336,8 +373,8 @@ impl MemberSpec {
             Declared::Manifest => put(MANIFEST.into(), self.manifest(), 0o600, 0),
             Declared::Unit => {
                 let (unit, environment) = self.unit();
-                put("/etc/systemd/system/etcd.service".into(), unit, 0o644, 0);
-                put("/etc/default/etcd".into(), environment, 0o600, 0);
+                put(UNIT.into(), unit, 0o644, 0);
+                put(ENVIRONMENT_FILE.into(), environment, 0o600, 0);
             }
             Declared::Nothing => {}
         }
@@ -354,11 +391,19 @@ impl MemberSpec {
         let urls = self.get("listen-client-urls").unwrap_or("http://127.0.0.1:2379");
         let mut args = vec![format!("--endpoints={}", urls.split(',').next().unwrap_or_default())];
         if urls.starts_with("https") {
-            args.push(format!("--cacert={PKI_DIR}/ca.crt"));
-            args.push(format!("--cert={PKI_DIR}/healthcheck-client.crt"));
-            args.push(format!("--key={PKI_DIR}/healthcheck-client.key"));
+            let Identity { ca, certificate, key } = Self::identity();
+            args.extend([format!("--cacert={ca}"), format!("--cert={certificate}"), format!("--key={key}")]);
         }
         args
+    }
+
+    /// Returns the files with which clients prove who they are.
+    pub(crate) fn identity() -> Identity {
+        Identity {
+            ca: format!("{PKI_DIR}/ca.crt"),
+            certificate: format!("{PKI_DIR}/{CLIENT}.crt"),
+            key: format!("{PKI_DIR}/{CLIENT}.key"),
+        }
     }
 
     pub(crate) fn peer_port(&self) -> u16 {
@@ -468,9 +513,12 @@ spec:
   securityContext:
     seccompProfile:
       type: RuntimeDefault
-  volumes:
 ",
         );
+        if self.uid != 0 {
+            let _ = write!(text, "    runAsGroup: {0}\n    runAsUser: {0}\n", self.uid);
+        }
+        text.push_str("  volumes:\n");
         for (index, (host, _)) in volumes.iter().enumerate() {
             let _ = write!(
                 text,
@@ -489,7 +537,7 @@ spec:
         let user = if self.uid == 0 { String::new() } else { format!("User={}\n", self.uid) };
         let unit = format!(
             "[Unit]\nDescription=etcd\n\n[Service]\nType=notify\n{user}EnvironmentFile=-/etc/default/etcd\n\
-             ExecStart=/opt/etcd/etcd {}\n\n[Install]\nWantedBy=multi-user.target\n",
+             ExecStart=/opt/etcd/etcd {}\nRestart=always\nRestartSec=500ms\n\n[Install]\nWantedBy=multi-user.target\n",
             args.join(" ")
         );
         let lines = env.iter().map(|(name, value)| format!("{}={}\n", name.to_string_lossy(), quoted(value)));
@@ -554,6 +602,23 @@ pub enum Declared {
     Unit,
 }
 
+/// Who starts etcd on a node and keeps it running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supervisor {
+    /// A stand-in for kubelet inside the node, which runs the static pods of `/etc/kubernetes/manifests` by
+    /// kubelet's rules: every file whose name does not start with a dot is a pod; a pod whose document or
+    /// path changes is ended and started anew. It looks at a change at once (inotify) and at the whole
+    /// directory every 500 ms, as `fileCheckFrequency` in `/var/lib/kubelet/config.yaml` says (kubelet's
+    /// default is 20 s).
+    Kubelet,
+    /// The test, directly.
+    None,
+    /// A stand-in for systemd inside the node, which runs the units of `/etc/systemd/system`, with a
+    /// `systemctl` that knows `daemon-reload`, `start`, `stop`, `restart`, `try-restart`, `reset-failed`,
+    /// `is-active`, `show`, `status` and `cat`.
+    Units,
+}
+
 /// When a member counts as started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
@@ -570,8 +635,17 @@ pub enum Ready {
 /// The static pod manifest of etcd on every node.
 pub const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
+/// The unit of etcd on nodes that declare it as one.
+pub const UNIT: &str = "/etc/systemd/system/etcd.service";
+
+/// The environment file of that unit.
+pub const ENVIRONMENT_FILE: &str = "/etc/default/etcd";
+
 /// The directory of etcd's certificates on every node.
 pub const PKI_DIR: &str = "/etc/kubernetes/pki/etcd";
+
+/// The client certificate's name.
+const CLIENT: &str = "healthcheck-client";
 
 const CONFIG_DIR: &str = "/etc/etcd";
 const YAML_PATH: &str = "/etc/etcd/etcd.conf.yaml";

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::{Diagnostic, Rule, yaml};
+use crate::{Diagnostic, Rule, Sources, yaml};
 
 /// One published version of a benchmark.
 #[derive(Clone, Debug)]
@@ -83,8 +83,24 @@ impl Benchmark {
         text: &str,
         rules: &IndexMap<String, Rule>,
         rules_are_complete: bool,
+        sources: &Sources,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let raw: RawBenchmark = yaml::parse(path, text, 0).map_err(|d| vec![d])?;
+        let compile = |raw| Self::compile(path, text, raw, rules, rules_are_complete);
+        let embedded = sources.json(path).and_then(|json| serde_json::from_str(json).ok());
+        match embedded.map(compile) {
+            Some(Ok(benchmark)) => Ok(benchmark),
+            // The YAML has the places that a diagnostic points at.
+            _ => compile(yaml::parse(path, text, 0).map_err(|d| vec![d])?),
+        }
+    }
+
+    fn compile(
+        path: &str,
+        text: &str,
+        raw: RawBenchmark,
+        rules: &IndexMap<String, Rule>,
+        rules_are_complete: bool,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         let mut report = |at: &Spanned<String>, message: String, help: Option<&str>| {
@@ -149,7 +165,7 @@ impl Control {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawBenchmark {
+pub(crate) struct RawBenchmark {
     id: Spanned<String>,
     title: String,
     #[serde(rename = "version")]

@@ -6,7 +6,8 @@ use seaworthy_expr::Type;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Diagnostic, Status, yaml};
+use crate::rule::Scopes;
+use crate::{Diagnostic, Rule, Sources, Status, yaml};
 
 /// A small evidence document of a rule's `tests/`, with what the rule must say about it.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,7 +41,34 @@ pub enum GrepVerdict {
 }
 
 impl Fixture {
-    pub(crate) fn parse(path: &str, text: &str) -> Result<Self, Diagnostic> {
+    /// Returns the fixtures of `rule`, or everything that is wrong with them; one with each status must be there.
+    pub(crate) fn of(rule: &Rule, scopes: &Scopes, sources: &Sources) -> Result<Vec<Self>, Vec<Diagnostic>> {
+        let types = scopes.types(rule.component);
+        let mut diagnostics = Vec::new();
+        let mut fixtures = Vec::new();
+        for (path, text) in sources.fixtures(&rule.path) {
+            match Self::parse(path, text) {
+                Ok(fixture) => {
+                    diagnostics.extend(fixture.misspelt(&types));
+                    fixtures.push(fixture);
+                }
+                Err(diagnostic) => diagnostics.push(diagnostic),
+            }
+        }
+        let mut required = vec![Status::Pass, Status::Fail, Status::Unknown];
+        if !rule.always_applies {
+            required.push(Status::NotApplicable);
+        }
+        for status in required.into_iter().filter(|s| !fixtures.iter().any(|f| f.expect == *s)) {
+            let message = format!("rule `{}` has no fixture with `expect: {status}`", rule.id);
+            let help =
+                "add one below its tests/; if it can never be not-applicable, say `always-applies: true`";
+            diagnostics.push(Diagnostic::new(&rule.path, message).help(help));
+        }
+        if diagnostics.is_empty() { Ok(fixtures) } else { Err(diagnostics) }
+    }
+
+    fn parse(path: &str, text: &str) -> Result<Self, Diagnostic> {
         let mut fixture: Self = yaml::parse(path, text, 0)?;
         fixture.path = path.to_owned();
         Ok(fixture)
@@ -48,7 +76,7 @@ impl Fixture {
 
     /// Returns what of the evidence no real evidence could look like. A misspelt field would silently count as not
     /// collected.
-    pub(crate) fn misspelt(&self, types: &BTreeMap<&'static str, Type>) -> Vec<Diagnostic> {
+    fn misspelt(&self, types: &BTreeMap<&'static str, &Type>) -> Vec<Diagnostic> {
         let mut wrong = Vec::new();
         for (variable, value) in &self.evidence {
             match types.get(variable.as_str()) {

@@ -48,12 +48,7 @@ impl Catalogue {
     /// Returns the catalogue in `sources`, or everything that is wrong with it.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
-        let scopes = match Schema::from_json_schema(&seaworthy_evidence::json_schema()) {
-            Ok(schema) => rule::Scopes::new(&schema),
-            Err(error) => {
-                return Err(vec![Diagnostic::new("schema", format!("the evidence schema: {error}"))]);
-            }
-        };
+        let scopes = scopes()?;
         let mut rules = IndexMap::new();
         for (path, text) in sources.rules() {
             match Rule::parse(path, text, &scopes, sources) {
@@ -70,7 +65,7 @@ impl Catalogue {
         }
         let mut benchmarks = IndexMap::new();
         for (path, text) in sources.benchmarks() {
-            match Benchmark::parse(path, text, &rules, diagnostics.is_empty()) {
+            match Benchmark::parse(path, text, &rules, diagnostics.is_empty(), sources) {
                 Ok(benchmark) => {
                     benchmarks.insert(benchmark.id.clone(), benchmark);
                 }
@@ -78,6 +73,21 @@ impl Catalogue {
             }
         }
         if diagnostics.is_empty() { Ok(Self { rules, benchmarks }) } else { Err(diagnostics) }
+    }
+
+    /// Returns every fixture in `sources` with its rule, or everything that is wrong with them. Fixtures are for those who
+    /// write rules; an audit needs none.
+    pub fn fixtures(&self, sources: &Sources) -> Result<Vec<(&Rule, Fixture)>, Vec<Diagnostic>> {
+        let scopes = scopes()?;
+        let mut diagnostics = Vec::new();
+        let mut all = Vec::new();
+        for rule in self.rules.values() {
+            match Fixture::of(rule, &scopes, sources) {
+                Ok(fixtures) => all.extend(fixtures.into_iter().map(|fixture| (rule, fixture))),
+                Err(more) => diagnostics.extend(more),
+            }
+        }
+        if diagnostics.is_empty() { Ok(all) } else { Err(diagnostics) }
     }
 
     /// Returns the benchmark named `name`: its id, or the beginning of ids of which the newest is taken
@@ -99,5 +109,33 @@ impl Catalogue {
                 b.controls().filter(|c| c.rules().any(|r| r == id)).map(|c| (b.id.as_str(), c.id.as_str()))
             })
             .collect()
+    }
+}
+
+/// Returns the variables of rules, with the types that the evidence has.
+fn scopes() -> Result<rule::Scopes, Vec<Diagnostic>> {
+    Schema::from_json_schema(&seaworthy_evidence::json_schema())
+        .map(|schema| rule::Scopes::new(&schema))
+        .map_err(|error| vec![Diagnostic::new("schema", format!("the evidence schema: {error}"))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_catalogue_needs_no_yaml() {
+        let sources = Sources::embedded();
+        let catalogue =
+            Catalogue::load(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
+        assert!(catalogue.rules.len() > 20 && catalogue.benchmarks.len() > 1);
+        let json = |path| sources.json(path).unwrap_or_else(|| panic!("{path}: no JSON"));
+        for (path, _) in sources.rules() {
+            serde_json::from_str::<rule::FrontMatter>(json(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+        for (path, _) in sources.benchmarks() {
+            serde_json::from_str::<benchmark::RawBenchmark>(json(path))
+                .unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
     }
 }

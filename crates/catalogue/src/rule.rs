@@ -7,7 +7,7 @@ use seaworthy_expr::{Expected, Program, Schema, Scope, Template, Type};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
-use crate::{Diagnostic, Fixture, Sources, Status, yaml};
+use crate::{Diagnostic, Sources, yaml};
 
 /// The headings of every rule document, in order.
 pub const HEADINGS: [&str; 7] =
@@ -42,8 +42,8 @@ pub struct Rule {
     pub remediation: Option<String>,
     /// Its prose.
     pub document: Document,
-    /// Its fixtures.
-    pub fixtures: Vec<Fixture>,
+    /// Whether it applies wherever its component is, so that no fixture can be not-applicable.
+    pub always_applies: bool,
 }
 
 /// How bad it is when a rule fails.
@@ -251,12 +251,14 @@ impl Scopes {
         }
     }
 
-    fn of(&self, component: Component) -> (Scope, BTreeMap<&'static str, Type>) {
-        let visible = |name: &&'static str| *name == "node" || *name == component.variable();
-        let types: BTreeMap<_, _> =
-            self.types.iter().filter(|(name, _)| visible(name)).map(|(n, t)| (*n, t.clone())).collect();
-        let scope = types.iter().fold(Scope::new(), |scope, (name, ty)| scope.with(*name, ty.clone()));
-        (scope, types)
+    /// Returns the variables of rules of `component` with their types.
+    pub(crate) fn types(&self, component: Component) -> BTreeMap<&'static str, &Type> {
+        let visible = |name: &str| name == "node" || name == component.variable();
+        self.types.iter().filter(|(name, _)| visible(name)).map(|(name, ty)| (*name, ty)).collect()
+    }
+
+    fn of(&self, component: Component) -> Scope {
+        self.types(component).into_iter().fold(Scope::new(), |scope, (name, ty)| scope.with(name, ty.clone()))
     }
 }
 
@@ -268,10 +270,25 @@ impl Rule {
         sources: &Sources,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
-        let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
+        let compile = |raw| Self::compile(path, file, offset, body, raw, scopes);
+        let embedded = sources.json(path).and_then(|json| serde_json::from_str(json).ok());
+        match embedded.map(compile) {
+            Some(Ok(rule)) => Ok(rule),
+            // The YAML has the places that a diagnostic points at.
+            _ => compile(yaml::parse(path, front, offset).map_err(|d| vec![d])?),
+        }
+    }
+
+    fn compile(
+        path: &str,
+        file: &str,
+        offset: usize,
+        body: usize,
+        raw: FrontMatter,
+        scopes: &Scopes,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let document = Document::parse(path, file, body).map_err(|d| vec![d])?;
-        let (scope, types) = scopes.of(raw.component);
-        let scope = &scope;
+        let scope = &scopes.of(raw.component);
         let mut compiler = Compiler { path, file, offset, diagnostics: Vec::new() };
 
         let folder = path.rsplit('/').nth(1).unwrap_or_default();
@@ -288,26 +305,6 @@ impl Rule {
             diagnostics.push(Diagnostic::new(path, "the rule has no checks, so it would pass always"));
         }
 
-        let mut fixtures = Vec::new();
-        for (fixture_path, text) in sources.fixtures(path) {
-            match Fixture::parse(fixture_path, text) {
-                Ok(fixture) => {
-                    diagnostics.extend(fixture.misspelt(&types));
-                    fixtures.push(fixture);
-                }
-                Err(diagnostic) => diagnostics.push(diagnostic),
-            }
-        }
-        let mut required = vec![Status::Pass, Status::Fail, Status::Unknown];
-        if !raw.always_applies {
-            required.push(Status::NotApplicable);
-        }
-        for status in required.into_iter().filter(|s| !fixtures.iter().any(|f| f.expect == *s)) {
-            let message = format!("rule `{}` has no fixture with `expect: {status}`", raw.id.value);
-            let help =
-                "add one below its tests/; if it can never be not-applicable, say `always-applies: true`";
-            diagnostics.push(Diagnostic::new(path, message).help(help));
-        }
         if !diagnostics.is_empty() {
             return Err(diagnostics);
         }
@@ -325,7 +322,7 @@ impl Rule {
             frameworks: raw.frameworks,
             remediation: raw.remediation,
             document,
-            fixtures,
+            always_applies: raw.always_applies,
         })
     }
 }
@@ -417,7 +414,7 @@ impl Compiler<'_> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FrontMatter {
+pub(crate) struct FrontMatter {
     id: Spanned<String>,
     title: String,
     severity: Severity,

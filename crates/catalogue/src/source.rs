@@ -1,12 +1,12 @@
 //! The texts of a catalogue: embedded, or read from a directory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use include_dir::{Dir, include_dir};
-
-static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../catalogue");
+/// Path, text, and the text's YAML as JSON, which the build script made of it.
+static EMBEDDED: &[(&str, &str, Option<&str>)] = &include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
 /// Largest catalogue file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -16,23 +16,23 @@ const MAX_DEPTH: usize = 8;
 /// The texts of a catalogue by their path below its root, with `/` as separator.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    texts: BTreeMap<String, String>,
+    texts: BTreeMap<Cow<'static, str>, Source>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    text: Cow<'static, str>,
+    /// The text's YAML as JSON, if it is embedded.
+    json: Option<&'static str>,
 }
 
 impl Sources {
-    /// Returns the texts embedded in this binary.
+    /// Returns the texts embedded in this binary: everything but the fixtures.
     pub fn embedded() -> Self {
-        let mut sources = Self::default();
-        let mut folders = vec![&EMBEDDED];
-        while let Some(folder) = folders.pop() {
-            folders.extend(folder.dirs());
-            for file in folder.files() {
-                if let (Some(path), Some(text)) = (file.path().to_str(), file.contents_utf8()) {
-                    sources.insert(path, text);
-                }
-            }
+        let source = |text: &'static str, json| Source { text: text.into(), json };
+        Self {
+            texts: EMBEDDED.iter().map(|(path, text, json)| ((*path).into(), source(text, *json))).collect(),
         }
-        sources
     }
 
     /// Returns the Markdown and YAML files below `root`.
@@ -47,7 +47,7 @@ impl Sources {
 
     /// Adds `text` as the file `path`, replacing one of that name.
     pub fn insert(&mut self, path: impl Into<String>, text: impl Into<String>) {
-        self.texts.insert(path.into(), text.into());
+        self.texts.insert(Cow::Owned(path.into()), Source { text: Cow::Owned(text.into()), json: None });
     }
 
     /// Adds all of `other`. A rule folder of `other` replaces a rule folder of the same path wholly.
@@ -61,7 +61,13 @@ impl Sources {
 
     /// Returns the text of the file `path`.
     pub fn get(&self, path: &str) -> Option<&str> {
-        self.texts.get(path).map(String::as_str)
+        self.texts.get(path).map(|source| &*source.text)
+    }
+
+    /// Returns the YAML of the file `path` as JSON, if it is embedded. What cannot be read from it is to be read from the
+    /// YAML, which has places to point at.
+    pub(crate) fn json(&self, path: &str) -> Option<&'static str> {
+        self.texts.get(path).and_then(|source| source.json)
     }
 
     /// Returns each `rules/…/rule.md` with its text.
@@ -88,7 +94,7 @@ impl Sources {
         self.texts
             .iter()
             .filter(move |(path, _)| path.starts_with(folder))
-            .map(|(p, t)| (p.as_str(), t.as_str()))
+            .map(|(path, source)| (&**path, &*source.text))
     }
 
     fn read_folder(&mut self, root: &Path, folder: &Path, depth: usize) -> io::Result<()> {

@@ -104,19 +104,17 @@ pub(super) fn check(dir: &Path) -> anyhow::Result<Exit> {
         return Err(UsageError::new(message, "give the folder that contains rules/ and benchmarks/").into());
     }
     let catalogue = Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
-    let mut fixtures = 0;
-    let mut diagnostics = Vec::new();
-    for rule in catalogue.rules.values() {
-        for fixture in &rule.fixtures {
-            fixtures += 1;
-            diagnostics
-                .extend(check_fixture(rule, fixture).err().map(|why| Diagnostic::new(&fixture.path, why)));
-        }
-    }
+    let fixtures = catalogue.fixtures(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
+    let diagnostics: Vec<_> = fixtures
+        .iter()
+        .filter_map(|(rule, fixture)| {
+            Some(Diagnostic::new(&fixture.path, check_fixture(rule, fixture).err()?))
+        })
+        .collect();
     if !diagnostics.is_empty() {
         return Err(wrong(&diagnostics, &sources));
     }
-    let (rules, benchmarks) = (catalogue.rules.len(), catalogue.benchmarks.len());
+    let (rules, fixtures, benchmarks) = (catalogue.rules.len(), fixtures.len(), catalogue.benchmarks.len());
     output::print(&format!(
         "{rules} rules, {fixtures} fixtures and {benchmarks} benchmarks are in order.\n"
     ))?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Origin;
@@ -89,20 +89,25 @@ impl<T> Observed<T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Observed<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Observed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Wire {
-            value: Option<serde_json::Value>,
+        #[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+        struct Wire<T> {
+            #[serde(default = "none", deserialize_with = "present")]
+            value: Option<T>,
             origin: Option<Origin>,
             error: Option<EvidenceError>,
         }
-        // `value: null` is a legitimate observation ("none is configured"), so presence is decided by `origin`.
+        // `value: null` is a legitimate observation ("none is configured") and not the same as no value.
+        fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+            T::deserialize(d).map(Some)
+        }
+        fn none<T>() -> Option<T> {
+            None
+        }
         match Wire::deserialize(deserializer)? {
-            Wire { value, origin: Some(origin), error: None } => {
-                let value =
-                    T::deserialize(value.unwrap_or(serde_json::Value::Null)).map_err(D::Error::custom)?;
+            Wire { value: Some(value), origin: Some(origin), error: None } => {
                 Ok(Self::Seen { value, origin })
             }
             Wire { value: None, origin: None, error: Some(error) } => Ok(Self::Failed { error }),

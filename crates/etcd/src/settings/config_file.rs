@@ -99,7 +99,8 @@ impl Document<'_> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_nodes: 50_000,
-                max_depth: 64,
+                // Three are enough for etcd, and each costs stack.
+                max_depth: 16,
                 max_events: 200_000,
                 max_documents: 2,
             },

@@ -10,5 +10,7 @@
     clippy::unwrap_used
 )]
 
+mod canary;
 mod common;
+mod hostile;
 mod truth_table;

@@ -1,0 +1,415 @@
+//! Bad input on a real node: whatever processes, files and listeners there are, an audit ends in time, with an exit code
+//! that is documented, says what it could not see and why, and judges the rest.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::{Duration, Instant};
+
+use seaworthy_lab::{Cluster, Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source};
+
+use crate::common::{Audit, check, cluster, newest, said, seaworthy};
+
+const PEER_TLS: &str = "etcd-peer-tls";
+const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
+/// Each level says the one before nine times.
+const BOMB: &str = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+    d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n\
+    g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: &h [*g,*g,*g,*g,*g,*g,*g,*g,*g]\nkind: Pod\nspec: {containers: [{command: *h}]}\n";
+
+/// Things that may be where a file should be: a name, and the shell commands that put it at `$1`.
+const THINGS: [(&str, &str); 9] = [
+    ("directory", "mkdir \"$1\""),
+    ("FIFO", "mkfifo \"$1\""),
+    ("endless device", "mknod \"$1\" c 1 5 || mkfifo \"$1\""),
+    ("link loop", "ln -s \"$1.loop\" \"$1\"; ln -sf \"$1\" \"$1.loop\""),
+    ("link out of the root", "ln -s ../../../../../../../../../../../../proc/1/root/outside \"$1\""),
+    ("link to a magic link", "ln -s /proc/1/exe \"$1\""),
+    ("empty file", ": >\"$1\""),
+    ("2 GB", "truncate -s 2G \"$1\""),
+    ("garbage", "printf -- '-----BEGIN CERTIFICATE-----\\n\\377\\376\\0{[\"\\n\\t- : *x &y' >\"$1\""),
+];
+
+/// Audits `node` and asserts what holds whatever it finds there.
+fn audit(node: &Node) -> Audit {
+    let start = Instant::now();
+    let output = seaworthy(node, &["audit", "--format", "json"]);
+    let took = start.elapsed();
+    let audit = Audit::read(&output);
+    eprintln!("  {took:?}, exit code {}", audit.code);
+    assert!(matches!(audit.code, 0 | 1 | 3), "exit code {}", audit.code);
+    assert!(took < Duration::from_secs(5), "the audit took {took:?}");
+    for finding in audit.report["findings"].as_array().expect("findings") {
+        assert!(
+            finding["status"] != "unknown" || !said(finding).is_empty(),
+            "unknown without a cause: {finding}"
+        );
+    }
+    audit
+}
+
+/// Replaces the file at `path` with each of the [`THINGS`] that are `wanted` in turn, and then restores it.
+fn replace(node: &Node, path: &str, wanted: impl Fn(&str) -> bool, judge: impl Fn(&str, &Audit)) {
+    shell(node, "cp -a \"$1\" /tmp/original", path);
+    for (name, command) in THINGS.into_iter().filter(|(name, _)| wanted(name)) {
+        eprintln!("{path}: {name}");
+        shell(node, &format!("rm -rf \"$1\"; {command}"), path);
+        judge(name, &audit(node));
+    }
+    shell(node, "rm -rf \"$1\" \"$1.loop\"; cp -a /tmp/original \"$1\"", path);
+}
+
+fn shell(node: &Node, script: &str, argument: &str) {
+    let output = node.run("bash", ["-c", script, "shell", argument]).expect("bash runs");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn bytes(bytes: &[u8]) -> OsString {
+    OsString::from_vec(bytes.to_vec())
+}
+
+#[test]
+fn decoys_are_not_taken_for_etcd() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    let only = |audit: &Audit| {
+        let resources: Vec<_> =
+            audit.findings("etcd-client-tls").iter().map(|f| f["resource"].clone()).collect();
+        assert_eq!(resources.len(), 1, "{resources:?}");
+        assert!(resources[0].as_str().unwrap().starts_with("etcd m1 (pid "), "{resources:?}");
+        assert_eq!(audit.finding("etcd-proxy-tls")["status"], "not-applicable");
+    };
+    let before = audit(node);
+    only(&before);
+
+    for program in
+        ["etcdctl", "etcdutl", "vi", "grep", "etcd-backup", "etcd-manager", "kube-apiserver", "other"]
+    {
+        node.sleeper(&format!("/srv/{program}")).unwrap();
+    }
+    node.write("/srv/etcd", "#!/bin/sh\n# etcd --peer-cert-file=/x\nsleep 600\n", 0o755).unwrap();
+    let decoys = [
+        Program::new("/srv/etcdctl").args([
+            "member",
+            "list",
+            "--cert=/x",
+            "--endpoints=http://10.77.0.1:2380",
+        ]),
+        Program::new("/srv/etcdutl").args(["snapshot", "status", "etcd"]),
+        Program::new("/srv/vi").argv0("vi").args(["etcd.yaml"]),
+        Program::new("/srv/grep").argv0("grep").args(["etcd"]),
+        Program::new("/srv/grep").argv0("grep").args(["-E", "etcd --peer-cert-file=/x --peer-key-file=/y"]),
+        Program::new("/srv/etcd-backup").args(["--peer-cert-file=/x"]),
+        Program::new("/srv/etcd-manager").args(["--etcd", "etcd"]),
+        Program::new("/srv/kube-apiserver").args(["--etcd-servers=http://10.77.0.1:2379", "etcd"]),
+        Program::new("/srv/other")
+            .argv0("etcd")
+            .args(["--peer-cert-file=/x", "--listen-peer-urls=http://0.0.0.0:2380"]),
+        Program::new("/srv/other").argv0("/usr/bin/etcd").args([
+            "grpc-proxy",
+            "start",
+            "--listen-addr=0.0.0.0:2379",
+        ]),
+        Program::new("/srv/other").argv0(bytes(b"\xff\xfe\netcd\n/etcd")).args([
+            bytes(b"etcd\n--peer-cert-file=/x\n--peer-key-file=\xff\xfe"),
+            bytes(b"root 1 0 0 etcd --peer-cert-file=/x --peer-key-file=/y"),
+            bytes(b"\x1b[2J\x1b]0;etcd\x07"),
+            bytes(b""),
+        ]),
+        Program::new("/srv/etcd").args(["--peer-cert-file=/x"]),
+        Program::new("bash").argv0("etcd").args(["-c", "sleep 600", "etcd", "--name=m2"]),
+    ];
+    let running: Vec<_> = decoys.iter().map(|decoy| node.spawn(decoy).unwrap()).collect();
+    let after = audit(node);
+    only(&after);
+    for finding in before.report["findings"].as_array().unwrap() {
+        // The API server is no decoy to everybody: its CA settings matter to some rules.
+        let same =
+            |f: &&serde_json::Value| f["rule"] == finding["rule"] && f["resource"] == finding["resource"];
+        let now = after.report["findings"].as_array().unwrap().iter().find(same).expect("the same findings");
+        assert_eq!(now["status"], finding["status"], "{}: {}", finding["rule"], said(now));
+    }
+    drop(running);
+}
+
+#[test]
+fn arguments_of_etcd_may_be_any_bytes() {
+    let cluster = cluster(&newest(), 3, |m| {
+        m.issue("pe\ner --name=x", &m.authority.clone(), m.leaf());
+        m.set("peer-cert-file", format!("{PKI_DIR}/pe\ner --name=x.crt"));
+        m.set("peer-key-file", format!("{PKI_DIR}/pe\ner --name=x.key"));
+        m.args = vec![bytes(b"--initial-cluster-token=a\n\xff\xfe\x1b[2J")];
+    });
+    let node = cluster.node(0);
+    let audit_of_newline = audit(node);
+    audit_of_newline.expect(PEER_TLS, "pass", &[]);
+    let text = seaworthy(node, &["audit", "--verbose", "--color", "always", "--rule", PEER_TLS]);
+    let text = String::from_utf8(text.stdout).expect("UTF-8");
+    assert!(text.contains("pe\\ner --name=x.crt"), "{text}");
+    assert!(!text.contains("\x1b[2J"), "{text}");
+}
+
+#[test]
+fn a_file_whose_name_is_not_utf8_is_unknown_not_missing() {
+    let cluster = cluster(&newest(), 1, |m| {
+        m.autostart = false;
+        m.unset("peer-cert-file");
+        let mut flag = format!("--peer-cert-file={PKI_DIR}/").into_bytes();
+        flag.extend(b"p\xff.crt");
+        m.args = vec![bytes(&flag)];
+    });
+    let node = cluster.node(0);
+    shell(node, "cp \"$1/peer.crt\" \"$1/p\"$'\\xff'.crt", PKI_DIR);
+    node.start().unwrap();
+    node.wait_ready().unwrap();
+    audit(node).expect("etcd-peer-certificate", "unknown", &["not UTF-8"]);
+}
+
+#[test]
+fn processes_that_exit_meanwhile_do_not_disturb_the_rest() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    shell(node, "mkdir -p \"$1\"; cp /bin/sleep \"$1/etcd\"", "/srv/storm");
+    let storm = "while :; do for i in 1 2 3 4 5 6; do /srv/storm/etcd 0.0$i & done; wait; done";
+    let storm = node.spawn(&Program::new("bash").args(["-c", storm])).unwrap();
+    let mut seen = 0;
+    for _ in 0..15 {
+        let audit = audit(node);
+        for finding in audit.findings("etcd-client-tls") {
+            if finding["resource"].as_str().unwrap().starts_with("etcd m1 (") {
+                check(finding, "pass", &[]);
+                seen += 1;
+            }
+        }
+        let strange = |f: &&serde_json::Value| {
+            let resource = f["resource"].as_str().unwrap();
+            f["status"] == "unknown" && resource.starts_with("etcd m1 (")
+        };
+        let strange: Vec<_> =
+            audit.report["findings"].as_array().unwrap().iter().filter(strange).map(said).collect();
+        assert!(strange.is_empty(), "{strange:?}");
+    }
+    assert_eq!(seen, 15, "the real one is judged every time");
+    drop(storm);
+}
+
+#[test]
+fn anything_may_be_where_key_material_should_be() {
+    let cluster = cluster(&newest(), 3, |m| {
+        m.file(format!("{PKI_DIR}/peer-ca.crt"), m.authority.pem(), 0o644);
+        m.set("peer-trusted-ca-file", format!("{PKI_DIR}/peer-ca.crt"));
+    });
+    let node = cluster.node(0);
+    audit(node).expect(PEER_TLS, "pass", &[]);
+    for file in ["peer.crt", "peer.key", "peer-ca.crt"] {
+        let path = format!("{PKI_DIR}/{file}");
+        // etcd itself reads certificate and key with every handshake, without a limit.
+        let harmless =
+            |name: &str| file == "peer-ca.crt" || !matches!(name, "FIFO" | "endless device" | "2 GB");
+        replace(node, &path, harmless, |name, audit| {
+            assert_blamed(audit, &path, name);
+            audit.expect("etcd-client-tls", "pass", &[]);
+            audit.expect("etcd-client-certificate", "pass", &[]);
+            audit.expect("etcd-data-directory-mode", "pass", &[]);
+            audit.expect("etcd-manifest-mode", "pass", &[]);
+        });
+        audit(node).expect(PEER_TLS, "pass", &[]);
+    }
+}
+
+#[test]
+fn anything_may_be_where_key_material_of_a_silent_process_should_be() {
+    let cluster = cluster(&newest(), 1, |m| m.autostart = false);
+    let node = cluster.node(0);
+    node.sleeper("/srv/etcd").unwrap();
+    let _etcd = node
+        .spawn(&Program::new("/srv/etcd").args([
+            "--name=m1".to_owned(),
+            "--data-dir=/var/lib/etcd".to_owned(),
+            "--initial-cluster=m1=https://10.77.0.1:2380,m2=https://10.77.0.2:2380".to_owned(),
+            "--initial-advertise-peer-urls=https://10.77.0.1:2380".to_owned(),
+            "--listen-peer-urls=https://10.77.0.1:2380".to_owned(),
+            format!("--peer-cert-file={PKI_DIR}/peer.crt"),
+            format!("--peer-key-file={PKI_DIR}/peer.key"),
+            format!("--peer-trusted-ca-file={PKI_DIR}/ca.crt"),
+        ]))
+        .unwrap();
+    audit(node).expect("etcd-peer-certificate", "pass", &[]);
+    for file in ["peer.crt", "peer.key", "ca.crt"] {
+        let path = format!("{PKI_DIR}/{file}");
+        replace(node, &path, |_| true, |name, audit| assert_blamed(audit, &path, name));
+    }
+    audit(node).expect("etcd-peer-certificate", "pass", &[]);
+}
+
+/// Asserts that `audit` blames the file at `path`, where `what` is.
+fn assert_blamed(audit: &Audit, path: &str, what: &str) {
+    for rule in [PEER_TLS, "etcd-peer-certificate"] {
+        let finding = audit.finding(rule);
+        let status = finding["status"].as_str().unwrap();
+        assert!(matches!(status, "fail" | "unknown"), "{rule} with {what} at {path}: {status}");
+        assert!(said(finding).contains(path), "{rule} with {what} does not name {path}: {}", said(finding));
+    }
+}
+
+#[test]
+fn anything_may_be_where_the_manifest_should_be() {
+    let cluster = cluster(&newest(), 3, |_| {});
+    let node = cluster.node(0);
+    let judge = |name: &str, audit: &Audit| {
+        audit.expect(PEER_TLS, "pass", &[]);
+        audit.expect("etcd-client-tls", "pass", &[]);
+        // kubelet skips what is no file; what is one, and cannot be read, may be the manifest of this etcd.
+        let skipped = matches!(name, "directory" | "FIFO" | "endless device" | "empty file");
+        let status = if skipped { "not-applicable" } else { "unknown" };
+        for rule in ["etcd-manifest-mode", "etcd-manifest-owner"] {
+            let finding = audit.finding(rule);
+            assert_eq!(finding["status"], status, "{rule} with {name}: {}", said(finding));
+        }
+        if !skipped {
+            audit.expect("etcd-manifest-mode", "unknown", &[MANIFEST]);
+            let spots = audit.report["blind_spots"].to_string();
+            assert!(spots.contains(MANIFEST), "{name}: {spots}");
+        }
+    };
+    replace(node, MANIFEST, |_| true, judge);
+    let deep = "[".repeat(100_000);
+    for (name, text) in [("YAML bomb", BOMB), ("deeply nested", &deep), ("tab", "kind: Pod\n\tspec: x\n")] {
+        eprintln!("{name}");
+        node.write(MANIFEST, text, 0o600).unwrap();
+        judge(name, &audit(node));
+    }
+}
+
+#[test]
+fn anything_may_be_where_the_configuration_file_should_be() {
+    let cluster = cluster(&newest(), 3, |m| m.source = Source::Yaml);
+    let node = cluster.node(0);
+    audit(node).expect(PEER_TLS, "pass", &[]);
+    let judge = |name: &str, audit: &Audit| {
+        if name == "empty file" {
+            // Settings all unset: what would be in effect after a restart, while the members are another matter.
+            audit.expect("etcd-client-tls", "fail", &[]);
+            audit.expect("etcd-drift", "fail", &[CONFIG]);
+            audit.expect(PEER_TLS, "unknown", &["members are not known"]);
+        } else {
+            audit.expect(PEER_TLS, "unknown", &[CONFIG]);
+            audit.expect("etcd-client-tls", "unknown", &[CONFIG]);
+        }
+        audit.expect("etcd-proxy-tls", "not-applicable", &[]);
+    };
+    replace(node, CONFIG, |_| true, judge);
+    let deep = format!("name: {}", "[".repeat(100_000));
+    let large = format!("name: {}\n", "x".repeat(100 << 20));
+    for (name, text) in [
+        ("YAML bomb", BOMB.as_bytes()),
+        ("deeply nested", deep.as_bytes()),
+        ("not UTF-8", b"name: \xff\n"),
+        ("NUL", b"name: \0\n"),
+        ("another type", b"listen-peer-urls: {a: 1}\n"),
+        ("100 MB", large.as_bytes()),
+    ] {
+        eprintln!("{name}");
+        node.write(CONFIG, text, 0o600).unwrap();
+        judge(name, &audit(node));
+    }
+}
+
+#[test]
+fn a_listener_that_never_answers_costs_seconds_not_minutes() {
+    let cluster = cluster(&newest(), 3, |_| {});
+    let node = cluster.node(0);
+    let signal = |name: &str| {
+        let pid = node.etcd_pid().expect("a running etcd").to_string();
+        shell(node, "kill -s \"${1% *}\" \"${1#* }\"", &format!("{name} {pid}"));
+    };
+    signal("STOP");
+    let frozen = audit(node);
+    signal("CONT");
+    let finding = frozen.finding(PEER_TLS);
+    // The settings say https, the data directory knows the members; silence on the wire contradicts neither.
+    check(finding, "pass", &[]);
+    assert!(finding.to_string().contains("in time"), "the silence is evidence: {finding:#}");
+    frozen.expect("etcd-tls-strength", "unknown", &["in time"]);
+    frozen.expect("etcd-peer-certificate", "pass", &[]);
+    audit(node).expect("etcd-tls-strength", "fail", &["CBC"]);
+}
+
+#[test]
+fn nothing_outside_of_the_root_is_read() {
+    let cluster = cluster(&newest(), 1, |m| {
+        m.autostart = false;
+        m.declared = Declared::Nothing;
+    });
+    let node = cluster.node(0);
+    let manifest = |name: &str, config: &str| {
+        format!(
+            "kind: Pod\nmetadata: {{name: {name}}}\nspec:\n  volumes: [{{name: v, hostPath: {{path: /etc/etcd}}}}]\n  \
+             containers:\n  - command: [etcd, --name={name}{config}, --peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt]\n    \
+             volumeMounts: [{{name: v, mountPath: /etc/etcd}}]\n"
+        )
+    };
+    let outside = [
+        ("manifest.yaml", manifest("CANARY-manifest", "")),
+        ("hostname", "CANARY-hostname\n".to_owned()),
+        ("passwd", "CANARY-user:x:0:0::/:/bin/sh\n".to_owned()),
+        ("config.yaml", "name: CANARY-config\n".to_owned()),
+    ];
+    for (name, text) in &outside {
+        node.write(&format!("/outside/{name}"), text, 0o644).unwrap();
+    }
+    let links = [
+        ("/etc/hostname", "/outside/hostname"),
+        ("/etc/passwd", "../../../../../../outside/passwd"),
+        ("/etc/kubernetes/manifests/absolute.yaml", "/outside/manifest.yaml"),
+        ("/etc/kubernetes/manifests/relative.yaml", "../../../../../../../../outside/manifest.yaml"),
+        ("/etc/kubernetes/manifests/magic.yaml", "/proc/self/root/outside/manifest.yaml"),
+        ("/etc/kubernetes/manifests/proc.yaml", "../../proc/1/root/outside/manifest.yaml"),
+        ("/etc/kubernetes/manifests/nested.yaml", "step/manifest.yaml"),
+        ("/etc/kubernetes/manifests/step", "../../../../../../outside"),
+        ("/etc/kubernetes/pki", "/outside"),
+        ("/etc/etcd", "/outside"),
+    ];
+    let root = "/srv/host";
+    for (path, target) in links {
+        shell(
+            node,
+            &format!("mkdir -p \"$(dirname \"$1\")\"; ln -s {target} \"$1\""),
+            &format!("{root}{path}"),
+        );
+    }
+    node.write(&format!("{root}/etc/kubernetes/manifests/etcd.yaml"), manifest("inside", ""), 0o644).unwrap();
+    let snapshot = || {
+        let output = seaworthy(node, &["snapshot", "--root", root]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let with_config = manifest("configured", ", --config-file=/etc/etcd/config.yaml");
+    node.write(&format!("{root}/etc/kubernetes/manifests/configured.yaml"), with_config, 0o644).unwrap();
+    let taken = snapshot();
+    assert!(taken.contains("inside"), "what is inside is read");
+    assert!(!taken.contains("CANARY"), "{taken}");
+
+    // The same links lead to the same paths inside, as they would after chroot(2).
+    for (name, text) in outside {
+        node.write(&format!("{root}/outside/{name}"), text.replace("CANARY", "WITHIN"), 0o644).unwrap();
+    }
+    let taken = snapshot();
+    assert!(!taken.contains("CANARY"), "{taken}");
+    for name in ["WITHIN-hostname", "WITHIN-manifest", "WITHIN-config"] {
+        assert!(taken.contains(name), "{name} is not in {taken}");
+    }
+    let audit = Audit::with(node, &["--root", root]);
+    assert!(matches!(audit.code, 1 | 3), "{}", audit.code);
+}
+
+/// Writes the snapshot that `tests/cli.rs` and `tests/fuzz.rs` start from, after a change of the evidence model:
+/// `cargo test -p seaworthy --test lab write_the_snapshot -- --ignored`
+#[test]
+#[ignore = "writes tests/cli/node.json"]
+fn write_the_snapshot() {
+    let cluster: Cluster = cluster(&newest(), 3, |m: &mut MemberSpec| m.peers("http"));
+    let output = seaworthy(cluster.node(0), &["snapshot"]);
+    assert!(output.status.success());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/node.json");
+    std::fs::write(path, output.stdout).expect("written");
+}

@@ -42,8 +42,9 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
         .flat_map(|rule| judge_rule(catalogue, rule, snapshot, &evidence))
         .collect();
     let waiver_notices = options.waivers.apply(&mut findings, snapshot.taken_at);
-    // Worst first; a stable sort keeps the order of the catalogue and of the resources.
-    findings.sort_by_key(|f| (std::cmp::Reverse(f.status), std::cmp::Reverse(f.severity)));
+    // Worst first, then by control number; a stable sort keeps the order of the catalogue and of the resources.
+    findings
+        .sort_by_cached_key(|f| (std::cmp::Reverse(f.status), std::cmp::Reverse(f.severity), position(f)));
     let controls = benchmark.map(|b| controls(b, &findings)).unwrap_or_default();
     Report {
         tool: snapshot.tool.clone(),
@@ -88,6 +89,15 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// Returns where a finding stands in its benchmark: the numbers of its first control; what has none comes last.
+fn position(finding: &Finding) -> (bool, Vec<u32>) {
+    let number = finding
+        .controls
+        .first()
+        .map(|(_, number)| number.split('.').filter_map(|n| n.parse().ok()).collect());
+    (number.is_none(), number.unwrap_or_default())
+}
+
 fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence: &Value) -> Vec<Finding> {
     let finding = |resource: &str, judgement| {
         let controls = catalogue.controls_of(&rule.id);
@@ -114,6 +124,7 @@ fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence:
         Err(error) => vec![finding(rule.component.name(), Judgement::unknown(error))],
         Ok(ids) if ids.is_empty() => {
             let seen = match snapshot.node.processes.value() {
+                Some(1) => format!("{nothing} (1 process was looked at)"),
                 Some(count) => format!("{nothing} ({count} processes were looked at)"),
                 None => nothing.to_owned(),
             };

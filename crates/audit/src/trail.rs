@@ -150,8 +150,7 @@ fn in_words(value: &Value) -> String {
                 return format!("{local} – {remote}");
             }
             let told = TELLING.iter().find_map(|key| text(object, key).filter(|t| !t.is_empty()));
-            told.or_else(|| text(object, "why"))
-                .map_or_else(|| format!("{} facts", object.len()), str::to_owned)
+            told.or_else(|| text(object, "why")).unwrap_or_default().to_owned()
         }
     }
 }

@@ -17,7 +17,9 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
     let wire = match result {
         Ok(wire) => wire,
         Err(error) => {
-            let message = wrap(&error.message, width, "", "  ");
+            let message =
+                error.message.strip_prefix(target).unwrap_or(&error.message).trim_start_matches([':', ' ']);
+            let message = wrap(message, width, "", "  ");
             let _ = write!(
                 out,
                 "{} {} {message}",

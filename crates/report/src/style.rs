@@ -29,10 +29,11 @@ pub(crate) fn paint(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Returns text that came from a node with its control characters shown instead of sent to the terminal. Bidirectional
-/// overrides count as such: they can make one name look like another.
+/// Returns text that came from a node with its control characters shown instead of sent to the terminal. Invisible and
+/// direction-changing characters count as such: they can make one name look like another.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    let foreign = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let deceives = |c| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let foreign = |c: char| c.is_control() || deceives(c);
     if !text.chars().any(foreign) {
         return Cow::Borrowed(text);
     }
@@ -61,6 +62,7 @@ mod tests {
     fn control_characters_are_shown_not_sent() {
         assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
         assert_eq!(plain("etcd\u{202e}x"), "etcd\\u{202e}x");
+        assert_eq!(plain("a\u{2028}b\u{200b}"), "a\\u{2028}b\\u{200b}");
         assert_eq!(plain("prüfen – ok"), "prüfen – ok");
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use seaworthy_audit::{ControlResult, Evidence, Finding, Report};
 use seaworthy_catalogue::Status;
+use seaworthy_evidence::ErrorKind;
 
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
@@ -74,6 +75,10 @@ fn heading(out: &mut String, report: &Report) {
             tallies.push(format!("{count} {word}"));
         }
     }
+    let missing = report.controls.iter().filter(|c| !c.implemented).count();
+    if missing > 0 {
+        tallies.push(format!("{missing} controls not implemented yet"));
+    }
     if counts.waived > 0 {
         tallies.push(format!("{} of the failed waived", counts.waived));
     }
@@ -132,7 +137,10 @@ fn facts(out: &mut String, evidence: &[Evidence], message: &str, shown: &mut Vec
         let told = match (&fact.error, &fact.origin) {
             (Some(error), _) if message.contains(&error.message) => continue,
             (Some(error), _) => format!("{}: {}", fact.path, error.message),
-            (None, Some(origin)) if message.contains(&fact.value) => format!("from {origin}"),
+            // What has no words of its own is only worth its origin.
+            (None, Some(origin)) if fact.value.is_empty() || message.contains(&fact.value) => {
+                format!("from {origin}")
+            }
             (None, Some(origin)) => format!("{} = {}, from {origin}", fact.path, fact.value),
             (None, None) => format!("{} = {}", fact.path, fact.value),
         };
@@ -152,10 +160,12 @@ fn facts(out: &mut String, evidence: &[Evidence], message: &str, shown: &mut Vec
 /// Writes what could not be judged, findings with the same cause together.
 fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
     let mut causes: Vec<(String, Vec<&Finding>)> = Vec::new();
+    let mut denied = false;
     for finding in findings {
-        let reasons = finding.reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>();
         let error = finding.reasons.iter().flat_map(|r| &r.evidence).find_map(|e| e.error.as_ref());
-        let cause = error.map_or_else(|| reasons.join("; "), |e| e.message.clone());
+        denied |= error.is_some_and(|e| e.kind == ErrorKind::PermissionDenied);
+        let reasons = || finding.reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
+        let cause = error.map_or_else(reasons, |e| e.message.clone());
         match causes.iter_mut().find(|(known, _)| *known == cause) {
             Some((_, same)) => same.push(finding),
             None => causes.push((cause, vec![finding])),
@@ -165,26 +175,39 @@ fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
         let _ = writeln!(out);
         let text = wrap(&cause, layout.width, "        ", "        ");
         let _ = writeln!(out, "{} {}", paint(style::of(Status::Unknown), "UNKNOWN"), text.trim());
-        for finding in findings {
-            let line = format!("{} · {} · {}", finding.title, plain(&finding.resource), finding.rule);
-            let wrapped = wrap(&line, layout.width, "     ", "       ");
-            let _ = writeln!(out, "{}", paint(DIM, wrapped.trim_end()));
-        }
+        let mut resources: Vec<&str> = findings.iter().map(|f| f.resource.as_str()).collect();
+        resources.dedup();
+        let rules: Vec<&str> = findings.iter().map(|f| f.rule.as_str()).collect();
+        let listed = match rules.as_slice() {
+            few @ ([_] | [_, _] | [_, _, _]) => few.join(", "),
+            many if layout.verbose => many.join(", "),
+            many => format!("{} rules", many.len()),
+        };
+        let line = format!("{}: {listed}", resources.join(", "));
+        let _ = writeln!(out, "{}", paint(DIM, wrap(&line, layout.width, "     ", "       ").trim_end()));
+    }
+    if denied {
+        let _ = writeln!(out, "\n     Run it as root to see what was denied.");
     }
 }
 
-/// Writes the remarks of passed findings: facts that a reader must know although they decided nothing.
+/// Writes the remarks of passed findings, each once: facts that a reader must know although they decided nothing.
 fn noted(out: &mut String, report: &Report, layout: Layout) {
-    let mut first = true;
-    let noted = |f: &&Finding| f.status == Status::Pass && !f.notes.is_empty();
-    for finding in report.findings.iter().filter(noted).filter(|_| !layout.verbose) {
-        if std::mem::take(&mut first) {
-            let _ = writeln!(out);
+    let passed = report.findings.iter().filter(|f| f.status == Status::Pass && !layout.verbose);
+    let mut notes: Vec<(String, Vec<&str>)> = Vec::new();
+    for (finding, note) in passed.flat_map(|f| f.notes.iter().map(move |note| (f, note))) {
+        let text = format!("{}: {note}", finding.rule);
+        match notes.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, resources)) => resources.push(&finding.resource),
+            None => notes.push((text, vec![&finding.resource])),
         }
-        for note in &finding.notes {
-            let text = wrap(&format!("{}: {note}", finding.rule), layout.width, "     ", "     ");
-            let _ = writeln!(out, "{} {}", paint(style::of(Status::Pass), "NOTE"), text.trim());
-        }
+    }
+    if !notes.is_empty() {
+        let _ = writeln!(out);
+    }
+    for (note, resources) in notes {
+        let text = wrap(&format!("{note} ({})", resources.join(", ")), layout.width, "     ", "     ");
+        let _ = writeln!(out, "{} {}", paint(style::of(Status::Pass), "NOTE"), text.trim());
     }
 }
 

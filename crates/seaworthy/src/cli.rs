@@ -28,7 +28,7 @@ Exit codes:
   2  wrong usage: an option, a name or a file it names
   4  an operation failed";
 
-/// Proves whether etcd and Kubernetes are configured securely
+/// Proves whether etcd is configured securely, from the declared file to the wire
 ///
 /// Seaworthy ties the declared file, the running process, its effective settings and what it says on the wire
 /// together, and shows where each fact comes from. Auditing starts no process, changes nothing, and lets no secret out.
@@ -88,7 +88,7 @@ pub(crate) enum Command {
     #[command(after_help = PLAIN_EXIT_CODES)]
     List {
         /// List the controls of this benchmark instead
-        #[arg(long, value_name = "BENCHMARK")]
+        #[arg(short, long, value_name = "BENCHMARK")]
         benchmark: Option<String>,
         #[command(flatten)]
         catalogue: CatalogueDir,

@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates of the product, left to right: each may depend only on crates before it.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "seaworthy-evidence",
     "seaworthy-expr",
     "seaworthy-catalogue",
@@ -24,6 +24,7 @@ const ORDER: [&str; 11] = [
     "seaworthy-etcd",
     "seaworthy-collect",
     "seaworthy-etcd-api",
+    "seaworthy-remedy",
     "seaworthy-report",
     "seaworthy",
 ];

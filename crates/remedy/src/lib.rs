@@ -1,5 +1,14 @@
 //! Changes a node safely.
 //!
-//! * [`edit`]: pure edits of configuration files, each verified.
+//! * [`edit`]: pure edits of configuration files, each verified by another parse.
+//! * [`issue`]: certificates and signing requests, checked before they are handed out.
+//! * [`files`]: the only place that writes: atomic replacements with preconditions, and pre-images.
+//! * [`journal`]: what was done, durable before and after each step.
+//!
+//! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
+//! half-written; no byte of a private key in any message, diff or `Debug` output.
 
 pub mod edit;
+pub mod files;
+pub mod issue;
+pub mod journal;

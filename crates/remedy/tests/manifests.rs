@@ -85,6 +85,9 @@ impl Random {
     }
 }
 
+/// What an edit is to do to the value of the manifest.
+type Effect = Box<dyn Fn(&mut Value)>;
+
 const FLAGS: [&str; 6] =
     ["name", "peer-cert-file", "peer-key-file", "listen-peer-urls", "data-dir", "cert-file"];
 
@@ -277,7 +280,7 @@ impl Manifest {
     }
 
     /// Returns a random edit, and what it is to do to the value.
-    fn edit(&self, random: &mut Random) -> (Edit, Box<dyn Fn(&mut Value)>) {
+    fn edit(&self, random: &mut Random) -> (Edit, Effect) {
         let flag = if random.one_in(3) { "peer-trusted-ca-file" } else { FLAGS[random.below(FLAGS.len())] };
         match random.below(5) {
             0 => {

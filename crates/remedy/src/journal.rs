@@ -1,0 +1,600 @@
+//! The record of what was done, on disk before and after each step.
+//!
+//! Each fix has a directory `fix-ID` in the state directory, with the plan and a journal of JSON lines. A line
+//! counts when its line ending is there: a crash in the middle of a write leaves a torn last line, which is as
+//! if it had never been begun. Anything else that is not as it was written is an error, because nothing may be
+//! undone by guessing.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::files::{hex, sha256};
+
+/// The state directory of a node.
+pub const DEFAULT_DIRECTORY: &str = "/var/lib/seaworthy";
+
+/// Most bytes of a plan or a journal.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub struct State {
+    directory: PathBuf,
+}
+
+/// The right to change something: one process at a time has it, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    state: State,
+    _file: File,
+}
+
+/// A fix that is being carried out or undone.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    record: Record,
+    directory: PathBuf,
+    _lock: Lock,
+}
+
+/// What is known of a fix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its id: when it was begun, and a random part. Later ones sort behind earlier ones.
+    pub id: String,
+    /// The plan.
+    pub plan: Value,
+    /// What was written down, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// One line of a journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number, from 0.
+    pub number: u64,
+    /// When it was written.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What a line of a journal says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// A step has been carried out.
+    After {
+        /// The step's name in the plan.
+        step: String,
+        /// What is needed to go on or back.
+        facts: Value,
+    },
+    /// A step is about to be carried out.
+    Before {
+        /// The step's name in the plan.
+        step: String,
+        /// What is needed to undo it.
+        facts: Value,
+    },
+    /// The fix has begun, with the plan of this SHA-256.
+    Begun {
+        /// Hexadecimal.
+        plan: String,
+    },
+    /// The fix is complete and verified.
+    Done,
+    /// A step has failed.
+    Failed {
+        /// The step's name in the plan.
+        step: String,
+        /// Why.
+        why: String,
+    },
+    /// Everything is as it was before.
+    RolledBack,
+}
+
+/// How a fix stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Complete and verified.
+    Done,
+    /// Its last step has failed.
+    Failed,
+    /// Undone.
+    RolledBack,
+    /// Under way, or killed.
+    Unfinished,
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Another process holds the lock.
+    #[error("another fix is under way on this node (process {0})")]
+    Busy(String),
+    /// It is not as it was written.
+    #[error("{}: {why}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        why: String,
+    },
+    /// A system call failed.
+    #[error("{}: {doing}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+    /// There is no fix of that id.
+    #[error("there is no fix {0}")]
+    NoSuchFix(String),
+    /// Another fix has to be finished or rolled back first.
+    #[error("fix {0} is not finished: resume it or roll it back first")]
+    Unfinished(String),
+    /// Others than the owner could write there.
+    #[error("{} must belong to the user who runs this, and be writable by nobody else", .0.display())]
+    Unsafe(PathBuf),
+}
+
+impl State {
+    /// Returns the state directory at `directory`, created with mode 0700 if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Unsafe`] when others could write there.
+    pub fn open(directory: &Path) -> Result<Self, JournalError> {
+        let io = |doing| move |source| io_error(directory, doing, source);
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create"))?;
+        let stat = fs::symlink_metadata(directory).map_err(io("stat"))?;
+        let mine = stat.uid() == rustix::process::geteuid().as_raw();
+        match stat.is_dir() && mine && stat.mode() & 0o022 == 0 {
+            true => Ok(Self { directory: directory.to_owned() }),
+            false => Err(JournalError::Unsafe(directory.to_owned())),
+        }
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Busy`] when another process has it.
+    pub fn lock(&self) -> Result<Lock, JournalError> {
+        let path = self.directory.join("lock");
+        let io = |doing| move |source: io::Error| io_error(&path, doing, source);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let open = options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        let mut file = open.open(self.directory.join("lock")).map_err(io.clone()("open"))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _ = (&file).take(16).read_to_string(&mut holder);
+            return Err(JournalError::Busy(holder.trim().to_owned()));
+        }
+        // Only for the message above.
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()))
+            .map_err(io("write"))?;
+        Ok(Lock { state: self.clone(), _file: file })
+    }
+
+    /// Returns the ids of all fixes, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<String>, JournalError> {
+        let io = |source| io_error(&self.directory, "list", source);
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_prefix("fix-"));
+            ids.extend(id.filter(|id| is_id(id)).map(str::to_owned));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Returns what is known of the fix `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchFix`], and [`JournalError::Corrupt`] when anything but the last line is not as it
+    /// was written.
+    pub fn read(&self, id: &str) -> Result<Record, JournalError> {
+        self.load(id).map(|(record, _)| record)
+    }
+
+    /// Returns the fix that is not finished, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::read`].
+    pub fn current(&self) -> Result<Option<Record>, JournalError> {
+        for id in self.list()?.iter().rev() {
+            let record = self.read(id)?;
+            if matches!(record.standing(), Standing::Failed | Standing::Unfinished) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn directory_of(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("fix-{id}"))
+    }
+
+    /// Returns the record, and how many bytes of the journal count.
+    fn load(&self, id: &str) -> Result<(Record, u64), JournalError> {
+        let directory = self.directory_of(id);
+        if !is_id(id) || !directory.is_dir() {
+            return Err(JournalError::NoSuchFix(id.chars().filter(|c| !c.is_control()).take(64).collect()));
+        }
+        let plan_path = directory.join("plan.json");
+        let plan_bytes = read(&plan_path)?;
+        let plan =
+            serde_json::from_slice(&plan_bytes).map_err(|error| corrupt(&plan_path, error.to_string()))?;
+
+        let path = directory.join("journal.jsonl");
+        let bytes = read(&path)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let lines = bytes.get(..whole).unwrap_or_default().split_inclusive(|b| *b == b'\n');
+        let mut entries: Vec<Entry> = Vec::new();
+        for (number, line) in (0..).zip(lines) {
+            let entry: Entry = serde_json::from_slice(line)
+                .map_err(|error| corrupt(&path, format!("line {}: {error}", number + 1)))?;
+            if entry.number != number {
+                return Err(corrupt(&path, format!("line {} has the number {}", number + 1, entry.number)));
+            }
+            entries.push(entry);
+        }
+        match entries.first().map(|entry| &entry.event) {
+            Some(Event::Begun { plan }) if *plan == sha256(&plan_bytes) => {}
+            _ => return Err(corrupt(&path, "it does not begin with the plan that is there".to_owned())),
+        }
+        Ok((Record { id: id.to_owned(), plan, entries }, whole as u64))
+    }
+}
+
+impl Lock {
+    /// Begins a fix with this plan.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Unfinished`] when another one is.
+    pub fn begin(self, plan: &Value) -> Result<Journal, JournalError> {
+        if let Some(record) = self.state.current()? {
+            return Err(JournalError::Unfinished(record.id));
+        }
+        let at = Timestamp::now();
+        let mut random = [0; 3];
+        let state = self.state.directory.clone();
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| io_error(&state, "random bytes", io::ErrorKind::Other))?;
+        let id = format!("{}-{}", at.strftime("%Y%m%dT%H%M%SZ"), hex(&random));
+        // It gets its name when plan and first line are there: a directory with that name is always complete.
+        let building = state.join(".beginning");
+        match fs::remove_dir_all(&building) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&building, "clear away a left-over", error));
+            }
+            _ => {}
+        }
+        let plan_bytes =
+            serde_json::to_vec_pretty(plan).map_err(|error| io_error(&building, "write the plan", error))?;
+        let begun = Entry { number: 0, at, event: Event::Begun { plan: sha256(&plan_bytes) } };
+        DirBuilder::new().mode(0o700).create(&building).map_err(|e| io_error(&building, "create", e))?;
+        for (name, bytes) in [("plan.json", &plan_bytes), ("journal.jsonl", &line(&begun, &building)?)] {
+            let path = building.join(name);
+            create(&path, bytes).map_err(|error| io_error(&path, "write", error))?;
+        }
+        let preimages = building.join("preimages");
+        DirBuilder::new().mode(0o700).create(&preimages).map_err(|e| io_error(&preimages, "create", e))?;
+        let place = self.state.directory_of(&id);
+        sync(&building)
+            .and_then(|()| fs::rename(&building, &place))
+            .and_then(|()| sync(&state))
+            .map_err(|error| io_error(&place, "create", error))?;
+        self.open(&id)
+    }
+
+    /// Returns the fix `id`, to be resumed or rolled back.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::read`].
+    pub fn open(self, id: &str) -> Result<Journal, JournalError> {
+        let (record, whole) = self.state.load(id)?;
+        let directory = self.state.directory_of(id);
+        let path = directory.join("journal.jsonl");
+        let open = || -> io::Result<File> {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            // A torn last line has never been written.
+            file.set_len(whole)?;
+            file.seek(SeekFrom::End(0))?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| io_error(&path, "open", error))?;
+        Ok(Journal { file, record, directory, _lock: self })
+    }
+}
+
+impl Journal {
+    /// Returns what is known of the fix.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Returns the directory for the pre-images of this fix.
+    pub fn preimages(&self) -> PathBuf {
+        self.directory.join("preimages")
+    }
+
+    /// Writes down that `step` is about to be carried out, with what is needed to undo it.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably: then the step must not be carried out.
+    pub fn before(&mut self, step: &str, facts: Value) -> Result<(), JournalError> {
+        self.write(Event::Before { step: step.to_owned(), facts })
+    }
+
+    /// Writes down that `step` has been carried out.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn after(&mut self, step: &str, facts: Value) -> Result<(), JournalError> {
+        self.write(Event::After { step: step.to_owned(), facts })
+    }
+
+    /// Writes down that `step` has failed. It can be tried again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn failed(&mut self, step: &str, why: &str) -> Result<(), JournalError> {
+        self.write(Event::Failed { step: step.to_owned(), why: why.to_owned() })
+    }
+
+    /// Writes down that the fix is complete and verified.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn done(&mut self) -> Result<(), JournalError> {
+        self.write(Event::Done)
+    }
+
+    /// Writes down that everything is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn rolled_back(&mut self) -> Result<(), JournalError> {
+        self.write(Event::RolledBack)
+    }
+
+    fn write(&mut self, event: Event) -> Result<(), JournalError> {
+        let entry = Entry { number: self.record.entries.len() as u64, at: Timestamp::now(), event };
+        let path = self.directory.join("journal.jsonl");
+        let line = line(&entry, &path)?;
+        let io = |error| io_error(&path, "write", error);
+        let end = self.file.stream_position().map_err(io)?;
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What did not get there whole must not be in front of the next line.
+            let _ = self.file.set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)));
+            return Err(io(error));
+        }
+        self.record.entries.push(entry);
+        Ok(())
+    }
+}
+
+impl Record {
+    /// Returns how the fix stands.
+    pub fn standing(&self) -> Standing {
+        match self.entries.last().map(|entry| &entry.event) {
+            Some(Event::Done) => Standing::Done,
+            Some(Event::Failed { .. }) => Standing::Failed,
+            Some(Event::RolledBack) => Standing::RolledBack,
+            _ => Standing::Unfinished,
+        }
+    }
+}
+
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, JournalError> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| io_error(path, "open", error))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, "read", error))?;
+    match bytes.len() as u64 > MAX_BYTES {
+        true => Err(corrupt(path, format!("it has more than {} MiB", MAX_BYTES >> 20))),
+        false => Ok(bytes),
+    }
+}
+
+fn line(entry: &Entry, path: &Path) -> Result<Vec<u8>, JournalError> {
+    // JSON text has no line ending of its own.
+    let mut line = serde_json::to_vec(entry).map_err(|error| io_error(path, "write", error))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+fn corrupt(path: &Path, why: String) -> JournalError {
+    JournalError::Corrupt { path: path.to_owned(), why }
+}
+
+fn io_error(path: &Path, doing: &'static str, source: impl Into<io::Error>) -> JournalError {
+    JournalError::Io { path: path.to_owned(), doing, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, State) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(&directory.path().join("state")).unwrap();
+        (directory, state)
+    }
+
+    fn events(record: &Record) -> Vec<&Event> {
+        record.entries.iter().map(|entry| &entry.event).collect()
+    }
+
+    #[test]
+    fn a_fix_is_recorded_and_found_again() {
+        let (_directory, state) = state();
+        let mut journal = state.lock().unwrap().begin(&json!({"rule": "etcd-peer-tls"})).unwrap();
+        let id = journal.record().id.clone();
+        journal.before("write", json!({"preimage": "x"})).unwrap();
+        journal.after("write", json!(null)).unwrap();
+        journal.failed("restart", "line\nbreak").unwrap();
+        assert!(journal.preimages().is_dir());
+        drop(journal);
+
+        let record = state.current().unwrap().unwrap();
+        assert_eq!((record.id.as_str(), record.standing()), (id.as_str(), Standing::Failed));
+        assert_eq!(record.plan, json!({"rule": "etcd-peer-tls"}));
+        assert_eq!(
+            events(&record)[1],
+            &Event::Before { step: "write".into(), facts: json!({"preimage": "x"}) }
+        );
+        let refused = state.lock().unwrap().begin(&json!({})).unwrap_err();
+        assert!(matches!(refused, JournalError::Unfinished(unfinished) if unfinished == id));
+
+        let mut journal = state.lock().unwrap().open(&id).unwrap();
+        journal.before("restart", json!({})).unwrap();
+        journal.done().unwrap();
+        assert_eq!(journal.record().standing(), Standing::Done);
+        drop(journal);
+        assert_eq!(state.current().unwrap(), None);
+        assert_eq!(state.read(&id).unwrap().entries.len(), 6);
+        let mut second = state.lock().unwrap().begin(&json!({})).unwrap();
+        second.rolled_back().unwrap();
+        assert_eq!(state.list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let (_directory, state) = state();
+        let lock = state.lock().unwrap();
+        let busy = state.lock().unwrap_err();
+        assert!(matches!(&busy, JournalError::Busy(pid) if *pid == std::process::id().to_string()), "{busy}");
+        drop(lock);
+        let journal = state.lock().unwrap().begin(&json!({})).unwrap();
+        assert!(matches!(state.lock(), Err(JournalError::Busy(_))));
+        drop(journal);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_a_write_costs_the_last_line_only() {
+        let (directory, state) = state();
+        let mut journal = state.lock().unwrap().begin(&json!({})).unwrap();
+        let id = journal.record().id.clone();
+        journal.before("a", json!({"some": ["facts"]})).unwrap();
+        drop(journal);
+        let path = directory.path().join(format!("state/fix-{id}/journal.jsonl"));
+        let whole = fs::read(&path).unwrap();
+        let first = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for length in first..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(state.read(&id).unwrap().entries.len(), 1, "{length}");
+            let mut journal = state.lock().unwrap().open(&id).unwrap();
+            journal.after("b", json!({})).unwrap();
+            drop(journal);
+            let record = state.read(&id).unwrap();
+            assert_eq!(events(&record)[1..], [&Event::After { step: "b".into(), facts: json!({}) }]);
+        }
+        // Blocks that were allocated and never written.
+        fs::write(&path, [&whole[..], &[0; 100]].concat()).unwrap();
+        assert_eq!(state.read(&id).unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn whatever_else_is_not_as_written_is_an_error() {
+        let (directory, state) = state();
+        let mut journal = state.lock().unwrap().begin(&json!({"a": 1})).unwrap();
+        let id = journal.record().id.clone();
+        journal.before("a", json!({})).unwrap();
+        journal.after("a", json!({})).unwrap();
+        drop(journal);
+        let folder = directory.path().join(format!("state/fix-{id}"));
+        let (journal, plan) = (folder.join("journal.jsonl"), folder.join("plan.json"));
+        let text = fs::read_to_string(&journal).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for damaged in [
+            String::new(),
+            format!("{}\n", lines[1]),
+            format!("{}\n{}\n", lines[0], lines[2]),
+            format!("{}\n{{}}\n{}\n", lines[0], lines[2]),
+            format!("{}\n{}\n\n", lines[0], lines[1]),
+            text.replace("\"before\"", "\"beyond\""),
+        ] {
+            fs::write(&journal, &damaged).unwrap();
+            assert!(matches!(state.read(&id), Err(JournalError::Corrupt { .. })), "{damaged}");
+        }
+        fs::write(&journal, &text).unwrap();
+        state.read(&id).unwrap();
+        fs::write(&plan, "{\"a\": 2}").unwrap();
+        assert!(matches!(state.read(&id), Err(JournalError::Corrupt { .. })));
+        for id in ["", "none", "../state", "a/b"] {
+            assert!(matches!(state.read(id), Err(JournalError::NoSuchFix(_))), "{id}");
+        }
+    }
+
+    #[test]
+    fn killed_while_beginning_there_is_no_fix() {
+        let (directory, state) = state();
+        fs::create_dir(directory.path().join("state/.beginning")).unwrap();
+        fs::write(directory.path().join("state/.beginning/plan.json"), "{").unwrap();
+        assert_eq!(state.current().unwrap(), None);
+        assert_eq!(state.lock().unwrap().begin(&json!({})).unwrap().record().entries.len(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let (directory, _) = state();
+        let path = directory.path().join("state");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(matches!(State::open(&path), Err(JournalError::Unsafe(_))));
+    }
+}

@@ -45,16 +45,21 @@ impl Sockets {
     pub fn of_process(process: &ProcessEntry) -> Result<Self, EvidenceError> {
         // The descriptors come first: a connection that is made in between is left out instead of being
         // unowned.
-        let inodes = process.socket_inodes()?;
+        let mut wanted = process.socket_inodes()?;
         let mut sockets = Self::default();
-        if inodes.is_empty() {
-            return Ok(sockets);
-        }
+        // Each table is read only until all sockets have been found: to come to the end of a TCP table, the kernel
+        // walks all of its hash table of connections, milliseconds on a large machine.
         for (name, read) in [
-            ("net/tcp", Self::read_tcp as fn(&mut Self, &mut dyn BufRead, &HashSet<u64>) -> io::Result<()>),
+            (
+                "net/unix",
+                Self::read_unix as fn(&mut Self, &mut dyn BufRead, &mut HashSet<u64>) -> io::Result<()>,
+            ),
+            ("net/tcp", Self::read_tcp),
             ("net/tcp6", Self::read_tcp),
-            ("net/unix", Self::read_unix),
         ] {
+            if wanted.is_empty() {
+                break;
+            }
             let table = match process.open_file(name) {
                 Ok(file) => file,
                 // A kernel or a namespace without IPv6, or without Unix sockets.
@@ -62,9 +67,11 @@ impl Sockets {
                 Err(error) => return Err(error),
             };
             let mut table = BufReader::with_capacity(1 << 16, table.take(CAP));
-            read(&mut sockets, &mut table, &inodes).map_err(|error| match Errno::from_io_error(&error) {
-                Some(errno) => process.error(name, errno),
-                None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
+            read(&mut sockets, &mut table, &mut wanted).map_err(|error| {
+                match Errno::from_io_error(&error) {
+                    Some(errno) => process.error(name, errno),
+                    None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
+                }
             })?;
             if table.get_ref().limit() == 0 {
                 let message =
@@ -78,26 +85,32 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Adds the sockets with one of the `inodes` in a table of the form of `/proc/net/tcp` or
-    /// `/proc/net/tcp6`.
-    fn read_tcp(&mut self, table: &mut dyn BufRead, inodes: &HashSet<u64>) -> io::Result<()> {
-        for_each_line(table, |line| match parse_tcp(line) {
-            Some((TcpState::Established, socket)) if inodes.contains(&socket.inode) => {
-                self.established.push(socket);
+    /// Adds the sockets with a `wanted` inode in a table of the form of `/proc/net/tcp` or `/proc/net/tcp6`, and
+    /// takes the inodes that are found out of `wanted`.
+    fn read_tcp(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
+        for_each_line(table, |line| {
+            if let Some((state, socket)) = parse_tcp(line)
+                && wanted.remove(&socket.inode)
+            {
+                match state {
+                    TcpState::Established => self.established.push(socket),
+                    TcpState::Listen => self.listening.push(socket),
+                    TcpState::Other => {}
+                }
             }
-            Some((TcpState::Listen, socket)) if inodes.contains(&socket.inode) => self.listening.push(socket),
-            _ => {}
+            !wanted.is_empty()
         })
     }
 
-    /// Adds the sockets with one of the `inodes` in a table of the form of `/proc/net/unix`.
-    fn read_unix(&mut self, table: &mut dyn BufRead, inodes: &HashSet<u64>) -> io::Result<()> {
+    /// Does the same with a table of the form of `/proc/net/unix`.
+    fn read_unix(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
         for_each_line(table, |line| {
-            if let Some((path, inode)) = parse_unix_listener(line)
-                && inodes.contains(&inode)
+            if let Some((inode, listener)) = parse_unix(line)
+                && wanted.remove(&inode)
             {
-                self.unix_listening.push(path.to_vec());
+                self.unix_listening.extend(listener.map(<[u8]>::to_vec));
             }
+            !wanted.is_empty()
         })
     }
 }
@@ -107,35 +120,35 @@ impl Sockets {
 enum TcpState {
     Established,
     Listen,
+    Other,
 }
 
-/// Calls `visit` with each line of `table`, reusing one buffer.
-fn for_each_line(table: &mut dyn BufRead, mut visit: impl FnMut(&[u8])) -> io::Result<()> {
+/// Calls `visit` with each line of `table` while it asks for more, reusing one buffer.
+fn for_each_line(table: &mut dyn BufRead, mut visit: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut line = Vec::with_capacity(256);
-    while table.read_until(b'\n', &mut line)? > 0 {
-        visit(line.strip_suffix(b"\n").unwrap_or(&line));
+    while table.read_until(b'\n', &mut line)? > 0 && visit(line.strip_suffix(b"\n").unwrap_or(&line)) {
         line.clear();
     }
     Ok(())
 }
 
 /// Returns the socket in one line of a TCP table: `sl local remote state queues timer retransmits uid timeout
-/// inode …`. `None` for the heading, for other states and for anything else.
+/// inode …`. `None` for the heading and for anything else.
 fn parse_tcp(line: &[u8]) -> Option<(TcpState, TcpSocket)> {
     let mut fields = words(line);
     let (local, remote) = (fields.nth(1)?, fields.next()?);
     let state = match fields.next()? {
         b"01" => TcpState::Established,
         b"0A" => TcpState::Listen,
-        _ => return None,
+        _ => TcpState::Other,
     };
     let inode = parse_ascii(fields.nth(5)?)?;
     Some((state, TcpSocket { local: parse_address(local)?, remote: parse_address(remote)?, inode }))
 }
 
-/// Returns path and inode of a listening socket in one line of `/proc/net/unix`:
+/// Returns inode, and path if it has one and listens, of the socket in one line of `/proc/net/unix`:
 /// `num: references protocol flags type state inode path`.
-fn parse_unix_listener(line: &[u8]) -> Option<(&[u8], u64)> {
+fn parse_unix(line: &[u8]) -> Option<(u64, Option<&[u8]>)> {
     /// `__SO_ACCEPTCON`: the socket listens.
     const ACCEPTING: u32 = 1 << 16;
     let (mut word, mut rest) = (Default::default(), line);
@@ -149,8 +162,7 @@ fn parse_unix_listener(line: &[u8]) -> Option<(&[u8], u64)> {
     let flags = u32::from_str_radix(std::str::from_utf8(next(4).0).ok()?, 16).ok()?;
     let (inode, path) = next(3);
     // The path may hold spaces, so it is all that follows the inode and one space. Unnamed sockets have none.
-    let path = path.strip_prefix(b" ")?;
-    (flags & ACCEPTING != 0).then_some((path, parse_ascii(inode)?))
+    Some((parse_ascii(inode)?, path.strip_prefix(b" ").filter(|_| flags & ACCEPTING != 0)))
 }
 
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -234,9 +246,14 @@ mod tests {
             4: 0000000000000000FFFF00000A00000A:094C 0000000000000000FFFF00000C00000A:C350 01 \
             00000000:00000000 00:00000000 00000000     0        0 14 1 0\n\
             5: 00000000000000000000000001000000:094D 00000000000000000000000000000000:0000 0A \
-            00000000:00000000 00:00000000 00000000     0        0 11 1 0";
+            00000000:00000000 00:00000000 00000000     0        0 15 1 0\n\
+            6: 0A00000A:094C 0B00000A:C353 08 00000000:00000000 00:00000000 00000000     0        0 16 1 0\n\
+            7: an end that the kernel need not come to";
         let mut sockets = Sockets::default();
-        sockets.read_tcp(&mut table.as_bytes(), &HashSet::from([11, 12, 14])).unwrap();
+        let mut rest = table.as_bytes();
+        let mut wanted = HashSet::from([11, 12, 14, 15, 16]);
+        sockets.read_tcp(&mut rest, &mut wanted).unwrap();
+        assert!(wanted.is_empty() && rest.starts_with(b"7: an end"), "read on: {wanted:?}");
         let tcp = |local: &str, remote: &str, inode| TcpSocket {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
@@ -244,7 +261,7 @@ mod tests {
         };
         assert_eq!(
             sockets.listening,
-            [tcp("127.0.0.1:2380", "0.0.0.0:0", 11), tcp("[::1]:2381", "[::]:0", 11)]
+            [tcp("127.0.0.1:2380", "0.0.0.0:0", 11), tcp("[::1]:2381", "[::]:0", 15)]
         );
         assert_eq!(
             sockets.established,
@@ -256,7 +273,7 @@ mod tests {
             0000000000000000: 00000003 00000000 00000000 0001 03 22 /run/connected\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 23\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 24 @abstract\n";
-        sockets.read_unix(&mut table.as_bytes(), &(21..25).collect()).unwrap();
+        sockets.read_unix(&mut table.as_bytes(), &mut (20..25).collect()).unwrap();
         assert_eq!(sockets.unix_listening, [&b"/run/etcd socket 21"[..], b"@abstract"]);
     }
 
@@ -264,7 +281,7 @@ mod tests {
         #[test]
         fn no_line_panics(line in prop::collection::vec(prop::sample::select(b" :0A1Ff\x80-".to_vec()), 0..200)) {
             parse_tcp(&line);
-            parse_unix_listener(&line);
+            parse_unix(&line);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! * [`issue`]: certificates and signing requests, checked before they are handed out.
 //! * [`files`]: the only place that writes: atomic replacements with preconditions, and pre-images.
 //! * [`journal`]: what was done, durable before and after each step.
+//! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
 //!
 //! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
 //! half-written; no byte of a private key in any message, diff or `Debug` output.
@@ -12,3 +13,4 @@ pub mod edit;
 pub mod files;
 pub mod issue;
 pub mod journal;
+pub mod order;

@@ -325,6 +325,9 @@ impl Root {
         staging: Option<&Path>,
     ) -> Result<bool, FileError> {
         if current == Some(wanted) {
+            // A run that was killed behind the rename has not made it durable.
+            rustix::fs::fsync(&target.directory)
+                .map_err(|error| io_error(&target.path, "sync the directory", error))?;
             return Ok(false);
         }
         if !expected.holds(current) && current.is_none_or(|current| current.bytes != wanted.bytes) {

@@ -8,7 +8,7 @@
 //! * [`manifest`]: arguments and host directories of a static pod.
 //! * [`config`]: etcd's own configuration file.
 //! * [`environment`]: environment files, as systemd and shells read them.
-//! * [`unit`]: the command line of a systemd service, by a drop-in.
+//! * [`mod@unit`]: the command line of a systemd service, by a drop-in.
 //! * [`Change`]: a file before and after, as a diff that shows no secret.
 
 pub mod config;

@@ -1,6 +1,7 @@
 //! The evidence trail: from what an expression touched to facts a reader can look up.
 
 use seaworthy_evidence::{EvidenceError, Origin};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::Binding;
@@ -32,29 +33,46 @@ impl Evidence {
 
 /// Collects the facts that the expressions of one rule touched, each once and in the order they were read.
 pub(crate) struct Trail<'a> {
-    snapshot: &'a Value,
-    bases: Vec<(String, String)>,
+    bases: Vec<Base<'a>>,
     seen: Vec<(String, Evidence)>,
+}
+
+/// A variable of the rule: where its evidence is, and the evidence.
+struct Base<'a> {
+    pointer: String,
+    name: String,
+    value: &'a Value,
 }
 
 impl<'a> Trail<'a> {
     pub(crate) fn new(snapshot: &'a Value, bindings: &[Binding<'_>]) -> Self {
-        let bases = bindings.iter().map(|b| (b.pointer.clone(), b.name.to_owned())).collect();
-        Self { snapshot, bases, seen: Vec::new() }
+        let base = |b: &Binding<'_>| Base {
+            pointer: b.pointer.clone(),
+            name: b.name.to_owned(),
+            value: snapshot.pointer(&b.pointer).unwrap_or(&Value::Null),
+        };
+        Self { bases: bindings.iter().map(base).collect(), seen: Vec::new() }
     }
 
     /// Returns the facts behind the touched `pointers`, and remembers them.
     pub(crate) fn follow(&mut self, pointers: &[String]) -> Vec<Evidence> {
         let mut facts: Vec<(String, Evidence)> = Vec::new();
         for pointer in pointers {
-            let Some((place, fact)) = self.fact(pointer) else { continue };
-            if facts.iter().any(|(p, _)| *p == place) {
+            let Some((base, place, value)) = self.place(pointer) else { continue };
+            if facts.iter().any(|(p, _)| p == place) {
                 continue;
             }
-            if !self.seen.iter().any(|(p, _)| *p == place) {
-                self.seen.push((place.clone(), fact.clone()));
-            }
-            facts.push((place, fact));
+            let seen = self.seen.iter().find(|(p, _)| p == place);
+            let fact = match seen {
+                Some((_, fact)) => fact.clone(),
+                None => {
+                    let path = readable(&base.name, place.get(base.pointer.len()..).unwrap_or_default());
+                    let fact = Evidence::read(path, value);
+                    self.seen.push((place.to_owned(), fact.clone()));
+                    fact
+                }
+            };
+            facts.push((place.to_owned(), fact));
         }
         without_ancestors(facts)
     }
@@ -63,38 +81,63 @@ impl<'a> Trail<'a> {
         without_ancestors(self.seen)
     }
 
-    /// Returns the innermost thing with an origin (or an error) that holds `pointer`, as a fact.
-    fn fact(&self, pointer: &str) -> Option<(String, Evidence)> {
-        let (base, name) = self.bases.iter().find(|(base, _)| pointer.starts_with(base.as_str()))?;
-        let mut place = pointer;
-        while place.len() > base.len() {
-            if let Some(object) = self.snapshot.pointer(place).and_then(Value::as_object) {
-                let path = readable(name, place.get(base.len()..).unwrap_or_default());
-                if let Some(error) = object.get("error").filter(|_| !object.contains_key("value")) {
-                    let error: EvidenceError = serde_json::from_value(error.clone()).ok()?;
-                    return Some((place.to_owned(), Evidence::failed(&path, &error)));
-                }
-                if let Some(origin) = object.get("origin") {
-                    let origin = serde_json::from_value(origin.clone()).ok();
-                    let value = in_words(self.snapshot.pointer(place)?);
-                    return Some((place.to_owned(), Evidence { path, value, origin, error: None }));
-                }
+    /// Returns the innermost thing with an origin (or an error) that holds `pointer`: its variable, its place, itself.
+    fn place<'p>(&self, pointer: &'p str) -> Option<(&Base<'a>, &'p str, &'a Value)> {
+        let base = self.bases.iter().find(|base| pointer.starts_with(&base.pointer))?;
+        let (mut value, mut end, mut innermost) = (base.value, base.pointer.len(), None);
+        for token in pointer.get(end..)?.split('/').skip(1) {
+            end += 1 + token.len();
+            let next = match value {
+                Value::Object(object) if token.contains('~') => object.get(&unescaped(token)),
+                Value::Object(object) => object.get(token),
+                Value::Array(items) => token.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            value = next;
+            if let Some(object) = value.as_object()
+                && (object.contains_key("origin") || is_failure(object))
+            {
+                innermost = Some((base, pointer.get(..end)?, value));
             }
-            place = place.get(..place.rfind('/')?)?;
         }
-        None
+        innermost
     }
+}
+
+impl Evidence {
+    /// Returns the fact `value`, which has an origin or an error.
+    fn read(path: String, value: &Value) -> Self {
+        let object = value.as_object();
+        let field = |name: &str| object.and_then(|object| object.get(name));
+        if object.is_some_and(is_failure)
+            && let Some(Ok(error)) = field("error").map(EvidenceError::deserialize)
+        {
+            return Self::failed(&path, &error);
+        }
+        let origin = field("origin").and_then(|origin| Origin::deserialize(origin).ok());
+        Self { path, value: in_words(value), origin, error: None }
+    }
+}
+
+/// Returns whether evidence is an error that stands in a value's place.
+fn is_failure(object: &serde_json::Map<String, Value>) -> bool {
+    object.contains_key("error") && !object.contains_key("value")
+}
+
+/// Returns a token of a JSON pointer (RFC 6901) as the key it stands for.
+fn unescaped(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
 }
 
 /// Leaves out facts that merely contain another one: the list of listeners beside one of its listeners.
 fn without_ancestors(facts: Vec<(String, Evidence)>) -> Vec<Evidence> {
-    let places: Vec<String> = facts.iter().map(|(place, _)| format!("{place}/")).collect();
+    let places: Vec<String> = facts.iter().map(|(place, _)| place.clone()).collect();
+    let below =
+        |place: &str, other: &String| other.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'));
     facts
         .into_iter()
-        .filter(|(place, _)| {
-            let prefix = format!("{place}/");
-            !places.iter().any(|other| *other != prefix && other.starts_with(&prefix))
-        })
+        .filter(|(place, _)| !places.iter().any(|other| below(place, other)))
         .map(|(_, fact)| fact)
         .collect()
 }
@@ -109,7 +152,7 @@ fn readable(name: &str, pointer: &str) -> String {
             if !path.is_empty() {
                 path.push('.');
             }
-            path.push_str(&segment.replace("~1", "/").replace("~0", "~"));
+            path.push_str(&unescaped(segment));
         }
     }
     if path.is_empty() { name.to_owned() } else { path }

@@ -287,15 +287,17 @@ pub enum TransportSeen {
 pub struct Link {
     /// The other member, by name, or id when it has none.
     pub member: String,
-    /// Established connections that it dialled; null when they cannot be told from another member's.
-    pub inbound: Option<u32>,
-    /// Established connections that this member dialled.
-    pub outbound: u32,
-    /// Whether exactly one direction is missing: health endpoints stay green, but one of the two cannot dial.
+    /// Established connections that it dialled, or why they cannot be told from another member's.
+    pub inbound: Observed<u32>,
+    /// Established connections that this member dialled, or why they cannot be told.
+    pub outbound: Observed<u32>,
+    /// Whether it is known that exactly one direction is missing: health endpoints stay green, but one of the two cannot
+    /// dial.
     pub half_open: bool,
-    /// Whether there is no connection at all.
+    /// Whether it is known that there is no connection at all.
     pub down: bool,
-    /// One clause that says which direction is missing and what that costs; empty for a full link.
+    /// One clause that says which direction is missing and what that costs, or what could not be told; empty for a full
+    /// link.
     pub message: String,
     /// Where the sockets were found.
     pub origin: Origin,

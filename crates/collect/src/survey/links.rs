@@ -19,7 +19,7 @@ pub(crate) struct Matrix<'a> {
     pub(crate) listeners: &'a [Listener],
     pub(crate) sockets: &'a Sockets,
     pub(crate) views: &'a Views,
-    /// Addresses of host names, from the hosts file.
+    /// Addresses of host names, from the hosts files.
     pub(crate) hosts: &'a BTreeMap<String, Vec<IpAddr>>,
     pub(crate) origin: Origin,
 }
@@ -30,36 +30,49 @@ impl Matrix<'_> {
         self.sockets.established.iter().filter_map(|s| self.connection(s.local, s.remote)).collect()
     }
 
-    /// Returns the links with every other member that has started, or why they cannot be told.
-    pub(crate) fn links(&self, connections: &[Connection]) -> Observed<Vec<Link>> {
-        let unattributed = |c: &Connection| c.direction == Direction::Inbound && c.member.is_none();
-        let strangers = connections.iter().any(unattributed);
-        let mut links = Vec::new();
-        for member in self.others().filter(|m| !m.name.is_empty()) {
-            let Some(addresses) = self.addresses(member) else {
-                let hosts: Vec<_> = member.peer_urls.iter().map(|u| u.host.as_str()).collect();
-                let message = format!(
-                    "the address of {} ({}) is not known: it is a name that the hosts file does not list",
-                    label(member),
-                    hosts.join(", ")
-                );
-                return Observed::failed(EvidenceError::new(ErrorKind::NotFound, message));
-            };
-            let shared = self.members.iter().filter(|other| other.id != member.id).any(|other| {
-                self.addresses(other).is_none_or(|theirs| theirs.iter().any(|a| addresses.contains(a)))
-            });
-            // Members on one host dial from whichever address the kernel picks, and a router may change it.
-            let ambiguous = shared || addresses.iter().any(IpAddr::is_loopback) || strangers;
-            let name = label(member);
-            let count = |direction: Direction| {
-                let theirs = |c: &&Connection| c.direction == direction && c.member.as_deref() == Some(&name);
-                u32::try_from(connections.iter().filter(theirs).count()).unwrap_or(u32::MAX)
-            };
-            let inbound = (!ambiguous).then(|| count(Direction::Inbound));
-            let outbound = count(Direction::Outbound);
-            links.push(link(name, inbound, outbound, self.origin.clone()));
-        }
-        Observed::seen(links, self.origin.clone())
+    /// Returns the links with every other member that has started. What cannot be told of one is missing in that one.
+    pub(crate) fn links(&self, connections: &[Connection]) -> Vec<Link> {
+        self.others().filter(|m| !m.name.is_empty()).map(|member| self.link(member, connections)).collect()
+    }
+
+    fn link(&self, member: &Member, connections: &[Connection]) -> Link {
+        let name = label(member);
+        let Some(addresses) = self.addresses(member) else {
+            let hosts: Vec<_> = member.peer_urls.iter().map(|u| u.host.as_str()).collect();
+            let message = format!(
+                "the address of {name} ({}) is not known, for no hosts file lists it, so its connections cannot be told",
+                hosts.join(", ")
+            );
+            let error = EvidenceError::new(ErrorKind::NotFound, message);
+            return link(name, Err(error.clone()), Err(error), &self.origin);
+        };
+        let count = |direction: Direction| {
+            let theirs = |c: &&Connection| c.direction == direction && c.member.as_deref() == Some(&name);
+            u32::try_from(connections.iter().filter(theirs).count()).unwrap_or(u32::MAX)
+        };
+        let shared = self.members.iter().filter(|other| other.id != member.id).any(|other| {
+            self.addresses(other).is_some_and(|theirs| theirs.iter().any(|a| addresses.contains(a)))
+        });
+        let stranger = connections.iter().find(|c| c.direction == Direction::Inbound && c.member.is_none());
+        let doubt = match (count(Direction::Inbound), stranger) {
+            // Members on one host dial from whichever address the kernel picks.
+            _ if shared || addresses.iter().any(IpAddr::is_loopback) => {
+                Some("several members may dial from the same address".to_owned())
+            }
+            (0, Some(c)) => {
+                Some(format!("a connection from {} may be its own behind another address", c.remote))
+            }
+            _ => None,
+        };
+        let inbound = match doubt {
+            None => Ok(count(Direction::Inbound)),
+            Some(why) => {
+                let message = format!("whether {name} dials this member could not be told: {why}");
+                Err(EvidenceError::new(ErrorKind::NotFound, message))
+            }
+        };
+        let outbound = Ok(count(Direction::Outbound));
+        link(name, inbound, outbound, &self.origin)
     }
 
     fn connection(&self, local: SocketAddr, remote: SocketAddr) -> Option<Connection> {
@@ -105,7 +118,7 @@ impl Matrix<'_> {
         self.members.iter().filter(|m| !m.this)
     }
 
-    /// Returns the addresses of a member's peer URLs; `None` when one of them is an unknown name.
+    /// Returns the addresses of a member's peer URLs; `None` when one of them is an unknown name, or there is none.
     fn addresses(&self, member: &Member) -> Option<Vec<IpAddr>> {
         let mut addresses = Vec::new();
         for url in member.peer_urls.iter().filter(|u| u.port.is_some()) {
@@ -114,21 +127,35 @@ impl Matrix<'_> {
                 Err(_) => addresses.extend(self.hosts.get(&url.host.to_ascii_lowercase())?),
             }
         }
-        Some(addresses)
+        Some(addresses).filter(|addresses| !addresses.is_empty())
     }
 }
 
 /// Returns the link with the member `name`, judged.
-fn link(name: String, inbound: Option<u32>, outbound: u32, origin: Origin) -> Link {
-    let (half_open, down, message) = match (inbound, outbound) {
-        (Some(0), 0) | (None, 0) => {
-            (false, true, format!("there is no connection with {name} in either direction"))
+fn link(
+    name: String,
+    inbound: Result<u32, EvidenceError>,
+    outbound: Result<u32, EvidenceError>,
+    origin: &Origin,
+) -> Link {
+    let (half_open, down, message) = match (&inbound, &outbound) {
+        (Ok(0), Ok(0)) => {
+            let message = format!(
+                "{name} is down or unreachable: there is no connection with {name} in either direction"
+            );
+            (false, true, message)
         }
-        (Some(0), _) => (true, false, one_way(&name, "this member")),
-        (Some(_), 0) => (true, false, one_way("this member", &name)),
-        _ => (false, false, String::new()),
+        (Ok(0), Ok(_)) => (true, false, one_way(&name, "this member")),
+        (Ok(_), Ok(0)) => (true, false, one_way("this member", &name)),
+        (Err(error), Ok(0)) => {
+            (false, false, format!("this member has not dialled {name}; {}", error.message))
+        }
+        (Err(error), _) | (_, Err(error)) => (false, false, error.message.clone()),
+        (Ok(_), Ok(_)) => (false, false, String::new()),
     };
-    Link { member: name, inbound, outbound, half_open, down, message, origin }
+    let observed = |count| Observed::from_result(count, origin.clone());
+    let (inbound, outbound) = (observed(inbound), observed(outbound));
+    Link { member: name, inbound, outbound, half_open, down, message, origin: origin.clone() }
 }
 
 /// Returns what it costs that `dialler` has no connection with `other` that it dialled.
@@ -186,11 +213,12 @@ mod tests {
     }
 
     fn matrix(established: &[(&str, &str)], url: &str) -> (Vec<Connection>, Vec<Link>) {
-        let members = [
-            member("m1", "10.0.0.1", true),
-            member("m2", "10.0.0.2", false),
-            member("m3", "10.0.0.3", false),
-        ];
+        matrix_of(["10.0.0.2", "10.0.0.3"], established, url)
+    }
+
+    fn matrix_of(others: [&str; 2], established: &[(&str, &str)], url: &str) -> (Vec<Connection>, Vec<Link>) {
+        let members =
+            [member("m1", "10.0.0.1", true), member("m2", others[0], false), member("m3", others[1], false)];
         let url = Url::parse(url).unwrap();
         let address = Some(format!("10.0.0.1:{}", url.port.unwrap()));
         let origin = Origin::proc("/proc/7/net/tcp");
@@ -213,7 +241,7 @@ mod tests {
         };
         let connections = matrix.connections();
         let links = matrix.links(&connections);
-        (connections, links.value().unwrap().clone())
+        (connections, links)
     }
 
     #[test]
@@ -242,7 +270,39 @@ mod tests {
     #[test]
     fn a_member_without_connections_is_down_not_half_open() {
         let (_, links) = matrix(&[], "https://10.0.0.1:2380");
-        assert!(links.iter().all(|l| l.down && !l.half_open));
+        assert!(links.iter().all(|l| l.down && !l.half_open && l.message.contains("down or unreachable")));
+    }
+
+    #[test]
+    fn a_stranger_casts_doubt_only_on_members_that_were_not_seen_to_dial() {
+        let established = [
+            ("10.0.0.1:40000", "10.0.0.2:2380"),
+            ("10.0.0.1:2380", "10.0.0.2:40000"),
+            ("10.0.0.1:2380", "10.9.9.9:40001"),
+        ];
+        let (_, links) = matrix(&established, "https://10.0.0.1:2380");
+        assert_eq!(links[0].inbound.value(), Some(&1));
+        let (inbound, message) = (&links[1].inbound, &links[1].message);
+        assert!(inbound.error().is_some_and(|e| e.message.contains("10.9.9.9:40001")), "{inbound:?}");
+        assert!(message.starts_with("this member has not dialled m3; whether m3 dials"), "{message}");
+        assert!(!links[1].down && !links[1].half_open, "nobody saw that");
+    }
+
+    #[test]
+    fn who_dialled_from_a_shared_address_is_not_told() {
+        let established = [("10.0.0.1:2380", "10.0.0.2:40000"), ("10.0.0.1:40000", "10.0.0.2:2380")];
+        let (_, links) = matrix_of(["10.0.0.2", "10.0.0.2"], &established, "https://10.0.0.1:2380");
+        assert!(links.iter().all(|l| l.inbound.error().is_some() && l.outbound.value().is_some()));
+        assert!(links.iter().all(|l| !l.down && !l.half_open && !l.message.is_empty()));
+    }
+
+    #[test]
+    fn a_member_whose_name_is_unknown_hides_no_other() {
+        let established = [("10.0.0.1:2380", "10.0.0.3:40000"), ("10.0.0.1:40000", "10.0.0.3:2380")];
+        let (_, links) = matrix_of(["node-2", "10.0.0.3"], &established, "https://10.0.0.1:2380");
+        assert!(links[0].inbound.error().is_some() && links[0].outbound.error().is_some());
+        assert!(!links[0].down && links[0].message.contains("node-2"));
+        assert_eq!((links[1].inbound.value(), links[1].outbound.value()), (Some(&1), Some(&1)));
     }
 
     #[test]

@@ -337,18 +337,22 @@ impl Finish<'_, '_> {
         cluster: &Observed<Cluster>,
         listeners: &Observed<Vec<Listener>>,
     ) -> (Observed<Vec<seaworthy_evidence::Connection>>, Observed<Vec<seaworthy_evidence::Link>>) {
+        // A name means what the process is told first, then what the host is.
+        let mut hosts = self.hosts.clone();
+        let own = self.server.running.root.as_ref().ok().and_then(|r| r.read("/etc/hosts", 1 << 20).ok());
+        hosts.extend(own.map(|text| links::hosts(&text)).unwrap_or_default());
         let all = || -> Result<_, EvidenceError> {
             let matrix = Matrix {
                 members: &cluster.as_result()?.members,
                 listeners: listeners.as_result()?,
                 sockets: self.server.sockets.as_ref().map_err(Clone::clone)?,
                 views: self.views.as_ref().map_err(Clone::clone)?,
-                hosts: self.hosts,
+                hosts: &hosts,
                 origin: Origin::proc(format!("/proc/{}/net/tcp", self.server.running.pid())),
             };
             let connections = matrix.connections();
             let links = matrix.links(&connections);
-            Ok((Observed::seen(connections, matrix.origin), links))
+            Ok((Observed::seen(connections, matrix.origin.clone()), Observed::seen(links, matrix.origin)))
         };
         all().unwrap_or_else(|error| (Observed::failed(error.clone()), Observed::failed(error)))
     }

@@ -13,6 +13,9 @@ use crate::procfs::{ProcessEntry, parse_ascii};
 /// Most bytes that are read of one table: some 400,000 connections.
 const CAP: u64 = 64 << 20;
 
+/// Most listening sockets of one process: each is asked by threads of its own, and an etcd has a handful.
+const MAX_LISTENING: usize = 64;
+
 /// The sockets of one process. Every list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
@@ -41,7 +44,7 @@ impl Sockets {
     /// # Errors
     ///
     /// `PermissionDenied` when its file descriptors may not be seen, `TooLarge` when a table has more than 64
-    /// MiB, `Vanished`.
+    /// MiB or more than 64 of its sockets listen, `Vanished`.
     pub fn of_process(process: &ProcessEntry) -> Result<Self, EvidenceError> {
         // The descriptors come first: a connection that is made in between is left out instead of being
         // unowned.
@@ -78,6 +81,10 @@ impl Sockets {
                     format!("{}: more than the {CAP} bytes that are read at most", process.origin(name));
                 return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin(name)));
             }
+        }
+        if sockets.listening.len() + sockets.unix_listening.len() > MAX_LISTENING {
+            let message = format!("{}: more than {MAX_LISTENING} listening sockets", process.origin("fd"));
+            return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin("fd")));
         }
         sockets.listening.sort_unstable();
         sockets.established.sort_unstable();

@@ -14,12 +14,12 @@ mod names;
 
 pub use meaning::{advertised, auto_tls, client_auth, initial_cluster, listen_urls};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use seaworthy_evidence::{
-    Candidate, ConfigFile, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure, SETTINGS, Setting,
-    without_userinfo,
+    Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure,
+    SETTINGS, Setting, without_userinfo,
 };
 
 use crate::Version;
@@ -93,8 +93,18 @@ pub struct Resolved {
 /// Returns the settings that etcd takes from `inputs`, with everything that lost.
 ///
 /// The settings fail as a whole when one of the places that could decide any of them could not be read: the
-/// environment (unless `--config-file` makes it irrelevant), or the configuration file.
+/// environment (unless `--config-file` makes it irrelevant), or the configuration file; and when one of them is
+/// longer than 16 KiB.
 pub fn resolve(inputs: Inputs<'_>) -> Resolved {
+    let mut resolved = resolve_all(inputs);
+    if let Some(error) = resolved.settings.value().and_then(too_long) {
+        resolved.settings = Observed::failed(error);
+    }
+    resolved.fatal.truncate(MAX_FATAL);
+    resolved
+}
+
+fn resolve_all(inputs: Inputs<'_>) -> Resolved {
     let Inputs { arguments, environment, version, read } = inputs;
     let Parsed { given, mut fatal } = flags::parse(arguments, version);
     let mut sources = Sources { flags: Parsed { given, fatal: Vec::new() }, variables: &[], version };
@@ -192,7 +202,8 @@ impl Sources<'_> {
     /// variable that is no boolean and should be one.
     fn conflicts(&self) -> Vec<PredictedFailure> {
         let mut fatal = Vec::new();
-        for variable in self.variables {
+        let mut seen = BTreeSet::new();
+        for variable in self.variables.iter().filter(|v| seen.insert(v.name.as_str())) {
             let Some(name) = variable.name.strip_prefix("ETCD_") else { continue };
             let name = name.to_ascii_lowercase().replace('_', "-");
             if variable_name(&name) != variable.name || !names::defines_flag(&name, self.version) {
@@ -329,6 +340,25 @@ impl Sources<'_> {
     }
 }
 
+/// Most bytes of one value. The lists of a cluster with seven members have a few hundred.
+const MAX_VALUE: usize = 16 << 10;
+/// Most values of one setting that are kept although they lost.
+const MAX_LOST: usize = 16;
+/// Most reasons why etcd would not start; it exits for the first.
+const MAX_FATAL: usize = 64;
+
+/// Returns the error for settings of which one is longer than anything etcd could work with.
+fn too_long(settings: &BTreeMap<String, Setting>) -> Option<EvidenceError> {
+    let long = |setting: &Setting| {
+        let lost = setting.overridden.iter().map(|c| c.value.len()).max();
+        setting.value.len().max(setting.why.len()).max(lost.unwrap_or(0)) > MAX_VALUE
+    };
+    let (name, setting) = settings.iter().find(|(_, setting)| long(setting))?;
+    let message =
+        format!("{}: {name} has more than the {MAX_VALUE} bytes that are looked at", setting.origin);
+    Some(EvidenceError::new(ErrorKind::TooLarge, message).at(setting.origin.clone()))
+}
+
 /// A setting in the making.
 #[derive(Debug, Default)]
 struct Draft {
@@ -342,6 +372,7 @@ impl Draft {
     fn lose(&mut self, value: &str, origin: &Origin, reason: &str) {
         let candidate =
             Candidate { value: value.to_owned(), origin: origin.clone(), reason: reason.to_owned() };
+        self.lost.truncate(MAX_LOST - 1);
         self.lost.insert(0, candidate);
     }
 }

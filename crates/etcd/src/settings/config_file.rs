@@ -347,6 +347,9 @@ impl Binder<'_> {
 
     /// Reports a key that nothing answers to.
     fn ignore(&mut self, side: Option<Purpose>, entry: Entry) {
+        if self.ignored.len() >= MAX_IGNORED {
+            return; // before looking for what was meant, which takes time
+        }
         let (suggestion, meant) = suggest(side, &fold(&entry.key), self.version);
         let section = side.map_or("", section_name);
         self.ignore_at(section, entry, suggestion, meant);

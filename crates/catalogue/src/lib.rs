@@ -114,14 +114,25 @@ impl Catalogue {
 
 /// Returns the variables of rules, with the types that the evidence has.
 fn scopes() -> Result<rule::Scopes, Vec<Diagnostic>> {
-    Schema::from_json_schema(&seaworthy_evidence::json_schema())
-        .map(|schema| rule::Scopes::new(&schema))
-        .map_err(|error| vec![Diagnostic::new("schema", format!("the evidence schema: {error}"))])
+    let wrong = |message: String| vec![Diagnostic::new("schema", format!("the evidence schema: {message}"))];
+    let schema = serde_json::from_str(EVIDENCE_SCHEMA).map_err(|error| wrong(error.to_string()))?;
+    let schema = Schema::from_json_schema(&schema).map_err(|error| wrong(error.to_string()))?;
+    Ok(rule::Scopes::new(&schema))
 }
+
+/// What [`seaworthy_evidence::json_schema`] says, without its prose, by the build script.
+const EVIDENCE_SCHEMA: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.json"));
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_embedded_schema_has_the_types_of_the_evidence() {
+        let schema = |value| Schema::from_json_schema(&value).expect("a schema");
+        let embedded = schema(serde_json::from_str(EVIDENCE_SCHEMA).expect("JSON"));
+        assert_eq!(embedded.root(), schema(seaworthy_evidence::json_schema()).root());
+    }
 
     #[test]
     fn the_embedded_catalogue_needs_no_yaml() {

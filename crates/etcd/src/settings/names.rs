@@ -5,6 +5,9 @@
 //! line count for the whole line unless they bear on transport security (`SINCE`): a name too many only loses
 //! a prediction.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::Version;
 
 /// How etcd's flag parser treats a flag.
@@ -33,24 +36,24 @@ pub(super) enum Shape {
 
 /// Returns how etcd's flag `name` is parsed in the releases that have it.
 pub(super) fn flag(name: &str) -> Option<Flag> {
-    find(FLAGS, name).map(|(_, _, flag)| flag)
+    FLAGS_BY_NAME.get(name).map(|(_, _, flag)| *flag)
 }
 
 /// Returns whether etcd `version` defines the flag `name`; when the version is unknown, whether any release
 /// does.
 pub(super) fn defines_flag(name: &str, version: Option<Version>) -> bool {
-    find(FLAGS, name).is_some_and(|(first, last, _)| within(name, first, last, version))
+    FLAGS_BY_NAME.get(name).is_some_and(|(first, last, _)| within(name, *first, *last, version))
 }
 
 /// Returns what the top-level configuration-file key `name` (lower case) holds in the releases that have it.
 pub(super) fn key(name: &str) -> Option<Shape> {
-    find(KEYS, name).map(|(_, _, shape)| shape)
+    KEYS_BY_NAME.get(name).map(|(_, _, shape)| *shape)
 }
 
 /// Returns whether etcd `version` knows the top-level configuration-file key `name` (lower case); when the
 /// version is unknown, whether any release does.
 pub(super) fn defines_key(name: &str, version: Option<Version>) -> bool {
-    find(KEYS, name).is_some_and(|(first, last, _)| within(name, first, last, version))
+    KEYS_BY_NAME.get(name).is_some_and(|(first, last, _)| within(name, *first, *last, version))
 }
 
 /// Returns the names of all top-level configuration-file keys that `version` knows.
@@ -61,9 +64,19 @@ pub(super) fn keys(version: Option<Version>) -> impl Iterator<Item = &'static st
         .map(|(_, _, name)| name)
 }
 
-fn find<T: Copy>(table: &[(u32, u32, T, &'static str)], name: &str) -> Option<(u32, u32, T)> {
-    let row = table.iter().find(|(_, _, _, names)| names.split_whitespace().any(|n| n == name))?;
-    Some((row.0, row.1, row.2))
+/// A table by name: first release, last release, and the rest of the row.
+type ByName<T> = LazyLock<HashMap<&'static str, (u32, u32, T)>>;
+
+static FLAGS_BY_NAME: ByName<Flag> = LazyLock::new(|| by_name(FLAGS));
+static KEYS_BY_NAME: ByName<Shape> = LazyLock::new(|| by_name(KEYS));
+
+/// Returns the rows of `table` by each of their names, which occur once.
+fn by_name<T: Copy>(table: &[(u32, u32, T, &'static str)]) -> HashMap<&'static str, (u32, u32, T)> {
+    let row = |(first, last, what, names): &(u32, u32, T, &'static str)| {
+        let row = (*first, *last, *what);
+        names.split_ascii_whitespace().map(move |name| (name, row))
+    };
+    table.iter().flat_map(row).collect()
 }
 
 fn within(name: &str, first: u32, last: u32, version: Option<Version>) -> bool {

@@ -70,8 +70,8 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// `Unsupported` for anything that is not a regular file, which is not opened; `TooLarge` when it has
-    /// more than `cap` bytes; `Io` for links that lead in a circle.
+    /// `Unsupported` for anything that is not a regular file, and for files on pseudo file systems such as
+    /// /proc, where reading can have effects: neither is opened. `TooLarge` when it has more than `cap` bytes; `Io` for links that lead in a circle.
     pub fn read(&self, path: impl AsRef<Path>, cap: usize) -> Result<Vec<u8>, EvidenceError> {
         self.open(path)?.read(cap)
     }
@@ -86,16 +86,11 @@ impl Root {
         // Opening a FIFO or a device can itself have effects, so the kind is looked at first.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).and_then(|place| {
-            let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
-            if kind != FileType::RegularFile {
-                return Ok(Err(kind));
+            if let Err(refusal) = regular(&place)? {
+                return Ok(Err(refusal));
             }
             let fd = self.resolve(path, flags)?;
-            let stat = rustix::fs::fstat(&fd)?;
-            Ok(match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Ok((fd, stat)),
-                kind => Err(kind),
-            })
+            Ok(regular(&fd)?.map(|stat| (fd, stat)))
         });
         match opened {
             Ok(Ok((fd, stat))) => Ok(OpenFile {
@@ -104,7 +99,7 @@ impl Root {
                 path: path.to_string_lossy().into_owned(),
                 origin: self.origin(path),
             }),
-            Ok(Err(kind)) => Err(self.fail(path, ErrorKind::Unsupported, kind_sentence(kind))),
+            Ok(Err(refusal)) => Err(self.fail(path, ErrorKind::Unsupported, refusal)),
             Err(error) => Err(self.error(path, error)),
         }
     }
@@ -167,6 +162,17 @@ impl Root {
             Ok(Some(OsString::from_vec(target.into_bytes())))
         };
         read().map_err(|error| self.error(path, error))
+    }
+
+    /// Returns the Unix socket at `path` as a file descriptor that says which one it is, to connect to.
+    pub(crate) fn socket(&self, path: impl AsRef<Path>) -> Result<OwnedFd, EvidenceError> {
+        let path = path.as_ref();
+        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC);
+        let fd = fd.and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
+        match fd.map_err(|error| self.error(path, error))? {
+            (stat, fd) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => Ok(fd),
+            _ => Err(self.fail(path, ErrorKind::Unsupported, "not a socket")),
+        }
     }
 
     /// Returns the directory at `path` as a file descriptor for use in `*at` system calls.
@@ -311,6 +317,39 @@ fn refused(error: Errno) -> Option<EvidenceError> {
     })
 }
 
+/// Returns the status of `file` if it is one that can be read without effects, else why it is not.
+fn regular(file: &OwnedFd) -> Result<Result<Stat, &'static str>, Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::RegularFile {
+        return Ok(Err(kind_sentence(kind)));
+    }
+    // The width of the type differs between architectures; the numbers have 32 bits.
+    let on_pseudo = PSEUDO.contains(&(rustix::fs::fstatfs(file)?.f_type as u32));
+    Ok(if on_pseudo { Err("a file that is on a pseudo file system, which is not read") } else { Ok(stat) })
+}
+
+/// The magic numbers of file systems whose files the kernel makes up (`linux/magic.h`). Reading one may consume what it
+/// holds (`/proc/kmsg`, `trace_pipe`) or wait without end.
+const PSEUDO: [u32; 16] = [
+    0x0000_9fa0, // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0xcafe_4a11, // bpf
+    0x6165_676c, // pstore
+    0xde5e_81e4, // efivarfs
+    0xf97c_ff8c, // selinuxfs
+    0x6265_6570, // configfs
+    0x6573_5543, // fusectl
+    0x4249_4e4d, // binfmt_misc
+    0x6e73_6673, // nsfs
+    0x1980_0202, // mqueue
+];
+
 fn kind_sentence(kind: FileType) -> &'static str {
     match kind {
         FileType::BlockDevice => "a block device, where a regular file is expected",
@@ -406,6 +445,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_makes_up_is_not_read() {
+        let root = Root::host("/").unwrap();
+        for path in ["/proc/version", "/proc/kmsg", "/proc/self/status", "/sys/kernel/uevent_seqnum"] {
+            let error = root.read(path, 1 << 20).unwrap_err();
+            assert!(matches!(error.kind, ErrorKind::Unsupported | ErrorKind::NotFound), "{error}");
+            assert!(path.starts_with("/sys") || error.message.contains("on a pseudo file system"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_socket_is_connected_to() {
+        let (directory, root) = fixture();
+        let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("real/socket")).unwrap();
+        symlink("/real/socket", directory.path().join("link")).unwrap();
+        assert!(root.socket("/link").is_ok());
+        assert_eq!(root.socket("/real/ca.crt").unwrap_err().kind, ErrorKind::Unsupported);
+        assert_eq!(root.socket("/etc/pki/escape").unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    #[test]
     fn a_magic_link_is_not_followed() {
         let root = Root::host("/").unwrap();
         let error = root.read("/proc/self/root/etc/passwd", 1 << 20).unwrap_err();
@@ -417,9 +476,9 @@ mod tests {
         let (_directory, root) = fixture();
         assert!(root.read("/real/ca.crt", 6).is_ok());
         assert_eq!(root.read("/real/ca.crt", 5).unwrap_err().kind, ErrorKind::TooLarge);
-        let host = Root::host("/").unwrap();
-        assert!(!host.read("/proc/version", 4096).unwrap().is_empty());
-        assert_eq!(host.read("/proc/version", 4).unwrap_err().kind, ErrorKind::TooLarge);
+        let sizeless = || StdFile::open("/proc/version").unwrap();
+        assert!(read_capped(&sizeless(), 4096, 0).unwrap().is_some());
+        assert!(read_capped(&sizeless(), 4, 0).unwrap().is_none());
     }
 
     #[test]

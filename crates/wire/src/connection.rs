@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,16 +17,20 @@ use rustls_pki_types::ServerName;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
 
 /// A listener to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     endpoint: Endpoint,
     server_name: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Endpoint {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    Unix {
+        path: PathBuf,
+        /// The socket itself, when `path` is not as this process sees it.
+        place: Option<Arc<OwnedFd>>,
+    },
 }
 
 impl Target {
@@ -35,7 +41,14 @@ impl Target {
 
     /// Returns the listener on the Unix socket at `path`.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { endpoint: Endpoint::Unix(path.into()), server_name: None }
+        Self { endpoint: Endpoint::Unix { path: path.into(), place: None }, server_name: None }
+    }
+
+    /// Returns the listener on the Unix socket `place`, which was opened with `O_PATH`. It is called `path`, as where it
+    /// was found; that path is not used to connect.
+    pub fn opened_unix(path: impl Into<PathBuf>, place: OwnedFd) -> Self {
+        let endpoint = Endpoint::Unix { path: path.into(), place: Some(Arc::new(place)) };
+        Self { endpoint, server_name: None }
     }
 
     /// Returns the listener that `text` names: `host:port`, or a socket path if it has a slash. A host name is looked
@@ -75,7 +88,7 @@ impl Target {
                 EvidenceError::new(ErrorKind::Malformed, format!("{name:?} is not a host name"))
             }),
             (None, Endpoint::Tcp(address)) => Ok(ServerName::from(address.ip())),
-            (None, Endpoint::Unix(_)) => Ok(ServerName::from(std::net::Ipv4Addr::LOCALHOST)),
+            (None, Endpoint::Unix { .. }) => Ok(ServerName::from(std::net::Ipv4Addr::LOCALHOST)),
         }
     }
 
@@ -83,9 +96,9 @@ impl Target {
     pub(crate) fn host(&self) -> String {
         match (&self.server_name, &self.endpoint) {
             (Some(name), Endpoint::Tcp(address)) => format!("{name}:{}", address.port()),
-            (Some(name), Endpoint::Unix(_)) => name.clone(),
+            (Some(name), Endpoint::Unix { .. }) => name.clone(),
             (None, Endpoint::Tcp(address)) => address.to_string(),
-            (None, Endpoint::Unix(_)) => "localhost".to_owned(),
+            (None, Endpoint::Unix { .. }) => "localhost".to_owned(),
         }
     }
 
@@ -118,7 +131,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
             Endpoint::Tcp(address) => address.fmt(f),
-            Endpoint::Unix(path) => path.display().fmt(f),
+            Endpoint::Unix { path, .. } => path.display().fmt(f),
         }
     }
 }
@@ -180,7 +193,10 @@ impl<'a> Connector<'a> {
                 stream.set_nodelay(true)?;
                 Socket::Tcp(stream)
             }
-            Endpoint::Unix(path) => {
+            Endpoint::Unix { path, place } => {
+                // unix(7) knows no connection to a descriptor, but its link in /proc leads to the socket itself.
+                let link = place.as_ref().map(|p| PathBuf::from(format!("/proc/self/fd/{}", p.as_raw_fd())));
+                let path = link.as_ref().unwrap_or(path);
                 // `UnixStream::connect` waits without end when the backlog is full; the send timeout bounds it.
                 let flags = SocketFlags::CLOEXEC;
                 let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -281,6 +297,21 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_opened_socket_is_reached_whatever_is_at_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let place = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        let target = Target::opened_unix(&path, place);
+        assert_eq!(target.to_string(), path.to_str().unwrap());
+        let _connection = Connector::new(&target, &Options::new(Timestamp::UNIX_EPOCH)).connect(1).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_ok());
+    }
 
     #[test]
     fn targets_are_resolved_from_text() {

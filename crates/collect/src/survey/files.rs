@@ -61,7 +61,8 @@ fn pki_files(
 ) -> Result<Vec<PkiFile>, EvidenceError> {
     let root = root?;
     let mut files: BTreeMap<String, PkiFile> = BTreeMap::new();
-    for path in named {
+    for named in named {
+        let path = &reader.absolute(named)?;
         if let Some(folder) = Path::new(path).parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
             add(&mut files, folder, root.stat(folder, survey.users), || Ok(PkiContent::Directory))?;
         }

@@ -1,9 +1,11 @@
 //! Listeners: what is configured, joined with the sockets there really are and with what they say.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::thread::{Builder, ScopedJoinHandle};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, Listener, Observed, Origin, Purpose, Url, Wire};
 use seaworthy_wire::Target;
@@ -41,10 +43,63 @@ impl Answers {
     pub(crate) fn members(&self, pid: u32) -> Option<&Result<LiveMembers, EvidenceError>> {
         self.members.get(&pid)
     }
+
+    fn record(&mut self, answer: Answer) {
+        match answer {
+            Answer::Members(pid, members) => drop(self.members.insert(pid, members)),
+            Answer::Wire(socket, wire) => drop(self.wires.insert(socket, *wire)),
+        }
+    }
 }
 
-/// Asks every listening socket of the servers and proxies what it speaks, and every server for its members, all at the
-/// same time. Asks nothing when the wire is off.
+/// Most sockets of one process that are asked. An etcd has a handful.
+const MAX_SOCKETS: usize = 64;
+/// Most threads that ask at the same time; each has a few helpers for one listener.
+const MAX_WORKERS: usize = 32;
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Socket {
+    Tcp(SocketAddr),
+    /// By its path as its process sees it; an abstract one begins with `@`.
+    Unix(String),
+}
+
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => f.write_str(path),
+        }
+    }
+}
+
+impl Socket {
+    /// Returns where to connect to. A path is looked up as `running` sees it: at the same path in our own mount namespace
+    /// something else may listen.
+    pub(crate) fn target(&self, running: &Running) -> Result<Target, EvidenceError> {
+        match self {
+            Self::Tcp(address) => Ok(Target::tcp(reachable(*address))),
+            Self::Unix(path) if path.starts_with('@') => {
+                let message = format!("{path} is an abstract socket, which is not asked");
+                Err(EvidenceError::new(ErrorKind::Unsupported, message))
+            }
+            Self::Unix(path) => {
+                let root = running.root.as_ref().map_err(Clone::clone)?;
+                Ok(Target::opened_unix(path, root.socket(running.absolute(path)?)?))
+            }
+        }
+    }
+}
+
+/// One question of the survey.
+enum Job<'a> {
+    Members(&'a Server<'a>),
+    Wire(&'a Running, Socket),
+}
+
+/// Asks every listening socket of the servers and proxies what it speaks, and every server for its members, at the same
+/// time as far as there are threads, and all within the limit of one probe. Asks nothing when the wire is off.
 pub(crate) fn ask_all(
     survey: &Survey<'_>,
     servers: &[Server<'_>],
@@ -54,48 +109,87 @@ pub(crate) fn ask_all(
     if !survey.options.wire {
         return answers;
     }
+    let mut jobs: Vec<Job<'_>> = servers.iter().map(Job::Members).collect();
     let sockets = servers.iter().map(|s| (s.running, s.sockets.as_ref()));
-    let sockets = sockets.chain(proxies.iter().map(|p| (p.running, p.sockets.as_ref())));
-    let mut targets: Vec<(&Running, String, Target)> = Vec::new();
-    for (running, sockets) in sockets {
-        let Ok(sockets) = sockets else { continue };
-        for (address, target) in addresses(sockets) {
-            if !targets.iter().any(|(r, a, _)| r.pid() == running.pid() && *a == address) {
-                targets.push((running, address, target));
+    for (running, sockets) in sockets.chain(proxies.iter().map(|p| (p.running, p.sockets.as_ref()))) {
+        let mut all: Vec<Socket> = sockets.into_iter().flat_map(addresses).collect();
+        // Sorted, but an IPv4 and an IPv6 socket may have the same address here.
+        all.dedup();
+        for unasked in all.split_off(all.len().min(MAX_SOCKETS)) {
+            let message = format!("not asked: more than {MAX_SOCKETS} sockets");
+            let error = EvidenceError::new(ErrorKind::TooLarge, message);
+            answers.wires.insert((running.pid(), unasked.to_string()), Err(error));
+        }
+        jobs.extend(all.into_iter().map(|socket| Job::Wire(running, socket)));
+    }
+    for job in &jobs {
+        let message = "not asked: the probe was given no thread, or did not finish";
+        answers.record(job.failed(EvidenceError::new(ErrorKind::Io, message)));
+    }
+    let deadline = Instant::now() + survey.probing().limit;
+    let (next, answers) = (AtomicUsize::new(0), Mutex::new(answers));
+    std::thread::scope(|scope| {
+        let work = || {
+            let mut moved = false;
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let answer = job.ask(survey, deadline, &mut moved);
+                answers.lock().unwrap_or_else(PoisonError::into_inner).record(answer);
+            }
+        };
+        let workers = (0..jobs.len().min(MAX_WORKERS))
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect::<Vec<_>>();
+        for worker in workers {
+            // The job of a worker that panicked keeps the answer that it did not finish.
+            let _ = worker.join();
+        }
+    });
+    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Job<'_> {
+    fn running(&self) -> &Running {
+        match self {
+            Self::Members(server) => server.running,
+            Self::Wire(running, _) => running,
+        }
+    }
+
+    fn failed(&self, error: EvidenceError) -> Answer {
+        match self {
+            Self::Members(server) => Answer::Members(server.running.pid(), Err(error)),
+            Self::Wire(running, socket) => {
+                Answer::Wire((running.pid(), socket.to_string()), Box::new(Err(error)))
             }
         }
     }
-    let lost = || EvidenceError::new(ErrorKind::Io, "the probe did not finish");
-    let options = survey.probing();
-    std::thread::scope(|scope| {
-        let probes: Vec<_> = targets
-            .iter()
-            .map(|(running, address, target)| {
-                let options = &options;
-                let probe = move || in_its_network(running, || seaworthy_wire::probe(target, options));
-                ((running.pid(), address.clone()), Builder::new().spawn_scoped(scope, probe))
-            })
-            .collect();
-        let members: Vec<_> = servers
-            .iter()
-            .map(|server| {
-                let ask = || in_its_network(server.running, || membership::ask(survey, server));
-                (server.running.pid(), Builder::new().spawn_scoped(scope, ask))
-            })
-            .collect();
-        for (key, probe) in probes {
-            answers.wires.insert(key, joined(probe).unwrap_or_else(|| Err(lost())));
+
+    /// Asks, until `deadline`, in the network of the process; `moved` is whether this thread has left our own.
+    fn ask(&self, survey: &Survey<'_>, deadline: Instant, moved: &mut bool) -> Answer {
+        let entry = &self.running().entry;
+        if *moved || entry.has_own_namespace("net").unwrap_or(false) {
+            if let Err(error) = entry.enter_network() {
+                return self.failed(error);
+            }
+            *moved = true;
         }
-        for (pid, ask) in members {
-            answers.members.insert(pid, joined(ask).unwrap_or_else(|| Err(lost())));
+        match self {
+            Self::Members(server) => {
+                Answer::Members(server.running.pid(), membership::ask(survey, server, deadline))
+            }
+            Self::Wire(running, socket) => {
+                let probe =
+                    || seaworthy_wire::probe(&socket.target(running)?, &survey.probing_until(deadline)?);
+                Answer::Wire((running.pid(), socket.to_string()), Box::new(probe()))
+            }
         }
-    });
-    answers
+    }
 }
 
-/// Returns what a thread returned; `None` when there was none to be had, or it did not finish.
-fn joined<T>(thread: io::Result<ScopedJoinHandle<'_, T>>) -> Option<T> {
-    thread.ok()?.join().ok()
+/// What a [`Job`] found.
+enum Answer {
+    Members(u32, Result<LiveMembers, EvidenceError>),
+    Wire((u32, String), Box<Result<Wire, EvidenceError>>),
 }
 
 /// Runs `ask` in the network namespace of a process: the calling thread, which must end with it, moves there.
@@ -109,17 +203,11 @@ pub(crate) fn in_its_network<T>(
     ask()
 }
 
-/// Returns each listening socket: its address as text, and where to connect to.
-fn addresses(sockets: &Sockets) -> impl Iterator<Item = (String, Target)> {
-    let tcp = sockets
-        .listening
-        .iter()
-        .map(|socket| (socket.local.to_string(), Target::tcp(reachable(socket.local))));
-    let unix = sockets.unix_listening.iter().filter_map(|path| {
-        let path = String::from_utf8(path.clone()).ok()?;
-        Some((path.clone(), Target::unix(path)))
-    });
-    tcp.chain(unix)
+/// Returns each listening socket.
+fn addresses(sockets: &Sockets) -> impl Iterator<Item = Socket> {
+    let tcp = sockets.listening.iter().map(|socket| Socket::Tcp(socket.local));
+    let unix = sockets.unix_listening.iter().filter_map(|path| String::from_utf8(path.clone()).ok());
+    tcp.chain(unix.map(Socket::Unix))
 }
 
 /// Returns where to connect to reach a socket that listens on `local`.
@@ -132,13 +220,17 @@ fn reachable(local: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, local.port())
 }
 
-/// Returns where to connect to reach the sockets that `urls` asked for; every socket when none of them has one.
-pub(crate) fn targets(urls: &[(Url, Origin, Purpose)], sockets: &Sockets) -> Vec<Target> {
-    let wanted: Vec<String> = urls.iter().filter_map(|(url, ..)| socket_of(url, sockets)).collect();
-    let all = addresses(sockets);
-    all.filter(|(address, _)| wanted.is_empty() || wanted.contains(address))
-        .map(|(_, target)| target)
-        .collect()
+/// Returns the sockets that `urls` asked for, each with whether its URL says TLS.
+pub(crate) fn configured(urls: &[(Url, Origin, Purpose)], sockets: &Sockets) -> Vec<(Socket, bool)> {
+    let mut found: Vec<(Socket, bool)> = Vec::new();
+    for (url, ..) in urls {
+        let Some(address) = socket_of(url, sockets) else { continue };
+        let socket = addresses(sockets).find(|socket| socket.to_string() == address);
+        if let Some(socket) = socket.filter(|socket| !found.iter().any(|(known, _)| known == socket)) {
+            found.push((socket, url.is_tls()));
+        }
+    }
+    found
 }
 
 /// Returns all listeners of a process: each of the configured `urls` with its socket, and each socket that no URL names.
@@ -157,7 +249,7 @@ pub(crate) fn join(
         let (url, origin) = (url.clone(), origin.clone());
         listeners.push(Listener { url, purpose: *purpose, configured: true, address, wire, origin });
     }
-    for (address, _) in addresses(sockets).filter(|(address, _)| !claimed.contains(address)) {
+    for address in addresses(sockets).map(|s| s.to_string()).filter(|address| !claimed.contains(address)) {
         listeners.push(unclaimed(running, address, answers));
     }
     listeners

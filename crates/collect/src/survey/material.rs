@@ -11,6 +11,7 @@ use seaworthy_evidence::{
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
 
 use super::Survey;
+use super::processes::Running;
 use crate::root::Root;
 
 /// Largest key material file that is read, in bytes.
@@ -56,12 +57,24 @@ type Bytes = Result<Rc<[u8]>, EvidenceError>;
 /// Reads each file of one process at most once.
 pub(crate) struct Reader<'a> {
     root: Result<&'a Root, EvidenceError>,
+    /// The process whose working directory relative paths are below; without one, they are below the root.
+    running: Option<&'a Running>,
     read: RefCell<BTreeMap<String, Bytes>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(root: Result<&'a Root, EvidenceError>) -> Self {
-        Self { root, read: RefCell::default() }
+        Self { root, running: None, read: RefCell::default() }
+    }
+
+    /// Returns a reader of the files that `running` names.
+    pub(crate) fn of_process(running: &'a Running) -> Self {
+        Self { running: Some(running), ..Self::new(running.root.as_ref().map_err(Clone::clone)) }
+    }
+
+    /// Returns the absolute path that the process means by `path`.
+    pub(crate) fn absolute(&self, path: &str) -> Result<String, EvidenceError> {
+        self.running.map_or_else(|| Ok(path.to_owned()), |running| running.absolute(path))
     }
 
     /// Returns the bytes of `path` as the process sees it.
@@ -69,13 +82,16 @@ impl<'a> Reader<'a> {
         if let Some(known) = self.read.borrow().get(path) {
             return known.clone();
         }
-        let result = self.root.clone().and_then(|root| root.read(path, CAP)).map(Rc::from);
+        let read = |root: &Root| root.read(self.absolute(path)?, CAP);
+        let result = self.root.clone().and_then(read).map(Rc::from);
         self.read.borrow_mut().insert(path.to_owned(), result.clone());
         result
     }
 
     /// Returns where `path` is.
     pub(crate) fn origin(&self, path: &str) -> Origin {
+        let absolute = self.absolute(path);
+        let path = absolute.as_deref().unwrap_or(path);
         self.root.as_ref().map_or_else(|_| Origin::file(path), |root| root.origin(path))
     }
 }
@@ -235,5 +251,23 @@ impl Content<Vec<Parsed>> {
     fn certificates(&self) -> Observed<Vec<Certificate>> {
         let facts = self.content.as_ref().map(|list| list.iter().map(|p| p.certificate.clone()).collect());
         Observed::from_result(facts.map_err(Clone::clone), self.origin.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procfs::Proc;
+
+    #[test]
+    fn relative_paths_are_below_the_working_directory() {
+        let entry = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let root = Root::of_process(&entry);
+        let running = Running { entry, argv: Vec::new(), first: 0, root };
+        let reader = Reader::of_process(&running);
+        let absolute = std::env::current_dir().unwrap().join("Cargo.toml").to_str().unwrap().to_owned();
+        let bytes = reader.bytes("Cargo.toml").unwrap();
+        assert_eq!(bytes, reader.bytes(&absolute).unwrap());
+        assert_eq!(reader.origin("Cargo.toml"), reader.origin(&absolute));
     }
 }

@@ -1,6 +1,6 @@
 //! Who the members are: from the running etcd, else from its data directory, else from its settings.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_etcd::{bbolt, members, settings};
 use seaworthy_evidence::{
@@ -18,24 +18,34 @@ pub(crate) struct LiveMembers {
     pub(crate) origin: Origin,
 }
 
-/// Asks the peer listeners of `server` for the members, with the server's own certificate where they speak TLS.
-pub(crate) fn ask(survey: &Survey<'_>, server: &Server<'_>) -> Result<LiveMembers, EvidenceError> {
+/// Most peer listeners that are asked for the members. One is enough; another one is for when it does not answer.
+const MAX_ASKED: usize = 4;
+
+/// Asks the listeners of the peer URLs of `server` for the members until `deadline`, with the server's own certificate
+/// where they speak TLS. What else it listens on is not for peers.
+pub(crate) fn ask(
+    survey: &Survey<'_>,
+    server: &Server<'_>,
+    deadline: Instant,
+) -> Result<LiveMembers, EvidenceError> {
     let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
-    let mut failures = Vec::new();
-    for target in server.peer_sockets(sockets) {
-        for security in [true, false] {
-            match ask_one(survey, server, &target, security) {
+    let mut failure = None;
+    for (socket, tls) in server.peer_sockets(sockets).into_iter().take(MAX_ASKED) {
+        for tls in [tls, !tls] {
+            let options = survey.probing_until(deadline);
+            let asked = options.and_then(|o| ask_one(&o, server, &socket.target(server.running)?, tls));
+            match asked {
                 Ok(live) => return Ok(live),
-                Err(error) => failures.push(error),
+                Err(error) => _ = failure.get_or_insert(error),
             }
         }
     }
-    let nothing = || EvidenceError::new(ErrorKind::NotFound, "it listens on no peer port");
-    Err(failures.into_iter().next().unwrap_or_else(nothing))
+    let nothing = || EvidenceError::new(ErrorKind::NotFound, "no peer URL that is set has a socket");
+    Err(failure.unwrap_or_else(nothing))
 }
 
 fn ask_one(
-    survey: &Survey<'_>,
+    options: &seaworthy_wire::Options,
     server: &Server<'_>,
     target: &Target,
     tls: bool,
@@ -46,7 +56,7 @@ fn ask_one(
         true => Security::Tls { roots: &Roots::Any, identity: identity.as_ref() },
         false => Security::Plaintext,
     };
-    let answer = get(target, security, Question::Members, &survey.probing())?;
+    let answer = get(target, security, Question::Members, options)?;
     if answer.status != 200 {
         let message = format!("{target} answered GET /members with {}", answer.status_line());
         return Err(EvidenceError::new(ErrorKind::Unsupported, message));
@@ -77,6 +87,9 @@ pub(crate) fn cluster(
     let offline = server.offline_membership();
     let version = offline.as_ref().ok().and_then(|m| m.cluster_version.clone());
     let mut failed = Vec::new();
+    // Not so when there is nothing to read yet, and when we were told not to ask.
+    let tried_in_vain = matches!(live, Some(Err(_)))
+        || offline.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound);
     match live {
         Some(Ok(live)) => {
             let established = format!("{} answered GET /members", server.who());
@@ -111,6 +124,11 @@ pub(crate) fn cluster(
             failed.push("initial-cluster is not set".to_owned());
             (Observed::failed(unknown(&failed)), version)
         }
+        // It may name this member alone and be long out of date, so it does not prove that there is no other.
+        Ok((members, _)) if members.len() == 1 && tried_in_vain => {
+            failed.push("initial-cluster names one member, but may be stale".to_owned());
+            (Observed::failed(unknown(&failed)), version)
+        }
         Ok((mut members, Some(origin))) if !members.is_empty() => {
             let established = sentence("taken from initial-cluster, which may be stale", &failed);
             server.mark_self(&mut members);
@@ -137,6 +155,15 @@ impl Survey<'_> {
         options.timeout = timeout;
         options.limit = (timeout * 3).max(Duration::from_secs(1));
         options
+    }
+
+    /// Returns how to probe when it must end at `deadline`.
+    pub(crate) fn probing_until(&self, deadline: Instant) -> Result<seaworthy_wire::Options, EvidenceError> {
+        let mut options = self.probing();
+        options.limit = options.limit.min(deadline.saturating_duration_since(Instant::now()));
+        let late =
+            || EvidenceError::new(ErrorKind::Timeout, "not asked: the other listeners took all the time");
+        if options.limit.is_zero() { Err(late()) } else { Ok(options) }
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Running {
     pub(crate) entry: ProcessEntry,
     pub(crate) argv: Vec<Argument>,
     /// Index in argv of the first argument after the program.
-    first: usize,
+    pub(crate) first: usize,
     pub(crate) root: Result<Root, EvidenceError>,
 }
 

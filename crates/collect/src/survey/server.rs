@@ -10,11 +10,11 @@ use seaworthy_evidence::{
     Advertised, Cluster, ErrorKind, Etcd, EvidenceError, Listener, Member, Observed, Origin, Purpose,
     Setting, Transport, Url,
 };
-use seaworthy_wire::{ClientIdentity, Target};
+use seaworthy_wire::ClientIdentity;
 
 use super::declarations::Declarations;
 use super::links::{self, Matrix, Views};
-use super::listeners::{self, Answers};
+use super::listeners::{self, Answers, Socket};
 use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
 use super::processes::Running;
 use super::trust::Trust;
@@ -35,7 +35,7 @@ impl<'a> Server<'a> {
     /// Reads the settings, sockets and peer identity of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
         let resolved = resolve(running, None);
-        let reader = Reader::new(running.root.as_ref().map_err(Clone::clone));
+        let reader = Reader::of_process(running);
         let path = |name: &str| {
             let settings = resolved.settings.value()?;
             settings.get(name).filter(|s| s.set).map(|s| s.value.clone())
@@ -45,10 +45,9 @@ impl<'a> Server<'a> {
         Self { running, resolved, sockets, identity, offline: OnceLock::new() }
     }
 
-    /// Returns the sockets on which peers are expected: those of the peer URLs, else every socket.
-    pub(crate) fn peer_sockets(&self, sockets: &Sockets) -> Vec<Target> {
-        let urls = self.urls(Purpose::Peer);
-        listeners::targets(&urls, sockets)
+    /// Returns the sockets of the peer URLs, each with whether its URL says TLS.
+    pub(crate) fn peer_sockets(&self, sockets: &Sockets) -> Vec<(Socket, bool)> {
+        listeners::configured(&self.urls(Purpose::Peer), sockets)
     }
 
     /// Returns the identity for asking as a peer.
@@ -219,7 +218,7 @@ impl Finish<'_, '_> {
         let settings = self.server.resolved.settings.clone();
         let known = settings.value();
         let empty = BTreeMap::new();
-        let reader = Reader::new(self.server.running.root.as_ref().map_err(Clone::clone));
+        let reader = Reader::of_process(self.server.running);
         let peer_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &PEER);
         let client_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &CLIENT);
         let (peer_listeners, client_listeners) = self.listeners();

@@ -43,6 +43,8 @@ pub struct Reason {
     pub status: Status,
     /// The sentence for the reader.
     pub message: String,
+    /// What to do about it, where the check knows better than the rule; only when it failed.
+    pub remedy: Option<String>,
     /// The evidence of this reason alone.
     pub evidence: Vec<Evidence>,
 }
@@ -60,7 +62,8 @@ impl Judgement {
     }
 
     fn decided(status: Status, message: String, evidence: Vec<Evidence>) -> Self {
-        let reason = Reason { check: String::new(), status, message, evidence: evidence.clone() };
+        let reason =
+            Reason { check: String::new(), status, message, remedy: None, evidence: evidence.clone() };
         Self { status, reasons: vec![reason], summary: None, notes: Vec::new(), evidence }
     }
 }
@@ -129,8 +132,9 @@ fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut
     match outcome {
         Outcome::True => {}
         Outcome::False => {
-            let (check, message) = (check.name.clone(), check.otherwise.render(env).text);
-            tell(reasons, Reason { check, status: Status::Fail, message, evidence });
+            let (name, message) = (check.name.clone(), check.otherwise.render(env).text);
+            let remedy = check.remedy.as_ref().map(|remedy| remedy.render(env).text);
+            tell(reasons, Reason { check: name, status: Status::Fail, message, remedy, evidence });
         }
         _ => cannot_judge(check, &missing, evidence, reasons),
     }
@@ -152,7 +156,8 @@ fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, rea
         return;
     }
     let message = because(&format!("not known whether {}", check.name), missing);
-    tell(reasons, Reason { check: check.name.clone(), status: Status::Unknown, message, evidence });
+    let check = check.name.clone();
+    tell(reasons, Reason { check, status: Status::Unknown, message, remedy: None, evidence });
 }
 
 /// Adds `reason`, or only its evidence when a check says the same of several elements: it is told once.
@@ -189,6 +194,7 @@ mod tests {
             check: check.to_owned(),
             status,
             message: message.to_owned(),
+            remedy: None,
             evidence: vec![fact("shared"), fact(path)],
         };
         let mut reasons = Vec::new();

@@ -50,7 +50,7 @@ pub struct Finding {
     pub notes: Vec<String>,
     /// The evidence that was looked at.
     pub evidence: Vec<Evidence>,
-    /// The first paragraph of the rule's remediation.
+    /// What to do: what the first failed check says, else the first paragraph of the rule's remediation.
     pub remedy: String,
     /// The reviewed exception that covers it. The status stays what it is.
     pub waived: Option<String>,
@@ -133,6 +133,12 @@ impl Finding {
         resource: String,
         judgement: Judgement,
     ) -> Self {
+        let first_failed = judgement.reasons.iter().find(|r| r.status == Status::Fail);
+        let remedy = first_failed.and_then(|reason| reason.remedy.clone());
+        let of_rule = || {
+            let section = rule.document.section("Remediation");
+            section.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+        };
         Self {
             rule: rule.id.clone(),
             title: rule.title.clone(),
@@ -144,13 +150,7 @@ impl Finding {
             summary: judgement.summary,
             notes: judgement.notes,
             evidence: judgement.evidence,
-            remedy: rule
-                .document
-                .section("Remediation")
-                .split("\n\n")
-                .next()
-                .unwrap_or_default()
-                .replace('\n', " "),
+            remedy: remedy.unwrap_or_else(of_rule),
             waived: None,
         }
     }

@@ -130,6 +130,8 @@ pub struct Check {
     pub that: Program,
     /// The sentence to print when it is not.
     pub otherwise: Template,
+    /// What to do when it is not; null where the rule's own first sentence of remediation fits.
+    pub remedy: Option<Template>,
     /// Whether it only corroborates: unknown evidence does not keep the rule from passing, a contradiction does.
     pub corroborates: bool,
 }
@@ -378,8 +380,13 @@ impl Compiler<'_> {
         };
         let that = self.program(&raw.that, &inner, Expected::Bool);
         let otherwise = self.template(&raw.otherwise, &inner);
+        let remedy = raw.remedy.as_ref().map(|remedy| self.template(remedy, &inner));
         let (that, otherwise) = (that?, otherwise?);
-        Some(Check { name: raw.name.clone(), each, that, otherwise, corroborates: raw.corroborates })
+        let remedy = match remedy {
+            Some(remedy) => Some(remedy?),
+            None => None,
+        };
+        Some(Check { name: raw.name.clone(), each, that, otherwise, remedy, corroborates: raw.corroborates })
     }
 
     fn note(&mut self, raw: &RawNote, scope: &Scope) -> Option<Note> {
@@ -455,6 +462,8 @@ struct RawCheck {
     that: Spanned<String>,
     #[serde(rename = "else")]
     otherwise: Spanned<String>,
+    #[serde(default, rename = "do")]
+    remedy: Option<Spanned<String>>,
     #[serde(default)]
     corroborates: bool,
 }

@@ -58,7 +58,7 @@ fn fuzz_with(
                 keep();
                 resume_unwind(panic)
             }
-            Ok(size) if size > (256 << 10) + 64 * input.len() || took > Duration::from_secs(10) => {
+            Ok(size) if size > (256 << 10) + 64 * input.len() || took > Duration::from_secs(60) => {
                 keep();
                 panic!("{name}: {} bytes became {size} in {took:?}", input.len());
             }

@@ -7,7 +7,7 @@ use seaworthy_evidence::{PredictedFailure, Purpose, Setting, Url};
 
 use super::flags::{Parsed, shown};
 use super::meaning::{self, Settings};
-use super::{failure, is_url_list};
+use super::{failure, is_url_list, too_long};
 use crate::Version;
 
 /// Returns why etcd `version` would exit at once with `settings`. `flags` are given when they and the
@@ -17,6 +17,9 @@ pub(super) fn find(
     flags: Option<&Parsed>,
     version: Option<Version>,
 ) -> Vec<PredictedFailure> {
+    if too_long(settings).is_some() {
+        return Vec::new(); // and the settings fail as a whole
+    }
     let mut faults = Faults { settings, fatal: Vec::new() };
     faults.urls();
     faults.peers(version);

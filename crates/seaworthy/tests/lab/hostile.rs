@@ -334,6 +334,51 @@ fn a_listener_that_never_answers_costs_seconds_not_minutes() {
     audit(node).expect("etcd-tls-strength", "fail", &["CBC"]);
 }
 
+/// Whoever may start a process on a node may call it etcd.
+#[test]
+fn an_etcd_that_is_none_costs_seconds_not_minutes() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    node.sleeper("/srv/etcd").unwrap();
+    shell(node, "mkdir \"$1\"; cp /usr/bin/perl \"$1/etcd\"", "/srv/perl");
+    let many = |count: u32, text: fn(u32) -> String| (0..count).map(text).collect::<Vec<_>>();
+    let keys = many(24_000, |i| format!("peer-cert-fil-{i:020}: 1")).join("\n");
+    node.write("/srv/keys.yaml", keys, 0o644).unwrap();
+    let urls = many(60_000, |i| format!("http://h{i}:1")).join(",");
+    node.write("/srv/urls.yaml", format!("name: urls\nlisten-peer-urls: \"{urls}\"\n"), 0o644).unwrap();
+    let perl = |script: &str| {
+        let listen = "use Socket; sub l { my $s; socket($s, PF_INET, SOCK_STREAM, 0); \
+                      bind($s, sockaddr_in($_[0], INADDR_LOOPBACK)) && listen($s, 99) or die $!; return $s }";
+        Program::new("/srv/perl/etcd").args(["-e".to_owned(), format!("{listen} {script}")])
+    };
+    let fakes = [
+        ("unknown keys", Program::new("/srv/etcd").args(["--config-file=/srv/keys.yaml"])),
+        ("URLs", Program::new("/srv/etcd").args(["--config-file=/srv/urls.yaml"])),
+        ("repeated flags", Program::new("/srv/etcd").args(many(40_000, |i| format!("--name=fake{i}")))),
+        ("unknown flags", Program::new("/srv/etcd").args(many(40_000, |i| format!("--flag{i}=x")))),
+        ("listeners", perl("push @s, l(20000 + $_) for 0..299; sleep 600")),
+        ("silence", perl("$s = l(20400); sleep 600")),
+        (
+            "endless bytes",
+            perl(
+                "$s = l(20401); while (accept($c, $s)) { fork or do { 1 while syswrite($c, 'x' x 65536); exit } }",
+            ),
+        ),
+    ];
+    for (name, fake) in fakes {
+        eprintln!("{name}");
+        let fake = node.spawn(&fake).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let audit = audit(node);
+        let real = |f: &&&serde_json::Value| f["resource"].as_str().unwrap().starts_with("etcd m1 (");
+        let findings = audit.findings("etcd-client-tls");
+        check(findings.iter().find(real).expect("the real one"), "pass", &[]);
+        assert!(findings.len() > 1, "{name} is taken for an etcd");
+        assert!(audit.report.to_string().len() < 4 << 20, "{name}: {} bytes", audit.report.to_string().len());
+        drop(fake);
+    }
+}
+
 #[test]
 fn nothing_outside_of_the_root_is_read() {
     let cluster = cluster(&newest(), 1, |m| {

@@ -1,9 +1,12 @@
 //! Drift: where the declaration, the files on disk and the running process disagree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seaworthy_evidence::{ConfigFile, Declared, Drift, Listener, Observed, Origin, Process, Setting, Side};
+use seaworthy_evidence::{
+    ClientCertificate, ConfigFile, Declared, Drift, Listener, Observed, Origin, Process, Purpose, Setting,
+    Side,
+};
 
 use super::material::Files;
 
@@ -33,58 +36,132 @@ pub(crate) fn settings(declared: &Declared, running: &BTreeMap<String, Setting>,
 }
 
 /// Returns whether the CA file of a side is another one than its process loaded when it started. The proof is the list
-/// of acceptable CAs that a listener sends (RFC 8446 §4.2.4, RFC 5246 §7.4.4): etcd reads the file only at start.
-pub(crate) fn trusted(files: &Files, listeners: &[Listener], what: &str) -> Option<Drift> {
+/// of acceptable CAs that a listener sends (RFC 8446 §4.2.4, RFC 5246 §7.4.4): etcd reads the file only at start. The list
+/// has names and no keys, so a file that changed since then and has the same names may hold other keys.
+pub(crate) fn trusted(
+    files: &Files,
+    modified: Option<Timestamp>,
+    process: &Observed<Process>,
+    listeners: &[Listener],
+    what: &str,
+) -> Option<Drift> {
     let file = files.trusted.as_ref()?;
-    let mut on_disk: Vec<&str> =
-        file.content.as_ref().ok()?.iter().map(|p| p.certificate.subject.as_str()).collect();
-    let (wire, sent) = listeners.iter().find_map(|listener| {
+    let names =
+        |list: &mut dyn Iterator<Item = &str>| -> BTreeSet<String> { list.map(str::to_owned).collect() };
+    let on_disk = names(&mut file.content.as_ref().ok()?.iter().map(|p| p.certificate.subject.as_str()));
+    let sent = listeners.iter().filter_map(|listener| {
         let wire = listener.wire.as_ref()?;
-        Some((wire, wire.value()?.acceptable_cas.as_ref()?))
-    })?;
-    let mut sent: Vec<&str> = sent.iter().map(String::as_str).collect();
-    for list in [&mut on_disk, &mut sent] {
-        list.sort_unstable();
-        list.dedup();
+        let sent = names(&mut wire.value()?.acceptable_cas.as_ref()?.iter().map(String::as_str));
+        (!sent.is_empty()).then_some((sent, wire.origin()))
+    });
+    let sent: Vec<_> = sent.collect();
+    let joined = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+    let (path, disk) = (&file.path, joined(&on_disk));
+    if let Some((other, wire)) = sent.iter().find(|(names, _)| *names != on_disk) {
+        let other = joined(other);
+        return Some(Drift {
+            subject: format!("the {what} CA file"),
+            message: format!(
+                "the {what} CA file {path} holds {disk}, but the running etcd accepts certificates of {other}: it read \
+                 the file when it started, and a restart changes whom it trusts"
+            ),
+            declared: Side { value: disk, origin: file.origin.clone() },
+            running: Side {
+                value: other,
+                origin: wire.cloned().unwrap_or_else(|| Origin::derived("the wire")),
+            },
+        });
     }
-    (on_disk != sent && !sent.is_empty()).then(|| Drift {
+    let (process, modified) = (process.value()?, modified?);
+    (!sent.is_empty() && modified > process.started_at).then(|| Drift {
         subject: format!("the {what} CA file"),
-        declared: Side { value: on_disk.join("; "), origin: file.origin.clone() },
-        running: Side {
-            value: sent.join("; "),
-            origin: wire.origin().cloned().unwrap_or_else(|| Origin::derived("the wire")),
-        },
+        declared: Side { value: format!("changed {}", at(modified)), origin: file.origin.clone() },
+        running: started(process),
         message: format!(
-            "the {what} CA file {} holds {}, but the running etcd accepts certificates of {}: it read the file when \
-             it started, and a restart changes whom it trusts",
-            file.path,
-            on_disk.join("; "),
-            sent.join("; ")
-        ),
-    })
-}
-
-/// Returns whether the configuration file was changed after the process read it, so that it may run with other settings
-/// than the file has now.
-pub(crate) fn configuration(file: &Observed<ConfigFile>, process: &Observed<Process>) -> Option<Drift> {
-    let (file, origin) = (file.value()?, file.origin()?);
-    let process = process.value()?;
-    let modified = file.modified_at.filter(|modified| *modified > process.started_at)?;
-    let at = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-    Some(Drift {
-        subject: "the configuration file".to_owned(),
-        declared: Side { value: format!("changed {}", at(modified)), origin: origin.clone() },
-        running: Side {
-            value: format!("started {}", at(process.started_at)),
-            origin: Origin::proc(format!("/proc/{}/stat", process.pid)),
-        },
-        message: format!(
-            "{} was changed at {}, after etcd had read it at {}: the running etcd may have other settings",
-            file.path,
+            "the {what} CA file {path} was changed at {}, after etcd had read it at {}: the names in it are those that \
+             the running etcd accepts ({disk}), but the wire does not tell whether their keys are, and a restart may \
+             change whom it trusts",
             at(modified),
             at(process.started_at)
         ),
     })
+}
+
+/// Returns what shows that the process runs with another configuration than its file has now. The file is compared only
+/// if it was changed after the process read it, by what can be seen from outside: sockets, TLS and client certificates.
+/// `listeners` are those that the file names now, joined with the sockets there are; `enforced` tells whether the file
+/// demands client certificates of them.
+pub(crate) fn configuration(
+    file: &Observed<ConfigFile>,
+    process: &Observed<Process>,
+    listeners: &[Listener],
+    enforced: Option<bool>,
+) -> Vec<Drift> {
+    let changed = || Some((file.value()?, file.value()?.modified_at?, process.value()?));
+    let Some((file, modified, process)) = changed().filter(|(_, m, p)| *m > p.started_at) else {
+        return Vec::new();
+    };
+    let contradiction = |listener: &Listener| -> Option<Drift> {
+        let (declared, running, origin) = contradicted(listener, enforced)?;
+        Some(Drift {
+            subject: format!("the configuration file, {}", listener.url.text),
+            message: format!(
+                "{} was changed at {}, after etcd had read it at {}: by the file, {} {declared}; in truth, it {running}",
+                file.path,
+                at(modified),
+                at(process.started_at),
+                listener.url.text
+            ),
+            declared: Side { value: declared.to_owned(), origin: listener.origin.clone() },
+            running: Side {
+                value: running.to_owned(),
+                origin: origin.unwrap_or_else(|| socket_table(process)),
+            },
+        })
+    };
+    listeners.iter().filter_map(contradiction).collect()
+}
+
+/// Returns what a listener is by the settings and what it is in truth, with the place of the latter, where they differ.
+fn contradicted(
+    listener: &Listener,
+    enforced: Option<bool>,
+) -> Option<(&'static str, &'static str, Option<Origin>)> {
+    match (listener.configured, &listener.address) {
+        (true, None) => return Some(("is listened on", "is not", None)),
+        (false, _) => return Some(("is not listened on", "is", None)),
+        (true, Some(_)) => {}
+    }
+    let seen = listener.wire.as_ref()?;
+    let (wire, origin) = (seen.value()?, seen.origin().cloned());
+    let (declared, running) = match (listener.url.is_tls(), wire.tls, wire.plaintext) {
+        (true, false, true) => ("speaks TLS", "speaks plaintext"),
+        (false, true, false) => ("speaks plaintext", "speaks TLS"),
+        _ if listener.purpose == Purpose::Metrics => return None,
+        _ => match (enforced?, wire.client_certificate?) {
+            (true, ClientCertificate::NotRequested | ClientCertificate::Requested) => {
+                ("demands a client certificate", "serves a client that has none")
+            }
+            (false, ClientCertificate::Required) => {
+                ("demands no client certificate", "refuses a client that has none")
+            }
+            _ => return None,
+        },
+    };
+    Some((declared, running, origin))
+}
+
+fn at(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn started(process: &Process) -> Side {
+    let origin = Origin::proc(format!("/proc/{}/stat", process.pid));
+    Side { value: format!("started {}", at(process.started_at)), origin }
+}
+
+fn socket_table(process: &Process) -> Origin {
+    Origin::proc(format!("/proc/{}/net/tcp", process.pid))
 }
 
 fn side(setting: &Setting) -> Side {
@@ -99,5 +176,104 @@ fn shown(setting: &Setting) -> String {
     match setting.value.as_str() {
         "" => "unset".to_owned(),
         value => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_evidence::{ConfigFormat, Url, Wire};
+
+    use super::*;
+
+    const START: i64 = 1_000_000;
+
+    fn wire(tls: bool, client_certificate: Option<ClientCertificate>) -> Observed<Wire> {
+        let wire = Wire {
+            address: "10.0.0.1:2380".to_owned(),
+            tls,
+            plaintext: !tls,
+            spoke: String::new(),
+            raft: None,
+            etcd_version: None,
+            protocols: Vec::new(),
+            suites: Vec::new(),
+            groups: Vec::new(),
+            client_certificate,
+            acceptable_cas: Some(vec!["CN=etcd-ca".to_owned()]),
+            chain: Vec::new(),
+            milliseconds: 0,
+            connections: 0,
+        };
+        Observed::seen(wire, Origin::wire("10.0.0.1:2380", "TLS"))
+    }
+
+    fn listener(url: &str, configured: bool, bound: bool, wire: Option<Observed<Wire>>) -> Listener {
+        Listener {
+            url: Url::parse(url).unwrap(),
+            purpose: Purpose::Peer,
+            configured,
+            address: bound.then(|| "10.0.0.1:2380".to_owned()),
+            wire,
+            origin: Origin::file("/etc/etcd.yaml"),
+        }
+    }
+
+    fn process() -> Observed<Process> {
+        let process = Process {
+            pid: 7,
+            exe: Observed::seen("/etcd".to_owned(), Origin::proc("/proc/7/exe")),
+            argv0: "etcd".to_owned(),
+            started_at: Timestamp::from_second(START).unwrap(),
+            uid: 0,
+            gid: 0,
+            user: None,
+            container: None,
+            own_mounts: None,
+            own_network: None,
+        };
+        Observed::seen(process, Origin::proc("/proc/7/stat"))
+    }
+
+    #[test]
+    fn a_rewritten_configuration_file_is_drift_only_where_something_contradicts_it() {
+        let https = "https://10.0.0.1:2380";
+        let required = Some(ClientCertificate::Required);
+        let none = Some(ClientCertificate::NotRequested);
+        let sound = || listener(https, true, true, Some(wire(true, required)));
+        let cases = [
+            ("rewritten, and nothing contradicts it", 1, sound(), Some(true), None),
+            ("nobody asked the wire", 1, listener(https, true, true, None), Some(true), None),
+            ("not changed since", -1, listener(https, true, false, None), Some(true), None),
+            ("no such socket", 1, listener(https, true, false, None), Some(true), Some("is not")),
+            ("a socket more", 1, listener(https, false, true, None), Some(true), Some("it is")),
+            (
+                "plaintext on the wire",
+                1,
+                listener(https, true, true, Some(wire(false, None))),
+                Some(true),
+                Some("speaks plaintext"),
+            ),
+            (
+                "no certificate demanded",
+                1,
+                listener(https, true, true, Some(wire(true, none))),
+                Some(true),
+                Some("serves a client that has none"),
+            ),
+            ("a certificate demanded", 1, sound(), Some(false), Some("refuses a client that has none")),
+        ];
+        for (about, later, listener, enforced, want) in cases {
+            let file = ConfigFile {
+                path: "/etc/etcd.yaml".to_owned(),
+                format: ConfigFormat::Yaml,
+                modified_at: Some(Timestamp::from_second(START + later).unwrap()),
+                ignored: Vec::new(),
+            };
+            let file = Observed::seen(file, Origin::file("/etc/etcd.yaml"));
+            let drifts = configuration(&file, &process(), &[listener], enforced);
+            let said: Vec<_> = drifts.iter().map(|d| d.message.as_str()).collect();
+            assert_eq!(said.len(), usize::from(want.is_some()), "{about}: {said:?}");
+            assert!(said.iter().all(|s| s.ends_with(want.unwrap_or_default())), "{about}: {said:?}");
+        }
     }
 }

@@ -230,12 +230,23 @@ impl Finish<'_, '_> {
             drifts.extend(drift::settings(declared, running, &self.server.who()));
         }
         if let Some(file) = &self.server.resolved.config_file {
-            drifts.extend(drift::configuration(file, &process));
+            for (side, listeners) in [(Purpose::Peer, &peer_listeners), (Purpose::Client, &client_listeners)]
+            {
+                let enforced = known.map(|known| settings::client_auth(known, side).enforced);
+                let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
+                drifts.extend(drift::configuration(file, &process, listeners, enforced));
+            }
         }
+        let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         for (files, listeners, what) in
             [(&peer_files, &peer_listeners, "peer"), (&client_files, &client_listeners, "client")]
         {
-            drifts.extend(listeners.value().and_then(|l| drift::trusted(files, l, what)));
+            let modified = files.trusted.as_ref().and_then(|trusted| {
+                let path = self.server.running.absolute(&trusted.path).ok()?;
+                root.as_ref().ok()?.open(path).ok()?.modified()
+            });
+            let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
+            drifts.extend(drift::trusted(files, modified, &process, listeners, what));
         }
         // What was not compared may have drifted, too.
         let declared = declaration.as_ref().map(|d| d.and_then(|d| d.settings.error()));
@@ -245,14 +256,13 @@ impl Finish<'_, '_> {
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
         };
         let data_directory = self.server.data_directory();
-        let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = files::read(
             self.survey,
-            root,
+            root.clone(),
             &reader,
             settings.as_result(),
             data_directory,
-            self.declarations.manifest(&declaration),
+            self.declarations.manifest(&declaration, self.lone),
             |manifest| self.declarations.rivals(manifest),
         );
         let name = self.server.name();
@@ -283,7 +293,9 @@ impl Finish<'_, '_> {
             connections,
             links,
             impostors: match known {
-                Some(known) => self.trust.impostors(self.survey, known, &peer_files, &client_files),
+                Some(known) => {
+                    self.trust.impostors(self.survey, root.clone(), known, &peer_files, &client_files)
+                }
                 None => Observed::failed(unknown(&settings)),
             },
             shared_cas: match known {

@@ -1,12 +1,12 @@
 //! Trust beyond etcd: the CAs that Kubernetes uses on this node, and the certificates it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seaworthy_evidence::{CaUse, ErrorKind, EvidenceError, Impostor, Observed, Origin, Setting, SharedCa};
 use seaworthy_pki::{Parsed, acceptable_to};
 
 use super::Survey;
-use super::material::{Files, Reader};
+use super::material::{CLIENT, Files, PEER, Reader};
 use super::processes::{Found, Running};
 use crate::declared::Argument;
 use crate::root::Root;
@@ -23,7 +23,18 @@ const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki
 pub(crate) struct Trust {
     uses: Vec<(CaUse, Origin)>,
     serving: Option<(Parsed, String, Origin)>,
-    held: Vec<Parsed>,
+    held: Held,
+    /// The first error that kept a CA of Kubernetes from being read.
+    error: Option<EvidenceError>,
+}
+
+/// Certificates that lie on the node.
+#[derive(Default)]
+struct Held {
+    leaves: Vec<Parsed>,
+    /// The folders whose files were all looked at.
+    folders: BTreeSet<String>,
+    /// The first error that may have hidden a certificate.
     error: Option<EvidenceError>,
 }
 
@@ -31,7 +42,7 @@ impl Trust {
     /// Reads the CAs of the API servers that run here, or kubeadm's CA file where none runs, and the certificates in
     /// Kubernetes' folders and in the API server's `--etcd-certfile`.
     pub(crate) fn read(survey: &Survey<'_>, found: Option<&Found>) -> Self {
-        let mut trust = Self { uses: Vec::new(), serving: None, held: Vec::new(), error: None };
+        let mut trust = Self { uses: Vec::new(), serving: None, held: Held::default(), error: None };
         let servers = found.map_or(&[][..], |f| &f.api_servers);
         for server in servers {
             trust.read_api_server(survey, server);
@@ -40,12 +51,7 @@ impl Trust {
             trust.read_ca(survey, survey.root, "Kubernetes' CA", KUBERNETES_CA, true);
         }
         for folder in PKI_FOLDERS {
-            for name in survey.root.list(folder, 1000).unwrap_or_default() {
-                let path = format!("{folder}/{}", name.to_string_lossy());
-                if path.ends_with(".crt") || path.ends_with(".pem") {
-                    trust.hold(survey, survey.root, &path);
-                }
-            }
+            trust.held.folder(survey, survey.root, folder);
         }
         trust
     }
@@ -63,8 +69,8 @@ impl Trust {
 
     /// Returns the CAs that etcd trusts in `files` and Kubernetes uses for something else, compared by their keys.
     pub(crate) fn shared(&self, sides: [&Files; 2], now: jiff::Timestamp) -> Observed<Vec<SharedCa>> {
-        let errors = sides.iter().filter_map(|files| files.trusted.as_ref()?.content.as_ref().err());
-        if let Some(error) = errors.chain(&self.error).find(|e| e.kind == ErrorKind::PermissionDenied) {
+        let mut errors = sides.iter().filter_map(|files| files.trusted.as_ref()?.content.as_ref().err());
+        if let Some(error) = errors.next().or(self.error.as_ref()) {
             return Observed::failed(error.clone());
         }
         let mut shared: Vec<SharedCa> = Vec::new();
@@ -105,11 +111,13 @@ impl Trust {
         Observed::seen(shared, Origin::derived("the keys of the CAs that etcd and Kubernetes use"))
     }
 
-    /// Returns the certificates on this node that are no member's and that peers would accept nevertheless. A name that
-    /// peers must carry (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`) keeps the others out.
+    /// Returns the certificates on this node that are none of this etcd's and that peers would accept nevertheless: those
+    /// in Kubernetes' folders, and, in the `root` of the process, in the folders of the files that the settings name. A name
+    /// that peers must carry (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`) keeps the others out.
     pub(crate) fn impostors(
         &self,
         survey: &Survey<'_>,
+        root: Result<&Root, EvidenceError>,
         settings: &BTreeMap<String, Setting>,
         peer: &Files,
         client: &Files,
@@ -122,14 +130,27 @@ impl Trust {
         if restricted("peer-cert-allowed-cn") || restricted("peer-cert-allowed-hostname") {
             return Observed::seen(Vec::new(), origin);
         }
-        let own: Vec<&str> = peer.leaves().map(|p| p.certificate.fingerprint.as_str()).collect();
+        let mut beside = Held::default();
+        match root {
+            Ok(root) => {
+                let named = PEER.all().into_iter().chain(CLIENT.all()).filter_map(|name| settings.get(name));
+                let folders: BTreeSet<&str> = named
+                    .filter_map(|s| s.value.rsplit_once('/').map(|(folder, _)| folder))
+                    .filter(|folder| folder.starts_with('/') && !self.held.folders.contains(*folder))
+                    .collect();
+                folders.into_iter().for_each(|folder| beside.folder(survey, root, folder));
+            }
+            Err(error) => beside.error = Some(error),
+        }
+        let mut seen: BTreeSet<&str> =
+            peer.leaves().chain(client.leaves()).map(|p| p.certificate.fingerprint.as_str()).collect();
         let mut impostors: Vec<Impostor> = Vec::new();
-        for candidate in client.leaves().chain(&self.held) {
+        for candidate in self.held.leaves.iter().chain(&beside.leaves) {
             let certificate = &candidate.certificate;
             let Origin::File { path, .. } = &certificate.origin else { continue };
-            let known =
-                own.contains(&certificate.fingerprint.as_str()) || impostors.iter().any(|i| i.path == *path);
-            if known || !acceptable_to(candidate, peer.roots(), survey.options.now) {
+            if !seen.insert(&certificate.fingerprint)
+                || !acceptable_to(candidate, peer.roots(), survey.options.now)
+            {
                 continue;
             }
             let anywhere = certificate.sans.ip.is_empty() && certificate.sans.dns.is_empty();
@@ -145,13 +166,20 @@ impl Trust {
                 origin: certificate.origin.clone(),
             });
         }
-        Observed::seen(impostors, origin)
+        // One that was found is proof enough; that there is none is proved only by what could all be read.
+        match self.held.error.as_ref().or(beside.error.as_ref()) {
+            Some(error) if impostors.is_empty() => Observed::failed(error.clone()),
+            _ => Observed::seen(impostors, origin),
+        }
     }
 
     fn read_api_server(&mut self, survey: &Survey<'_>, server: &Running) {
-        let Ok(root) = &server.root else {
-            self.error = server.root.as_ref().err().cloned();
-            return;
+        let root = match &server.root {
+            Ok(root) => root,
+            Err(error) => {
+                self.error.get_or_insert_with(|| error.clone());
+                return;
+            }
         };
         for flag in CA_FLAGS {
             if let Some(path) = flag_value(&server.argv, flag) {
@@ -166,7 +194,7 @@ impl Trust {
             self.serving = leaf.ok().and_then(|l| l.into_iter().next()).map(|leaf| (leaf, path, origin));
         }
         if let Some(path) = flag_value(&server.argv, "etcd-certfile") {
-            self.hold(survey, root, &path);
+            self.held.file(survey, root, &path);
         }
     }
 
@@ -182,16 +210,45 @@ impl Trust {
                 self.uses.push((use_, origin));
             }
             Err(error) if optional && error.kind == ErrorKind::NotFound => {}
-            Err(error) => self.error = Some(error),
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Remembers the leaf certificates in the files of a folder.
+    fn folder(&mut self, survey: &Survey<'_>, root: &Root, folder: &str) {
+        let names = match root.list(folder, 1000) {
+            Ok(names) => names,
+            Err(error) if error.kind == ErrorKind::NotFound => return,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                return;
+            }
+        };
+        self.folders.insert(folder.to_owned());
+        for name in names {
+            let path = format!("{folder}/{}", name.to_string_lossy());
+            if path.ends_with(".crt") || path.ends_with(".pem") {
+                self.file(survey, root, &path);
+            }
         }
     }
 
     /// Remembers the leaf certificate in the file `path`, if it holds one.
-    fn hold(&mut self, survey: &Survey<'_>, root: &Root, path: &str) {
+    fn file(&mut self, survey: &Survey<'_>, root: &Root, path: &str) {
         let read = root
             .read(path, 1 << 20)
             .and_then(|b| seaworthy_pki::certificates_from_pem(&b, root.origin(path), survey.options.now));
-        self.held.extend(read.ok().and_then(|list| list.into_iter().next()));
+        match read {
+            Ok(list) => self.leaves.extend(list.into_iter().next()),
+            Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Io) => {
+                self.error.get_or_insert(error);
+            }
+            Err(_) => {}
+        }
     }
 }
 

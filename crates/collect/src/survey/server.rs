@@ -294,7 +294,7 @@ impl Finish<'_, '_> {
             links,
             impostors: match known {
                 Some(known) => {
-                    self.trust.impostors(self.survey, root.clone(), known, &peer_files, &client_files)
+                    self.trust.impostors(self.survey, self.server.running, known, &peer_files, &client_files)
                 }
                 None => Observed::failed(unknown(&settings)),
             },

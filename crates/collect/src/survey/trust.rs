@@ -112,12 +112,12 @@ impl Trust {
     }
 
     /// Returns the certificates on this node that are none of this etcd's and that peers would accept nevertheless: those
-    /// in Kubernetes' folders, and, in the `root` of the process, in the folders of the files that the settings name. A name
+    /// in Kubernetes' folders, and, as the process sees them, in the folders of the files that the settings name. A name
     /// that peers must carry (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`) keeps the others out.
     pub(crate) fn impostors(
         &self,
         survey: &Survey<'_>,
-        root: Result<&Root, EvidenceError>,
+        running: &Running,
         settings: &BTreeMap<String, Setting>,
         peer: &Files,
         client: &Files,
@@ -131,16 +131,25 @@ impl Trust {
             return Observed::seen(Vec::new(), origin);
         }
         let mut beside = Held::default();
-        match root {
-            Ok(root) => {
-                let named = PEER.all().into_iter().chain(CLIENT.all()).filter_map(|name| settings.get(name));
-                let folders: BTreeSet<&str> = named
-                    .filter_map(|s| s.value.rsplit_once('/').map(|(folder, _)| folder))
-                    .filter(|folder| folder.starts_with('/') && !self.held.folders.contains(*folder))
-                    .collect();
-                folders.into_iter().for_each(|folder| beside.folder(survey, root, folder));
+        let mut folders: BTreeSet<String> = BTreeSet::new();
+        let named = PEER.all().into_iter().chain(CLIENT.all()).filter_map(|name| settings.get(name));
+        for path in named.filter(|s| s.set).map(|s| running.absolute(&s.value)) {
+            match path {
+                Ok(path) => folders.extend(path.rsplit_once('/').map(|(folder, _)| folder.to_owned())),
+                Err(error) => {
+                    beside.error.get_or_insert(error);
+                }
             }
-            Err(error) => beside.error = Some(error),
+        }
+        match &running.root {
+            Ok(root) => {
+                for folder in folders.difference(&self.held.folders) {
+                    beside.folder(survey, root, folder);
+                }
+            }
+            Err(error) => {
+                beside.error.get_or_insert_with(|| error.clone());
+            }
         }
         let mut seen: BTreeSet<&str> =
             peer.leaves().chain(client.leaves()).map(|p| p.certificate.fingerprint.as_str()).collect();
@@ -267,4 +276,73 @@ fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
         }
     }
     value.and_then(|v| String::from_utf8(v).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::super::Options;
+    use super::super::material::Content;
+    use super::*;
+    use crate::users::Users;
+
+    fn options(root: &Path) -> Options {
+        Options {
+            root: root.to_owned(),
+            wire: false,
+            observe: None,
+            timeout: std::time::Duration::ZERO,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn held(root: &Path, folder: &str) -> Held {
+        let (options, host, users) = (options(root), Root::host(root).unwrap(), Users::default());
+        let survey = Survey { options: &options, root: &host, users: &users };
+        let mut held = Held::default();
+        held.folder(&survey, &host, folder);
+        held
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_remembered_and_what_is_no_certificate_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("pki")).unwrap();
+        let file = directory.path().join("pki/a.crt");
+        std::fs::write(&file, "no certificate").unwrap();
+        let read = held(directory.path(), "/pki");
+        assert!(read.error.is_none() && read.folders.contains("/pki"));
+        assert!(held(directory.path(), "/missing").error.is_none());
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            let error = held(directory.path(), "/pki").error.unwrap();
+            assert_eq!(error.kind, ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn a_ca_that_cannot_be_read_is_not_known_to_be_unshared() {
+        let trusted = |content| Files {
+            certificate: None,
+            key: None,
+            client_certificate: None,
+            trusted: Some(Content { path: "/ca.crt".to_owned(), origin: Origin::file("/ca.crt"), content }),
+            revocations: None,
+        };
+        let error = |message: &str| EvidenceError::new(ErrorKind::Malformed, message);
+        let nothing = || Trust { uses: Vec::new(), serving: None, held: Held::default(), error: None };
+        let blind = Trust { error: Some(error("the API server's")), ..nothing() };
+        let cases = [
+            (nothing(), Ok(Vec::new()), None),
+            (nothing(), Err(error("etcd's")), Some("etcd's")),
+            (blind, Ok(Vec::new()), Some("the API server's")),
+        ];
+        for (trust, content, want) in cases {
+            let sides = [&trusted(content), &trusted(Ok(Vec::new()))];
+            let shared = trust.shared(sides, jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(shared.error().map(|e| e.message.as_str()), want);
+        }
+    }
 }

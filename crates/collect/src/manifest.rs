@@ -76,6 +76,8 @@ pub struct Container {
     /// Names of the variables that `command` and `args` refer to and that are only known at run time
     /// (`valueFrom`, `envFrom`). The references are left as `$(NAME)`.
     pub unresolved: Vec<String>,
+    /// Whether it may have other variables, which are only known at run time (`envFrom`).
+    pub other_variables: bool,
     /// Directories and files of the host that it sees.
     pub mounts: Vec<Mount>,
 }
@@ -337,6 +339,7 @@ impl RawContainer {
             args,
             environment,
             unresolved,
+            other_variables: variables.others,
             mounts: self.volume_mounts.into_iter().flatten().filter_map(mount).collect(),
         }
     }

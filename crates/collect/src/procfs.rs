@@ -87,7 +87,7 @@ impl Proc {
     /// When the list of processes cannot be read.
     pub fn scan(&self, mut interesting: impl FnMut(&Glimpse<'_>) -> bool) -> Result<Scan, EvidenceError> {
         let failed = |error: Errno| EvidenceError::from_io(&error.into(), "/proc").at(Origin::proc("/proc"));
-        let mut scan = Scan { processes: Vec::new(), total: 0, unidentified: 0 };
+        let mut scan = Scan { processes: Vec::new(), total: 0 };
         let mut buffers = ([0; 4096], [0; 4096]);
         let directory = rustix::fs::openat(&self.fd, ".", FILE | OFlags::DIRECTORY, Mode::empty());
         for entry in directory.and_then(Dir::new).map_err(failed)? {
@@ -100,7 +100,6 @@ impl Proc {
             let Ok(glimpse) = self.glimpse(pid, &mut buffers) else { continue };
             scan.total += 1;
             let Some(glimpse) = glimpse else { continue };
-            scan.unidentified += u32::from(glimpse.exe.is_none());
             if interesting(&glimpse) {
                 let Ok(process) = self.process(pid) else { continue };
                 // The pid may have passed to another process before its directory was opened.
@@ -189,8 +188,6 @@ pub struct Scan {
     pub processes: Vec<ProcessEntry>,
     /// How many processes were seen, kernel threads included.
     pub total: u32,
-    /// How many of them have an executable whose path could not be read, for want of permission.
-    pub unidentified: u32,
 }
 
 /// What a [`Proc::scan`] knows of a process when it asks whether it is of interest.
@@ -673,7 +670,6 @@ mod tests {
             let proc = Proc::open("/proc").unwrap();
             let scan = proc.scan(|glimpse| glimpse.pid == 1).unwrap();
             let [init] = &scan.processes[..] else { panic!("{scan:?}") };
-            assert!(scan.unidentified > 0);
             assert!(init.argv().is_ok() && init.credentials().is_ok());
             let errors = [
                 init.environ().unwrap_err(),

@@ -73,6 +73,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         Ok(found) => {
             let origin = Origin::proc("/proc");
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
+            unreadable.extend(blind.clone());
             let servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let answers = listeners::ask_all(&survey, &servers, &proxies);
@@ -82,7 +83,12 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             let processes = Observed::seen(found.total, origin.clone());
             // An empty list claims that there is none, which somebody who may not see every process cannot.
             let claim = |empty: bool| blind.clone().filter(|_| empty);
-            let etcd = match claim(etcd.is_empty()) {
+            let inside = found.embedding.first().filter(|_| etcd.is_empty()).map(|(pid, name)| {
+                let message =
+                    format!("pid {pid} ({name}) may run etcd inside itself, which is not judged yet");
+                EvidenceError::new(ErrorKind::Unsupported, message)
+            });
+            let etcd = match inside.or_else(|| claim(etcd.is_empty())) {
                 Some(error) => Observed::failed(error),
                 None => Observed::seen(etcd, origin.clone()),
             };

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::settings::takes_value;
+
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recognised {
@@ -24,12 +26,27 @@ pub enum Recognised {
 pub fn recognise(argv: &[Vec<u8>], exe: Option<&str>) -> Recognised {
     let Some(program) = program(argv, exe) else { return Recognised::NotEtcd };
     let mut arguments = argv.iter().skip(program + 1).map(|text| String::from_utf8_lossy(text));
-    match arguments.next().as_deref() {
+    match arguments.clone().next().as_deref() {
         Some("gateway") => Recognised::Gateway,
         Some("grpc-proxy") => Recognised::GrpcProxy,
-        Some(first) if brief(first) || arguments.any(|text| brief(&text)) => Recognised::NotEtcd,
-        _ => Recognised::Server,
+        _ => {
+            while let Some(text) = arguments.next() {
+                if brief(&text) {
+                    return Recognised::NotEtcd;
+                }
+                // `--name -h` is a name.
+                if takes_value(text.trim_start_matches('-')) {
+                    arguments.next();
+                }
+            }
+            Recognised::Server
+        }
     }
+}
+
+/// Returns whether a program called `name` is a dynamic linker, which runs the program that its arguments name.
+pub fn is_dynamic_linker(name: &[u8]) -> bool {
+    [&b"ld-"[..], b"ld.so", b"ld64.so"].iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// Returns the index in `argv` of the first argument to etcd: 1, unless a dynamic linker was started with the
@@ -47,7 +64,7 @@ fn program(argv: &[Vec<u8>], exe: Option<&str>) -> Option<usize> {
     if is_etcd(running) {
         return (!argv.is_empty()).then_some(0);
     }
-    if !(running.starts_with("ld-") || running.starts_with("ld.so") || running.starts_with("ld64.so")) {
+    if !is_dynamic_linker(running.as_bytes()) {
         return None;
     }
     let mut index = 1;
@@ -124,6 +141,10 @@ mod tests {
             ("/lib64/ld-linux-x86-64.so.2 /bin/cat etcd", Some("/lib64/ld-linux-x86-64.so.2"), NotEtcd),
             ("etcd --version", Some("/usr/bin/etcd"), NotEtcd),
             ("etcd --help", Some("/usr/bin/etcd"), NotEtcd),
+            ("etcd --name -h", Some("/usr/bin/etcd"), Server),
+            ("etcd --name=m1 --debug -h", Some("/usr/bin/etcd"), NotEtcd),
+            ("etcd --name --version --version", Some("/usr/bin/etcd"), NotEtcd),
+            ("/lib64/ld64.so.2 /usr/bin/etcd", Some("/lib64/ld64.so.2"), Server),
             ("kube-apiserver --etcd-servers=https://10.0.0.1:2379", Some("/usr/bin/kube-apiserver"), NotEtcd),
             ("grep etcd", Some("/usr/bin/grep"), NotEtcd),
             ("vi etcd.yaml", Some("/usr/bin/vi"), NotEtcd),

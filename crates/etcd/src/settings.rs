@@ -90,6 +90,11 @@ pub struct Resolved {
     pub fatal: Vec<PredictedFailure>,
 }
 
+/// Returns whether etcd's flag `name` takes the next argument as its value when it has none after `=`.
+pub(crate) fn takes_value(name: &str) -> bool {
+    names::flag(name) == Some(Flag::Value)
+}
+
 /// Returns the settings that etcd takes from `inputs`, with everything that lost.
 ///
 /// The settings fail as a whole when one of the places that could decide any of them could not be read: the

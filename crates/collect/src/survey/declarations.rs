@@ -1,6 +1,6 @@
 //! What is declared to run: static pod manifests and systemd units, and which process each belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seaworthy_etcd::settings::{self, ConfigText, Inputs};
 use seaworthy_evidence::{
@@ -93,7 +93,7 @@ impl Declarations {
         }
         let running = running?;
         let best = self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness);
-        let pods = self.found.iter().filter(|d| d.kind == DeclaredKind::StaticPod).count();
+        let pods = self.pods().count();
         match best {
             Some((1.., declared)) => Ok(Some(declared)),
             Some((_, declared)) if lone && pods == 1 && declared.kind == DeclaredKind::StaticPod => {
@@ -103,16 +103,29 @@ impl Declarations {
         }
     }
 
+    /// Returns the manifests that declare an etcd.
+    fn pods(&self) -> impl Iterator<Item = &str> {
+        let pods = self.found.iter().filter(|d| d.kind == DeclaredKind::StaticPod);
+        pods.map(|d| d.path.as_str()).collect::<BTreeSet<_>>().into_iter()
+    }
+
     /// Returns the manifest of the server with this `declaration`, or why it is not known whether there is one; `None`
-    /// when there is none.
+    /// when there is none. The only declaration on the node is that of the `lone` server whatever its settings are.
     pub(crate) fn manifest<'a>(
-        &self,
+        &'a self,
         declaration: &Result<Option<&'a Declared>, EvidenceError>,
+        lone: bool,
     ) -> Option<Result<&'a str, EvidenceError>> {
         let is_pod = |d: &Declared| d.kind == DeclaredKind::StaticPod;
         match declaration {
             Ok(declared) => declared.filter(|d| is_pod(d)).map(|d| Ok(d.path.as_str())),
             Err(error) => {
+                let read_all = self.unread_manifest.is_none() && self.unread_unit.is_none();
+                if let (Some(only), None) = (self.pods().next(), self.pods().nth(1))
+                    && (lone && read_all && self.found.iter().all(is_pod))
+                {
+                    return Some(Ok(only));
+                }
                 let may_be = self.unread_manifest.is_some() || self.found.iter().any(is_pod);
                 may_be.then(|| Err(error.clone()))
             }
@@ -166,16 +179,40 @@ impl Declarations {
     }
 }
 
+/// Returns whether the shell scripts in `container`, which only a shell can tell, start a server: not when etcd is
+/// nothing but a proxy there.
+fn may_serve(container: &Container) -> bool {
+    let argv = container.argv();
+    let tokens = argv.iter().flat_map(|argument| {
+        argument
+            .text
+            .split(|b| b.is_ascii_whitespace() || b";&|()'\"`\\".contains(b))
+            .filter(|t| !t.is_empty())
+    });
+    let mut tokens = tokens.peekable();
+    while let Some(token) = tokens.next() {
+        if is_etcd_path(token)
+            && !tokens.peek().is_some_and(|next| matches!(*next, b"gateway" | b"grpc-proxy"))
+        {
+            return true;
+        }
+    }
+    false
+}
+
 fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declared> {
     let declared = pod.containers.iter().filter_map(|container| {
         let program = container.program(is_etcd_path)?;
         let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
         // `etcd grpc-proxy` and `etcd gateway` are no servers.
-        let is_proxy =
-            command.as_ref().ok().and_then(|c| c.first()).is_some_and(|first| !first.text.starts_with(b"-"));
-        (!is_proxy).then(|| of_container(root, pod, container, command))
+        let first = command.as_ref().ok().and_then(|arguments| arguments.first());
+        let is_proxy = first.is_some_and(|first| matches!(&*first.text, b"gateway" | b"grpc-proxy"));
+        let serves = !is_proxy && (command.is_ok() || may_serve(container));
+        serves.then(|| of_container(root, pod, container, command))
     });
-    declared.collect()
+    let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.settings.value().is_some());
+    // Scripts that merely mention etcd, as those of init containers do, are no further servers.
+    if known.is_empty() { opaque.into_iter().take(1).collect() } else { known }
 }
 
 fn of_container(
@@ -194,7 +231,10 @@ fn of_container(
         let mount = container
             .mounts
             .iter()
-            .filter(|m| path.starts_with(m.container.trim_end_matches('/')))
+            .filter(|m| {
+                let rest = path.strip_prefix(m.container.trim_end_matches('/'));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
             .max_by_key(|m| m.container.len());
         match mount {
             Some(mount) => {
@@ -207,7 +247,52 @@ fn of_container(
             }
         }
     };
-    declared(root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host)
+    let indirect = command.as_ref().is_ok_and(|arguments| decides_by_reference(arguments, container));
+    let mut declared = declared(root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
+    without_unknown(&mut declared, container, indirect);
+    declared
+}
+
+/// Returns whether a variable that is only known at run time decides which settings there are: as a whole argument or the
+/// name of a flag, or as the path of the configuration file.
+fn decides_by_reference(arguments: &[Argument], container: &Container) -> bool {
+    let mut takes_value = false;
+    arguments.iter().any(|argument| {
+        let text = String::from_utf8_lossy(&argument.text);
+        let name = text.split('=').next().unwrap_or_default();
+        let is_value = std::mem::take(&mut takes_value) && !text.starts_with('-');
+        takes_value = text.starts_with('-') && !text.contains('=');
+        !is_value && refers(name, container)
+    }) || container.environment.iter().any(|v| v.name == "ETCD_CONFIG_FILE" && v.value.is_none())
+}
+
+/// Returns whether `text` refers to a variable of `container` that is only known at run time.
+fn refers(text: &str, container: &Container) -> bool {
+    container.unresolved.iter().any(|name| text.contains(&format!("$({name})")))
+}
+
+/// Leaves out of `declared` what is only known when `container` runs: a setting that is missing may have any value. Nor
+/// is anything predicted then, because a prediction may rest on what is not known.
+fn without_unknown(declared: &mut Declared, container: &Container, indirect: bool) {
+    let unknown_variable = container.environment.iter().any(|v| v.value.is_none());
+    if !indirect && !unknown_variable && !container.other_variables && container.unresolved.is_empty() {
+        return;
+    }
+    declared.fatal.clear();
+    if indirect {
+        let message = "settings that come from variables, which are only known when the container runs";
+        let error = EvidenceError::new(ErrorKind::Unsupported, format!("{}: {message}", declared.path));
+        declared.settings = Observed::failed(error);
+    }
+    let Observed::Seen { value: settings, .. } = &mut declared.settings else { return };
+    let has_file = settings.get("config-file").is_some_and(|setting| setting.set);
+    settings.retain(|name, setting| {
+        let variable = format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"));
+        let by_default = matches!(setting.origin, Origin::Default { .. });
+        let by_variable = container.other_variables
+            || container.environment.iter().any(|v| v.name == variable && v.value.is_none());
+        !refers(&setting.value, container) && (has_file || !by_default || !by_variable)
+    });
 }
 
 fn of_unit(root: &Root, unit: &Unit) -> Declared {
@@ -387,12 +472,92 @@ mod tests {
         for (files, running, want, manifest) in rows {
             declarations(&files, |found, _| {
                 let got = found.of(running.as_result(), true);
-                let has_manifest = found.manifest(&got).is_some();
+                let has_manifest = found.manifest(&got, true).is_some();
                 let got = got.map(|d| d.map(|d| d.path.rsplit('/').next().unwrap().to_owned()));
                 let got = got.as_ref().map(Option::as_deref).map_err(|e| e.kind);
                 assert_eq!((got, has_manifest), (want, manifest), "{files:?}");
             });
         }
+    }
+
+    /// Returns the declarations in a pod with these `containers`.
+    fn of_containers(containers: &str) -> Vec<Declared> {
+        let text = format!("kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n{containers}");
+        declarations(&[(format!("{MANIFESTS}/etcd.yaml"), text)], |found, _| found.found.clone())
+    }
+
+    #[test]
+    fn what_is_only_known_at_run_time_is_missing() {
+        let from = "valueFrom: {fieldRef: {fieldPath: status.hostIP}}";
+        let url = "--listen-peer-urls=https://$(HOST_IP):2380";
+        // The command, the rest of the container, settings that are known and ones that are not.
+        let cases = [
+            (
+                format!("--name=m1, '{url}'"),
+                format!("env: [{{name: HOST_IP, {from}}}]"),
+                "name",
+                "listen-peer-urls",
+            ),
+            ("--name, $(X)".to_owned(), format!("env: [{{name: X, {from}}}]"), "cert-file", "name"),
+            (
+                "--name=m1".to_owned(),
+                format!("env: [{{name: ETCD_CERT_FILE, {from}}}]"),
+                "key-file",
+                "cert-file",
+            ),
+            ("--name=m1".to_owned(), "envFrom: [{configMapRef: {name: x}}]".to_owned(), "name", "cert-file"),
+        ];
+        for (command, rest, known, unknown) in cases {
+            let found = of_containers(&format!("  - command: [etcd, {command}]\n    {rest}\n"));
+            let settings = found[0].settings.value().unwrap();
+            assert!(settings.contains_key(known) && !settings.contains_key(unknown), "{command} {rest}");
+            assert_eq!(found[0].fatal, [], "{command}");
+        }
+        let cases = [("$(FLAGS)", "FLAGS"), ("--$(FLAG)=x", "FLAG"), ("--name=x", "ETCD_CONFIG_FILE")];
+        for (command, name) in cases {
+            let rest = format!("env: [{{name: {name}, {from}}}]");
+            let found = of_containers(&format!("  - command: [etcd, '{command}']\n    {rest}\n"));
+            assert_eq!(found[0].settings.error().unwrap().kind, ErrorKind::Unsupported, "{command}");
+        }
+    }
+
+    #[test]
+    fn scripts_that_mention_etcd_are_no_further_servers() {
+        let script = |text: &str| format!("  - command: [/bin/sh, -c, '{text}']\n");
+        let server = script("set -x; exec etcd --name=$HOSTNAME");
+        let proxy = script("exec etcd grpc-proxy start --endpoints=$URL");
+        let mention = script("mkdir -p /var/log/etcd && chmod 0600 $X");
+        assert_eq!(of_containers(&proxy).len(), 0);
+        assert_eq!(of_containers(&format!("{mention}{server}{proxy}")).len(), 1);
+        assert_eq!(
+            of_containers(&format!("{mention}  - command: [etcd]\n  - command: [etcd, --name=b]\n")).len(),
+            2
+        );
+    }
+
+    #[test]
+    fn the_only_manifest_is_known_without_settings() {
+        let denied = EvidenceError::new(ErrorKind::PermissionDenied, "denied");
+        declarations(&[(format!("{MANIFESTS}/etcd.yaml"), pod("m1"))], |found, _| {
+            let declaration = found.of(Err(denied.clone()), true);
+            let path = format!("{MANIFESTS}/etcd.yaml");
+            assert_eq!(found.manifest(&declaration, true), Some(Ok(path.as_str())));
+            assert_eq!(found.manifest(&declaration, false), Some(Err(denied)));
+        });
+    }
+
+    #[test]
+    fn a_mount_ends_at_a_slash() {
+        let text = "kind: Pod\nmetadata: {name: etcd}\nspec:\n  containers:\n  - command: [etcd, --config-file=/etc/etcd.conf]\n    \
+            volumeMounts: [{name: a, mountPath: /etc/etcd}, {name: b, mountPath: /etc/}]\n  \
+            volumes: [{name: a, hostPath: {path: /a}}, {name: b, hostPath: {path: /b}}]\n";
+        let files = [
+            (format!("{MANIFESTS}/etcd.yaml"), text.to_owned()),
+            ("/b/etcd.conf".to_owned(), "name: m7\n".to_owned()),
+        ];
+        declarations(&files, |found, _| {
+            assert_eq!(found.found[0].settings.value().unwrap()["name"].value, "m7");
+        });
     }
 
     #[test]

@@ -323,4 +323,32 @@ mod tests {
             assert_eq!(socket_of(&Url::parse(url).unwrap(), &sockets).as_deref(), want, "{url}");
         }
     }
+
+    #[test]
+    fn listeners_that_are_silent_do_not_add_up() {
+        let silent: Vec<_> = (0..40).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let entry = crate::procfs::Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let root = crate::root::Root::of_process(&entry);
+        let running = Running { entry, argv: Vec::new(), first: 0, root };
+        let options = crate::survey::Options {
+            root: "/".into(),
+            wire: true,
+            observe: None,
+            timeout: std::time::Duration::from_millis(200),
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let root = crate::root::Root::host("/").unwrap();
+        let survey = Survey { options: &options, root: &root, users: &crate::users::Users::default() };
+        let started = Instant::now();
+        let answers = ask_all(&survey, &[Server::read(&running)], &[]);
+        assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
+        for listener in silent {
+            let address = listener.local_addr().unwrap().to_string();
+            let wire = answers.wire(running.pid(), &address).unwrap();
+            assert_eq!(wire.error().unwrap().kind, ErrorKind::Timeout, "{address}");
+        }
+        // No peer URL names any of them.
+        let members = answers.members(running.pid()).unwrap();
+        assert_eq!(members.as_ref().err().unwrap().kind, ErrorKind::NotFound);
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) proxies: Vec<Running>,
     pub(crate) api_servers: Vec<Running>,
     pub(crate) kubelets: Vec<Running>,
+    /// Process id and name of programs that may run an etcd inside themselves.
+    pub(crate) embedding: Vec<(u32, String)>,
     pub(crate) total: u32,
 }
 
@@ -35,6 +37,7 @@ impl Found {
             proxies: Vec::new(),
             api_servers: Vec::new(),
             kubelets: Vec::new(),
+            embedding: Vec::new(),
             total: scan.total,
         };
         for entry in scan.processes {
@@ -55,7 +58,12 @@ impl Found {
                 Recognised::NotEtcd => match program_name(&texts, exe.as_deref()) {
                     "kube-apiserver" => &mut found.api_servers,
                     "kubelet" => &mut found.kubelets,
-                    _ => continue,
+                    name => {
+                        if may_embed(name, &texts) {
+                            found.embedding.push((entry.pid(), name.to_owned()));
+                        }
+                        continue;
+                    }
                 },
             };
             let first = process::first_argument(&texts, exe.as_deref()).unwrap_or(1);
@@ -117,9 +125,22 @@ fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
         name.starts_with(b"etcd")
             || name == b"kube-apiserver"
             || name == b"kubelet"
-            || name.starts_with(b"ld-linux")
+            || process::is_dynamic_linker(name)
+            || [&b"k0s"[..], b"k3s", b"microshift", b"rke2"].iter().any(|begin| name.starts_with(begin))
     };
     known(glimpse.argv0_name()) || glimpse.program().is_some_and(known)
+}
+
+/// Returns whether the program `name` with the command line `argv` is one that may run an etcd inside itself. Some put
+/// their whole command line into argv\[0\].
+fn may_embed(name: &str, argv: &[Vec<u8>]) -> bool {
+    let mut words = argv.iter().flat_map(|text| text.split(|b| *b == b' '));
+    match name {
+        "etcd-wrapper" | "k3s-server" | "microshift" | "microshift-etcd" => true,
+        "k3s" | "rke2" => words.any(|word| word == b"server"),
+        "k0s" => words.any(|word| word == b"controller"),
+        _ => false,
+    }
 }
 
 /// Returns the file name of the executable, or of argv[0] when the executable could not be read.
@@ -127,4 +148,50 @@ fn program_name<'a>(argv: &'a [Vec<u8>], exe: Option<&'a str>) -> &'a str {
     let argv0 = || argv.first().and_then(|a| std::str::from_utf8(a).ok()).unwrap_or_default();
     let path = exe.unwrap_or_else(argv0);
     path.strip_suffix(" (deleted)").unwrap_or(path).rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_may_embed_an_etcd_are_known() {
+        let cases = [
+            ("k3s", "/usr/local/bin/k3s server   ", true),
+            ("k3s", "k3s agent", false),
+            ("k3s-server", "k3s-server", true),
+            ("rke2", "/usr/bin/rke2 server", true),
+            ("k0s", "k0s controller --single", true),
+            ("k0s", "k0s worker", false),
+            ("microshift-etcd", "microshift-etcd run", true),
+            ("etcd-wrapper", "/etcd-wrapper start-etcd", true),
+            ("kubectl", "kubectl get server", false),
+        ];
+        for (name, line, want) in cases {
+            let split: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            for argv in [split, vec![line.as_bytes().to_vec()]] {
+                assert_eq!(may_embed(name, &argv), want, "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_may_turn_out_to_be_etcd_is_looked_at() {
+        let cases = [
+            ("ld-linux-x86-64.so.2", true),
+            ("ld-musl-x86_64.so.1", true),
+            ("ld64.so.2", true),
+            ("ld.so", true),
+            ("etcd-v3.5.1", true),
+            ("k3s", true),
+            ("ldconfig", false),
+            ("bash", false),
+        ];
+        for (name, want) in cases {
+            let exe = format!("/usr/bin/{name}");
+            let glimpse = |argv0, exe| Glimpse { pid: 1, argv0, exe };
+            assert_eq!(is_interesting(&glimpse(&b"x"[..], Some(exe.as_bytes()))), want, "{name}");
+            assert_eq!(is_interesting(&glimpse(exe.as_bytes(), None)), want, "{name}");
+        }
+    }
 }

@@ -35,6 +35,12 @@ enum Task {
     },
     /// Get the etcd versions that the lab runs, by the ordinary package managers
     Lab,
+    /// Measure commands, inside a node; used by `bench`
+    #[command(hide = true)]
+    Measure { plan: String },
+    /// Audit variants of a snapshot; used by `bench`
+    #[command(hide = true)]
+    Evaluate { snapshot: PathBuf, count: usize },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Task::Bench => bench::run(),
         Task::Generate { check } => generate::run(check),
         Task::Lab => lab(),
+        Task::Measure { plan } => bench::measure::run(&plan),
+        Task::Evaluate { snapshot, count } => bench::evaluate::run(&snapshot, count),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -180,3 +180,45 @@ pub(crate) fn offline(
 pub(crate) fn tls_hosts<'a>(urls: impl Iterator<Item = &'a Url>) -> Vec<String> {
     urls.filter(|url| url.is_tls() && url.port.is_some()).map(|url| url.host.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::processes::Running;
+    use super::*;
+    use crate::root::Root;
+    use crate::users::Users;
+
+    #[test]
+    fn a_stale_list_proves_no_lone_member() {
+        let directory = tempfile::tempdir().unwrap();
+        let broken = directory.path().join("broken");
+        std::fs::create_dir_all(broken.join("member/snap")).unwrap();
+        std::fs::write(broken.join("member/snap/db"), "no database").unwrap();
+        let options = Options {
+            root: "/".into(),
+            wire: false,
+            observe: None,
+            timeout: Duration::from_millis(100),
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let root = Root::host("/").unwrap();
+        let survey = Survey { options: &options, root: &root, users: &Users::default() };
+        let one = "--initial-cluster=m1=http://10.0.0.1:2380";
+        let two = "--initial-cluster=m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380";
+        let refused = Err(EvidenceError::new(ErrorKind::Io, "connection refused"));
+        // The list, the data directory, what the wire told, and how many members are known.
+        let cases = [
+            (one, "none", None, Some(1)),
+            (one, "none", Some(&refused), None),
+            (one, "broken", None, None),
+            (two, "broken", Some(&refused), Some(2)),
+        ];
+        for (list, name, live, want) in cases {
+            let data = format!("--data-dir={}", directory.path().join(name).display());
+            let running = Running::ourselves(&["--name=m1", list, &data]);
+            let (cluster, _) = cluster(&survey, &Server::read(&running), live);
+            assert_eq!(cluster.value().map(|c| c.members.len()), want, "{list} {name}: {cluster:?}");
+        }
+    }
+}

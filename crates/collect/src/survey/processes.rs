@@ -13,7 +13,7 @@ pub(crate) struct Running {
     pub(crate) entry: ProcessEntry,
     pub(crate) argv: Vec<Argument>,
     /// Index in argv of the first argument after the program.
-    pub(crate) first: usize,
+    first: usize,
     pub(crate) root: Result<Root, EvidenceError>,
 }
 
@@ -148,6 +148,21 @@ fn program_name<'a>(argv: &'a [Vec<u8>], exe: Option<&'a str>) -> &'a str {
     let argv0 = || argv.first().and_then(|a| std::str::from_utf8(a).ok()).unwrap_or_default();
     let path = exe.unwrap_or_else(argv0);
     path.strip_suffix(" (deleted)").unwrap_or(path).rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+impl Running {
+    /// Returns this very process, as if it had been started with `arguments`.
+    pub(crate) fn ourselves(arguments: &[&str]) -> Self {
+        let entry = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let argument = |(index, text): (u32, &&str)| Argument {
+            text: text.as_bytes().to_vec(),
+            origin: seaworthy_evidence::Origin::Argv { pid: entry.pid(), index },
+        };
+        let argv = (0..).zip(arguments).map(argument).collect();
+        let root = Root::of_process(&entry);
+        Self { entry, argv, first: 0, root }
+    }
 }
 
 #[cfg(test)]

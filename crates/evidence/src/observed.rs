@@ -92,7 +92,11 @@ impl<T> Observed<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Observed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+        #[serde(
+            deny_unknown_fields,
+            expecting = "evidence: a value with its origin, or an error",
+            bound = "T: Deserialize<'de>"
+        )]
         struct Wire<T> {
             #[serde(default = "none", deserialize_with = "present")]
             value: Option<T>,

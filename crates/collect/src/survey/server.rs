@@ -352,11 +352,18 @@ impl Finish<'_, '_> {
         let mut hosts = self.hosts.clone();
         let own = self.server.running.root.as_ref().ok().and_then(|r| r.read("/etc/hosts", 1 << 20).ok());
         hosts.extend(own.map(|text| links::hosts(&text)).unwrap_or_default());
+        // A member that cannot dial tries and tries again, so a socket counts only if it is still there by now.
+        let mut sockets = self.server.sockets.clone();
+        if let (Ok(sockets), Ok(now)) = (&mut sockets, Sockets::of_process(&self.server.running.entry)) {
+            sockets
+                .established
+                .retain(|s| now.established.iter().any(|n| (n.local, n.remote) == (s.local, s.remote)));
+        }
         let all = || -> Result<_, EvidenceError> {
             let matrix = Matrix {
                 members: &cluster.as_result()?.members,
                 listeners: listeners.as_result()?,
-                sockets: self.server.sockets.as_ref().map_err(Clone::clone)?,
+                sockets: sockets.as_ref().map_err(Clone::clone)?,
                 views: self.views.as_ref().map_err(Clone::clone)?,
                 hosts: &hosts,
                 origin: Origin::proc(format!("/proc/{}/net/tcp", self.server.running.pid())),

@@ -29,6 +29,10 @@ const THINGS: [(&str, &str); 9] = [
     ("garbage", "printf -- '-----BEGIN CERTIFICATE-----\\n\\377\\376\\0{[\"\\n\\t- : *x &y' >\"$1\""),
 ];
 
+/// How long any audit may take, unoptimised and on a machine that is busy with other tests; what has no bound takes
+/// minutes.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Audits `node` and asserts what holds whatever it finds there.
 fn audit(node: &Node) -> Audit {
     let start = Instant::now();
@@ -37,7 +41,7 @@ fn audit(node: &Node) -> Audit {
     let audit = Audit::read(&output);
     eprintln!("  {took:?}, exit code {}", audit.code);
     assert!(matches!(audit.code, 0 | 1 | 3), "exit code {}", audit.code);
-    assert!(took < Duration::from_secs(5), "the audit took {took:?}");
+    assert!(took < LIMIT, "the audit took {took:?}");
     for finding in audit.report["findings"].as_array().expect("findings") {
         assert!(
             finding["status"] != "unknown" || !said(finding).is_empty(),
@@ -323,8 +327,11 @@ fn a_listener_that_never_answers_costs_seconds_not_minutes() {
         shell(node, "kill -s \"${1% *}\" \"${1#* }\"", &format!("{name} {pid}"));
     };
     signal("STOP");
+    let start = Instant::now();
     let frozen = audit(node);
+    let took = start.elapsed();
     signal("CONT");
+    assert!(took < Duration::from_secs(8), "all listeners are asked at once, for 3 s at most: {took:?}");
     let finding = frozen.finding(PEER_TLS);
     // The settings say https, the data directory knows the members; silence on the wire contradicts neither.
     check(finding, "pass", &[]);

@@ -36,12 +36,18 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let etcd = &EtcdBinary::required()?.pop().context("no etcd in the lab")?;
     let mut table = Table::default();
 
-    say(&format!("\nA node of a cluster of three, etcd {}, with {PROCESSES} other processes:\n", etcd.version));
+    say(&format!(
+        "\nA node of a cluster of three, etcd {}, with {PROCESSES} other processes:\n",
+        etcd.version
+    ));
     let cluster = Cluster::start(ClusterSpec::new(etcd).members(3).share(programs, "/bench"))?;
     let node = cluster.node(0);
     let script = format!("for i in $(seq {PROCESSES}); do sleep 1000 & done; wait");
     let _others = node.spawn(&Program::new("sh").args(["-c", &script]))?;
-    let ready = node.run("sh", ["-c", "until [ $(pgrep -c sleep) -ge \"$0\" ]; do sleep 0.1; done", &PROCESSES.to_string()]);
+    let ready = node.run(
+        "sh",
+        ["-c", "until [ $(pgrep -c sleep) -ge \"$0\" ]; do sleep 0.1; done", &PROCESSES.to_string()],
+    );
     anyhow::ensure!(
         ready?.status.success() && node.run("sh", ["-c", "command -v ps"])?.status.success(),
         "the reference needs `ps` and `pgrep`: apt-get install procps"
@@ -97,7 +103,8 @@ fn judges_all_controls(node: &Node) -> anyhow::Result<()> {
     let output = node.run(SEAWORTHY, ["audit", "--no-wire", "-b", "cis-kubernetes", "-f", "json"])?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let controls = report.pointer("/controls").and_then(Value::as_array).context("no controls in the report")?;
+    let controls =
+        report.pointer("/controls").and_then(Value::as_array).context("no controls in the report")?;
     for wanted in reference::controls() {
         let status = controls.iter().find(|c| c["id"] == wanted).and_then(|c| c["status"].as_str());
         anyhow::ensure!(status.is_some(), "the audit says nothing about control {wanted}");
@@ -108,7 +115,8 @@ fn judges_all_controls(node: &Node) -> anyhow::Result<()> {
 fn probe(node: &Node, what: &str, table: &mut Table) -> anyhow::Result<()> {
     let target = format!("{}:2380", node.address);
     let command = [SEAWORTHY, "probe", "--format", "json", &target].map(str::to_owned).to_vec();
-    let answer: Value = serde_json::from_slice(&node.run(SEAWORTHY, ["probe", "-f", "json", &target])?.stdout)?;
+    let answer: Value =
+        serde_json::from_slice(&node.run(SEAWORTHY, ["probe", "-f", "json", &target])?.stdout)?;
     let connections = answer.pointer("/probes/0/wire/connections").and_then(Value::as_u64);
     let connections = connections.with_context(|| format!("the probe failed: {answer}"))?;
     let sides = measured(node, &Plan { warm_up: 1, rounds: ROUNDS, sides: vec![vec![command]] })?;

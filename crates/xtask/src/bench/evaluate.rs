@@ -108,7 +108,8 @@ fn vary(value: &mut Value, number: usize) {
                     }
                     ("taken_at", _) => {
                         let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
-                        *value = format!("2027-01-0{}T{hour:02}:{minute:02}:{second:02}Z", number % 9 + 1).into();
+                        *value =
+                            format!("2027-01-0{}T{hour:02}:{minute:02}:{second:02}Z", number % 9 + 1).into();
                     }
                     ("scheme", Value::String(scheme)) if number.is_multiple_of(7) && scheme == "https" => {
                         *value = "http".into();

@@ -34,13 +34,17 @@ const PIPELINES: [(&str, &[&str]); 14] = [
     ("1.1.8", &["stat -c %U:%G /etc/kubernetes/manifests/etcd.yaml | grep -x root:root"]),
     (
         "1.1.11",
-        &["stat -c %a $(ps -ef | grep etcd | grep -v grep | grep -o ' --data-dir=[^ ]*' | cut -d= -f2 | head -1) \
-           | grep -x '[0-7]00'"],
+        &[
+            "stat -c %a $(ps -ef | grep etcd | grep -v grep | grep -o ' --data-dir=[^ ]*' | cut -d= -f2 | head -1) \
+           | grep -x '[0-7]00'",
+        ],
     ),
     (
         "1.1.12",
-        &["stat -c %U:%G $(ps -ef | grep etcd | grep -v grep | grep -o ' --data-dir=[^ ]*' | cut -d= -f2 | head -1) \
-           | grep -x etcd:etcd"],
+        &[
+            "stat -c %U:%G $(ps -ef | grep etcd | grep -v grep | grep -o ' --data-dir=[^ ]*' | cut -d= -f2 | head -1) \
+           | grep -x etcd:etcd",
+        ],
     ),
     ("1.1.19", &["! find /etc/kubernetes/pki | xargs stat -c %U:%G | grep -vx root:root"]),
     ("1.1.20", &["! find /etc/kubernetes/pki -name '*.crt' | xargs stat -c %a | grep -v '^[0246][04][04]$'"]),

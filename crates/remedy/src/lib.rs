@@ -5,6 +5,8 @@
 //! * [`files`]: the only place that writes: atomic replacements with preconditions, and pre-images.
 //! * [`journal`]: what was done, durable before and after each step.
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
+//! * [`plan`] and [`planner`]: what would be done, as a document, made from what is known.
+//! * [`lint`]: why a plan must not be carried out.
 //!
 //! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
 //! half-written; no byte of a private key in any message, diff or `Debug` output.
@@ -13,4 +15,7 @@ pub mod edit;
 pub mod files;
 pub mod issue;
 pub mod journal;
+pub mod lint;
 pub mod order;
+pub mod plan;
+pub mod planner;

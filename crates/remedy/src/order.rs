@@ -131,10 +131,14 @@ pub fn check(cluster: &[Member], turns: &[Turn]) -> Result<(), Refusal> {
 fn without(members: &[Member], gone: usize) -> Option<String> {
     let quorum = members.len() / 2 + 1;
     let rest = members.len().saturating_sub(1);
-    (members.len() > 1 && rest < quorum).then(|| {
-        format!("{rest} of {} members are no quorum while one restarts: the cluster would stop", members.len())
-    })
-    .filter(|_| gone < members.len())
+    (members.len() > 1 && rest < quorum)
+        .then(|| {
+            format!(
+                "{rest} of {} members are no quorum while one restarts: the cluster would stop",
+                members.len()
+            )
+        })
+        .filter(|_| gone < members.len())
 }
 
 fn pairs(members: &[Member]) -> impl Iterator<Item = (&Member, &Member)> {
@@ -168,8 +172,12 @@ impl Member {
         let (me, it) = (&self.name, &other.name);
         if !other.listens.contains(&other.advertised) {
             return Some(match other.advertised {
-                Scheme::Http => format!("{me} is told to dial {it} in plaintext, but {it} listens for TLS only"),
-                Scheme::Https => format!("{me} is told to dial {it} with TLS, but {it} listens in plaintext only"),
+                Scheme::Http => {
+                    format!("{me} is told to dial {it} in plaintext, but {it} listens for TLS only")
+                }
+                Scheme::Https => {
+                    format!("{me} is told to dial {it} with TLS, but {it} listens in plaintext only")
+                }
             });
         }
         if other.advertised == Scheme::Http {
@@ -230,7 +238,12 @@ mod tests {
     }
 
     fn preload() -> Change {
-        Change::Restart { listens: None, leaf: Some(CA), trusts: Some(BTreeSet::from([CA])), demands: Some(true) }
+        Change::Restart {
+            listens: None,
+            leaf: Some(CA),
+            trusts: Some(BTreeSet::from([CA])),
+            demands: Some(true),
+        }
     }
 
     fn trust(authorities: &[Authority]) -> Change {
@@ -293,8 +306,12 @@ mod tests {
     /// Each of these was tried on real clusters, and ended as the comment says.
     #[test]
     fn the_wrong_orders_are_refused() {
-        let exchange =
-            Change::Restart { listens: None, leaf: Some(NEW), trusts: Some(BTreeSet::from([NEW])), demands: None };
+        let exchange = Change::Restart {
+            listens: None,
+            leaf: Some(NEW),
+            trusts: Some(BTreeSet::from([NEW])),
+            demands: None,
+        };
         let at_once = Change::Restart {
             listens: Some(BTreeSet::from([HTTPS])),
             leaf: Some(CA),
@@ -304,11 +321,19 @@ mod tests {
         let preloaded = everybody(3, &[preload()]);
         let cases = [
             // Green after two members, quorum lost at the third.
-            ("listeners without membership", together(&[preloaded.clone(), everybody(3, &[listen(&[HTTPS])])]), "could not dial"),
+            (
+                "listeners without membership",
+                together(&[preloaded.clone(), everybody(3, &[listen(&[HTTPS])])]),
+                "could not dial",
+            ),
             // One crash before the last restart, and a member cannot come back; two, and the quorum is lost.
             (
                 "membership of all first",
-                together(&[preloaded, everybody(3, &[Change::Advertise(HTTPS)]), everybody(3, &[listen(&[HTTPS])])]),
+                together(&[
+                    preloaded,
+                    everybody(3, &[Change::Advertise(HTTPS)]),
+                    everybody(3, &[listen(&[HTTPS])]),
+                ]),
                 "listens in plaintext only",
             ),
             // Half-open until the end, and three seconds without writes.

@@ -459,7 +459,10 @@ impl fmt::Display for Waiting {
             Until::Encrypted => write!(f, "{member} must talk TLS with its peers"),
             Until::Loaded => write!(f, "{member} must have loaded its certificate, and has not"),
             Until::KnownToHaveLoaded => {
-                write!(f, "{member} must have loaded its certificate, and this node does not know whether it has")
+                write!(
+                    f,
+                    "{member} must have loaded its certificate, and this node does not know whether it has"
+                )
             }
         }
     }

@@ -9,6 +9,7 @@
 
 pub mod explain;
 pub mod json;
+pub mod plan;
 pub mod probe;
 mod style;
 pub mod text;

@@ -22,6 +22,14 @@ Exit codes:
   3  a target did not answer
   4  an operation failed";
 
+const FIX_EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing to do on this node
+  1  a plan is needed, and nothing is against carrying it out
+  2  wrong usage
+  3  it must wait, evidence is missing, or something is against it
+  4  an operation failed";
+
 const PLAIN_EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -99,6 +107,12 @@ pub(crate) enum Command {
     /// may probe: each attempt leaves a line in the log of the server.
     #[command(after_help = PROBE_EXIT_CODES)]
     Probe(Probe),
+    /// Plan how to make a rule pass on this node: the steps, the diffs, what is verified and what undoes them
+    ///
+    /// It prints a plan and changes nothing. Carrying a plan out is not there yet: this version has no --apply. Run it as
+    /// root on the node; what stands against the plan is said with the plan, and what other members must do first.
+    #[command(after_help = FIX_EXIT_CODES)]
+    Fix(Fix),
     /// Work with catalogues of rules
     #[command(subcommand)]
     Catalogue(Catalogue),
@@ -184,6 +198,40 @@ pub(crate) struct Snapshot {
     /// Write it to this file (readable by its owner only) instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fix {
+    /// The rule; etcd-peer-tls is the only one so far
+    #[arg(value_name = "RULE")]
+    pub(crate) rule: String,
+    /// Certificate of the authority that issues this member's certificate [default: kubeadm's etcd CA]
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub(crate) ca_cert: Option<String>,
+    /// Private key of that authority; it is not read for a plan
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub(crate) ca_key: Option<String>,
+    /// Plan to make a new authority in these files, for members only; every member must then be given the same one
+    #[arg(long, requires = "ca_cert")]
+    pub(crate) new_ca: bool,
+    /// Days that an issued certificate is valid
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(2..=3650))]
+    pub(crate) days: u32,
+    /// The member, when several run on this node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) member: Option<String>,
+    /// Accept that a cluster of two stops while one of them restarts, and for good if it does not come back
+    #[arg(long)]
+    pub(crate) two_members_stop: bool,
+    /// Read the host's files below this folder (when running in a container: the mount of the host's /)
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// How long a listener or a member may take to answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    pub(crate) timeout: Duration,
+    /// Output format: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

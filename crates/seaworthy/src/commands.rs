@@ -2,6 +2,7 @@
 
 mod audit;
 mod catalogue;
+mod fix;
 mod probe;
 mod snapshot;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Explain { name, catalogue } => catalogue::explain(&name, &catalogue),
         Command::List { benchmark, catalogue } => catalogue::list(benchmark.as_deref(), &catalogue),
         Command::Probe(options) => probe::run(&options),
+        Command::Fix(options) => fix::run(&options),
         Command::Catalogue(crate::cli::Catalogue::Check { dir }) => catalogue::check(&dir),
         Command::Completions { shell } => {
             let mut script = Vec::new();

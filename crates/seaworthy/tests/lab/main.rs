@@ -12,5 +12,6 @@
 
 mod canary;
 mod common;
+mod fix_plan;
 mod hostile;
 mod truth_table;

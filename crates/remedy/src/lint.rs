@@ -1,0 +1,680 @@
+//! What a plan must not do, whoever made it: cost the quorum, isolate a member, change what cannot be put back.
+//!
+//! Each objection says what would come of it, as experiments on real clusters showed.
+
+use std::collections::BTreeSet;
+
+use seaworthy_etcd::Version;
+use seaworthy_evidence::{Etcd, Link, Member, Origin, Setting, Url};
+use seaworthy_pki::certificates_from_pem;
+
+use crate::edit::{ArgumentEdit, manifest};
+use crate::order::{self, Authority, Scheme, Turn};
+use crate::plan::{Action, FileEdit, Objection, Plan, Refusal, Stage};
+use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state};
+
+/// Days that a certificate must still be valid when a plan begins.
+const MARGIN_DAYS: i64 = 1;
+/// Release lines of etcd whose behaviour was tried.
+const TRIED: std::ops::RangeInclusive<u32> = 4..=6;
+const CA: Authority = "the CA of the peers";
+
+/// Returns everything that is against carrying `plan` out in this `situation`; nothing for a plan without steps.
+pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
+    if plan.steps.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    found.extend(changed(plan, situation));
+    found.extend(versions(situation));
+    found.extend(health(plan, situation));
+    found.extend(links(plan, situation.etcd));
+    found.extend(size(plan, situation));
+    found.extend(order(plan, situation));
+    found.extend(environment(plan, situation));
+    found.extend(authority(plan, situation));
+    found.extend(certificates(plan, situation.etcd));
+    found.extend(rivals(situation.etcd));
+    found.extend(edits(plan, situation));
+    found
+}
+
+/// Returns why the order is refused in which this plan, and those that follow it on the other members, would change the
+/// cluster.
+///
+/// The plan begins once what it waits for has happened. What else is not known of another member is taken for the worst:
+/// that it has loaded nothing. It listens as its peers are told to dial it.
+pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
+    let members = situation.etcd.cluster.value()?.members.as_slice();
+    let settings = situation.etcd.settings.value()?;
+    if members.len() < 2 || plan.steps.is_empty() {
+        return None;
+    }
+    let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
+    let loaded = |m: &Member| match m.this {
+        true => has_loaded(settings),
+        false => is_encrypted(m) || situation.loaded.get(&m.id) == Some(&true) || waits.contains(called(m)),
+    };
+    let scheme = |tls: bool| if tls { Scheme::Https } else { Scheme::Http };
+    let own = settings.get("listen-peer-urls").map(|s| s.value.as_str()).unwrap_or_default();
+    let own: BTreeSet<Scheme> =
+        own.split(',').filter_map(Url::parse).map(|url| scheme(url.is_tls())).collect();
+    let mut cluster: Vec<order::Member> = Vec::new();
+    for member in members {
+        let advertised = scheme(is_encrypted(member));
+        let has = loaded(member);
+        cluster.push(order::Member {
+            name: called(member).to_owned(),
+            advertised,
+            listens: if member.this { own.clone() } else { BTreeSet::from([advertised]) },
+            leaf: has.then_some(CA),
+            trusts: has.then_some(CA).into_iter().collect(),
+            demands: has,
+        });
+    }
+    if members.len() == 2 {
+        // Whether it may stop is asked elsewhere; that both can dial each other is asked here. So somebody stands in
+        // for the quorum whom both can dial, and who can dial both.
+        cluster.push(order::Member {
+            name: "a third".to_owned(),
+            advertised: Scheme::Http,
+            listens: BTreeSet::from([Scheme::Http, Scheme::Https]),
+            leaf: Some(CA),
+            trusts: BTreeSet::from([CA]),
+            demands: false,
+        });
+    }
+    let load = order::Change::Restart {
+        listens: None,
+        leaf: Some(CA),
+        trusts: Some(BTreeSet::from([CA])),
+        demands: Some(true),
+    };
+    let listen = |schemes: BTreeSet<Scheme>| order::Change::Restart {
+        listens: Some(schemes),
+        leaf: None,
+        trusts: None,
+        demands: None,
+    };
+    let others = |wanted: &dyn Fn(&Member) -> bool, changes: &[order::Change]| -> Vec<Turn> {
+        let all = members.iter().enumerate().filter(|(_, m)| !m.this && wanted(m));
+        all.map(|(member, _)| Turn { member, changes: changes.to_vec() }).collect()
+    };
+    let me = members.iter().position(|m| m.this)?;
+    let mut turns = vec![Turn { member: me, changes: changes(plan, &load, listen) }];
+    let mut all_loaded = others(&|m| !loaded(m), std::slice::from_ref(&load));
+    if plan.stage == Stage::Load {
+        turns.append(&mut all_loaded);
+        let switch = [order::Change::Advertise(Scheme::Https), listen(BTreeSet::from([Scheme::Https]))];
+        turns.push(Turn { member: me, changes: switch.to_vec() });
+    }
+    let switch = [order::Change::Advertise(Scheme::Https), listen(BTreeSet::from([Scheme::Https]))];
+    turns.append(&mut others(&|m| !is_encrypted(m), &switch));
+    let refusal = order::check(&cluster, &turns).err()?;
+    let whose = turns.get(refusal.turn).and_then(|t| members.get(t.member)).map_or("?", called);
+    let when = if refusal.turn == 0 { "in this plan" } else { "after it" };
+    Some(Refusal {
+        objection: Objection::Order,
+        what: format!("the order would part members, at the turn of {whose} ({when})"),
+        why: refusal.reason,
+        instead:
+            "load certificates on every member first, and then change one member's URLs at a time: in the \
+                  membership, and at once in its configuration"
+                .to_owned(),
+    })
+}
+
+/// Returns what the steps of `plan` do to who can dial whom.
+fn changes(
+    plan: &Plan,
+    load: &order::Change,
+    listen: impl Fn(BTreeSet<Scheme>) -> order::Change,
+) -> Vec<order::Change> {
+    let scheme = |text: &str| if text.starts_with("https") { Scheme::Https } else { Scheme::Http };
+    let change = |action: &Action| match action {
+        Action::UpdateMember { peer_urls, .. } => {
+            let advertised = peer_urls.iter().map(|url| scheme(url)).min()?;
+            Some(order::Change::Advertise(advertised))
+        }
+        Action::Restart { settings, .. } => Some(match settings.get("listen-peer-urls") {
+            Some(urls) => listen(urls.split(',').map(|url| scheme(url.trim())).collect()),
+            None if settings.contains_key("peer-cert-file") => load.clone(),
+            None => order::Change::Restart { listens: None, leaf: None, trusts: None, demands: None },
+        }),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(|step| change(&step.action)).collect()
+}
+
+fn refuse(
+    objection: Objection,
+    what: impl Into<String>,
+    why: impl Into<String>,
+    instead: impl Into<String>,
+) -> Refusal {
+    Refusal { objection, what: what.into(), why: why.into(), instead: instead.into() }
+}
+
+fn changed(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
+    let differences = plan.state.differences(&state(situation));
+    (!differences.is_empty()).then(|| {
+        refuse(
+            Objection::Evidence,
+            format!("since the plan was made: {}", differences.join("; ")),
+            "what was safe then may not be safe now",
+            "plan again",
+        )
+    })
+}
+
+fn versions(situation: &Situation<'_>) -> Vec<Refusal> {
+    let own = situation.etcd.version.value().cloned();
+    let told =
+        situation.health.ok().into_iter().flat_map(|h| h.members.values()).filter_map(|m| m.version.clone());
+    let known = |text: &str| Version::parse(text).is_some_and(|v| v.major == 3 && TRIED.contains(&v.minor));
+    let mut wrong: BTreeSet<String> = told.filter(|version| !known(version)).collect();
+    match own {
+        Some(version) if known(&version) => {}
+        Some(version) => _ = wrong.insert(version),
+        None => _ = wrong.insert("one that could not be told".to_owned()),
+    }
+    let refusal = |version| {
+        refuse(
+            Objection::Version,
+            format!("the version of etcd is {version}"),
+            "how members of it treat certificates and URLs was tried with 3.4, 3.5 and 3.6 only",
+            "use a version of these release lines",
+        )
+    };
+    wrong.into_iter().map(refusal).collect()
+}
+
+fn health(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
+    let health = match situation.health {
+        Ok(health) => health,
+        Err(why) => {
+            return vec![refuse(
+                Objection::Evidence,
+                format!("the members could not be asked how they are: {why}"),
+                "a restart while another member is down can cost the quorum",
+                "let this node reach the client port of every member, with a client certificate if they demand one",
+            )];
+        }
+    };
+    let mut found = Vec::new();
+    for alarm in &health.alarms {
+        found.push(refuse(
+            Objection::Alarm,
+            format!("an alarm is raised: {alarm}"),
+            "a cluster in trouble may not survive a restart, and what is wrong now would look like the fix's fault",
+            "find its cause, put it right, and disarm it (etcdctl alarm disarm)",
+        ));
+    }
+    let members = situation.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let trouble = |m: &Member| match health.members.get(&m.id) {
+        None => Some("it did not answer".to_owned()),
+        Some(health) => health.trouble.clone(),
+    };
+    for (member, trouble) in members.iter().filter_map(|m| Some((m, trouble(m)?))) {
+        found.push(refuse(
+            Objection::Health,
+            format!("{} is not healthy: {trouble}", called(member)),
+            "the member that restarts would be the second one missing",
+            "make every member healthy first",
+        ));
+    }
+    let voters: Vec<&Member> = members.iter().filter(|m| !m.learner).collect();
+    let healthy = voters.iter().filter(|m| trouble(m).is_none()).count();
+    let quorum = voters.len() / 2 + 1;
+    if plan.restarts() > 0 && voters.len() > 2 && healthy < quorum + 1 {
+        found.push(refuse(
+            Objection::Quorum,
+            format!("{healthy} of {} members are healthy, and {} are needed", voters.len(), quorum + 1),
+            format!("without the one that restarts they are no quorum of {quorum}: the cluster would stop"),
+            "make every member healthy first",
+        ));
+    }
+    found
+}
+
+fn links(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+    // What closes a half-open link is no danger to it.
+    if plan.restarts() == 0 {
+        return Vec::new();
+    }
+    match etcd.links.as_result() {
+        Err(error) => vec![refuse(
+            Objection::Evidence,
+            format!("the connections with other members could not be seen: {error}"),
+            "health checks stay green while members cannot dial each other",
+            "run it as root on the node",
+        )],
+        Ok(links) => {
+            let refusal = |link: &Link| {
+                let member = &link.member;
+                let untold = link.inbound.error().or(link.outbound.error());
+                let what = match untold {
+                    _ if link.down => format!("there is no connection with {member}"),
+                    _ if link.half_open => format!("the link with {member} is half-open"),
+                    Some(error) => {
+                        format!("whether {member} and this member dial each other is not known: {error}")
+                    }
+                    None => return None,
+                };
+                Some(refuse(
+                    if link.down || link.half_open { Objection::Health } else { Objection::Evidence },
+                    what,
+                    "one restart or broken connection more could part the members, while health is green",
+                    "find out why it cannot dial, or be dialled, and put that right first",
+                ))
+            };
+            links.iter().filter_map(refusal).collect()
+        }
+    }
+}
+
+fn size(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
+    let voters = situation.etcd.cluster.value()?.members.iter().filter(|m| !m.learner).count();
+    (voters == 2 && plan.restarts() > 0 && !situation.options.two_members_stop).then(|| {
+        refuse(
+            Objection::TwoMembers,
+            "the cluster has two members",
+            "one of two is no quorum: while one restarts, nothing can be written, and if it does not come back, \
+             nothing ever again without a recovery",
+            "add a third member first, or say --two-members-stop",
+        )
+    })
+}
+
+/// Objects to flags whose variables are set: etcd stops at once when it finds both.
+fn environment(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
+    let Some(settings) = situation.etcd.settings.value() else { return Vec::new() };
+    let by_variable = |s: &Setting| {
+        let lost = s.overridden.iter().map(|c| &c.origin);
+        let mut origins = std::iter::once(&s.origin).chain(lost);
+        origins.any(|origin| matches!(origin, Origin::Environment { .. }))
+    };
+    let text = |d: &Declaration| String::from_utf8_lossy(&d.bytes).into_owned();
+    let lines: Vec<String> = situation
+        .declaration
+        .iter()
+        .flat_map(|d| {
+            text(d)
+                .lines()
+                .filter(|l| !l.trim_start().starts_with(['#', ';']))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let declared =
+        |variable: &str| lines.iter().any(|l| l.split(|c| !is_name(c)).any(|word| word == variable));
+    let conflicts = flags(plan).into_iter().filter_map(|flag| {
+        let variable = format!("ETCD_{}", flag.to_uppercase().replace('-', "_"));
+        let conflict = settings.get(flag).is_some_and(by_variable) || declared(&variable);
+        conflict.then(|| {
+            refuse(
+                Objection::Environment,
+                format!("the flag {flag} would be added where {variable} is set"),
+                "etcd exits at once when a setting is given by a flag and by a variable",
+                format!("remove {variable}, or set it where it is, and plan again"),
+            )
+        })
+    });
+    conflicts.collect()
+}
+
+/// Returns the flags that the plan sets.
+fn flags(plan: &Plan) -> BTreeSet<&str> {
+    let mut flags = BTreeSet::new();
+    for step in &plan.steps {
+        let edits: Vec<&ArgumentEdit> = match &step.action {
+            Action::Edit { change: FileEdit::DropIn { edits, .. }, .. } => edits.iter().collect(),
+            Action::Edit { change: FileEdit::Manifest { edits, .. }, .. } => {
+                let mut arguments = Vec::new();
+                for edit in edits {
+                    if let manifest::Edit::Argument(argument) = edit {
+                        arguments.push(argument);
+                    }
+                }
+                arguments
+            }
+            _ => Vec::new(),
+        };
+        flags.extend(
+            edits.into_iter().filter(|e| matches!(e, ArgumentEdit::Set { .. })).map(ArgumentEdit::flag),
+        );
+    }
+    flags
+}
+
+fn authority(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
+    let authority = situation.options.authority.as_ref()?;
+    let issues = plan.steps.iter().any(|step| matches!(step.action, Action::Issue { .. }));
+    let pem = authority.pem.as_ref().filter(|_| issues)?;
+    let path = &authority.certificate;
+    let wrong = match certificates_from_pem(pem, Origin::file(path), situation.taken_at) {
+        Err(error) => Some(error.to_string()),
+        Ok(certificates) => match certificates.first() {
+            None => Some(format!("{path} holds no certificate")),
+            Some(ca) if !ca.certificate.ca => Some(format!("{path} is no CA certificate")),
+            Some(ca) if ca.certificate.days_left < MARGIN_DAYS => {
+                Some(format!("{path} has expired, or does today"))
+            }
+            Some(ca) if ca.certificate.not_before > situation.taken_at => {
+                Some(format!("{path} is not valid yet"))
+            }
+            Some(_) => None,
+        },
+    };
+    wrong.map(|what| {
+        refuse(
+            Objection::Certificate,
+            what,
+            "no member would accept a certificate that it issues",
+            "name another authority with --ca-cert and --ca-key",
+        )
+    })
+}
+
+/// Objects to certificates that this member has loaded, and with which its peers could not talk to it.
+fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+    if plan.stage != Stage::Encrypt {
+        return Vec::new();
+    }
+    let object = |what: String| {
+        refuse(
+            Objection::Certificate,
+            what,
+            "it would be isolated as soon as its peers talk TLS with it",
+            "replace the certificate, restart the member while its URLs are http, and plan again",
+        )
+    };
+    let unseen = |what: &str| object(format!("{what} could not be read"));
+    let Ok(problems) = etcd.peer.problems.as_result() else {
+        return vec![unseen("the member's certificate")];
+    };
+    let mut found: Vec<_> = problems.iter().filter(|p| p.breaks).map(|p| object(p.message.clone())).collect();
+    let chain = etcd.peer.credentials.value().and_then(|c| c.chain.as_ref()).and_then(|c| c.value());
+    let Some(leaf) = chain.and_then(|chain| chain.first()) else {
+        found.push(unseen("the member's certificate"));
+        return found;
+    };
+    if leaf.days_left < MARGIN_DAYS {
+        found.push(object("its certificate expires today".to_owned()));
+    }
+    // While its URLs are http nobody dials it with TLS, so this is no problem yet.
+    let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    for url in members.iter().filter(|m| m.this).flat_map(|m| &m.peer_urls) {
+        if !names_host(leaf, &url.host) {
+            found
+                .push(object(format!("its certificate does not name {}, where its peers dial it", url.host)));
+        }
+    }
+    found
+}
+
+fn names_host(leaf: &seaworthy_evidence::Certificate, host: &str) -> bool {
+    match host.parse::<std::net::IpAddr>() {
+        Ok(ip) => leaf.sans.ip.iter().any(|san| san.parse() == Ok(ip)),
+        Err(_) => leaf.sans.dns.iter().any(|san| {
+            let wildcard = san.strip_prefix('*').zip(host.find('.').and_then(|dot| host.get(dot..)));
+            san.eq_ignore_ascii_case(host)
+                || wildcard.is_some_and(|(san, host)| san.eq_ignore_ascii_case(host))
+        }),
+    }
+}
+
+fn rivals(etcd: &Etcd) -> Vec<Refusal> {
+    let why = "kubelet runs only one of the files that declare a pod, and after a change maybe the other one";
+    match (&etcd.files.manifest, etcd.files.rival_manifests.as_result()) {
+        (None, _) => Vec::new(),
+        (Some(_), Err(error)) => vec![refuse(
+            Objection::Evidence,
+            format!("kubelet's manifest directory could not be read: {error}"),
+            why,
+            "run it as root on the node",
+        )],
+        (Some(_), Ok(rivals)) => {
+            let refusal = |rival: &seaworthy_evidence::RivalManifest| {
+                refuse(
+                    Objection::Rival,
+                    format!("{} declares the same pod", rival.path),
+                    why,
+                    "move it out of the directory",
+                )
+            };
+            rivals.iter().map(refusal).collect()
+        }
+    }
+}
+
+/// Objects to edits that no longer give what the plan says, and to files that could not be put back.
+fn edits(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    for step in &plan.steps {
+        let Action::Edit { path, change, after } = &step.action else { continue };
+        let why = "an edit that is not exactly the intended change may keep etcd from starting";
+        match edited(change, path, situation.declaration) {
+            Ok(bytes) if crate::files::sha256(&bytes) == *after => {}
+            Ok(_) => {
+                let what = format!("the edit of {path} gives another file than the plan says");
+                found.push(refuse(Objection::Edit, what, why, "plan again"));
+            }
+            Err(refused) => {
+                let what = format!("{path} cannot be edited: {refused}");
+                found.push(refuse(Objection::Edit, what, why, "make the change by hand"));
+            }
+        }
+        let touched = situation.declaration.iter().filter(|d| d.path == *path);
+        for reason in touched.filter_map(|d| d.unrestorable.as_ref()) {
+            found.push(refuse(
+                Objection::Unrestorable,
+                format!("{path} could not be put back: {reason}"),
+                "a change that cannot be undone is not made",
+                "make it a regular file in a directory that can be written to",
+            ));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_evidence::{
+        Candidate, ErrorKind, EvidenceError, Observed, Problem, ProblemKind, RivalManifest,
+    };
+
+    use super::*;
+    use crate::issue::{Authority as Issuer, Host, KeyKind, Profile};
+    use crate::planner::etcd_peer_tls;
+    use crate::planner::fixture::World;
+
+    fn origin() -> Origin {
+        Origin::derived("the fixture")
+    }
+
+    fn unseen<T>() -> Observed<T> {
+        Observed::failed(EvidenceError::new(ErrorKind::PermissionDenied, "permission denied"))
+    }
+
+    fn link(inbound: Observed<u32>, half_open: bool) -> Link {
+        Link {
+            member: "m2".into(),
+            inbound,
+            outbound: Observed::seen(3, origin()),
+            half_open,
+            down: false,
+            message: String::new(),
+            origin: origin(),
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_may_go_on() {
+        for world in [World::plaintext(), World::loaded(), World::encrypted()] {
+            assert_eq!(lint(&world.plan(), &world.situation()), []);
+        }
+    }
+
+    #[test]
+    fn what_could_do_harm_is_refused_with_the_reason() {
+        type Make = fn() -> World;
+        type Break = fn(&mut World);
+        let cases: Vec<(Objection, &str, Make, Break)> = vec![
+            (Objection::Evidence, "could not be asked", World::plaintext, |w| {
+                w.health = Err("refused".into())
+            }),
+            (Objection::Alarm, "NOSPACE at m2", World::plaintext, |w| {
+                w.health.as_mut().unwrap().alarms.push("NOSPACE at m2".into());
+            }),
+            (Objection::Health, "m3 is not healthy: no leader", World::plaintext, |w| {
+                let id = w.members()[0].id.clone();
+                w.health.as_mut().unwrap().members.get_mut(&id).unwrap().trouble = Some("no leader".into());
+            }),
+            (Objection::Health, "m3 is not healthy: it did not answer", World::plaintext, |w| {
+                let id = w.members()[0].id.clone();
+                w.health.as_mut().unwrap().members.remove(&id);
+            }),
+            (Objection::Quorum, "2 of 3 members are healthy, and 3", World::loaded, |w| {
+                let id = w.members()[0].id.clone();
+                w.health.as_mut().unwrap().members.get_mut(&id).unwrap().trouble = Some("no leader".into());
+            }),
+            (Objection::Evidence, "connections with other members", World::plaintext, |w| {
+                w.etcd.links = unseen()
+            }),
+            (Objection::Health, "the link with m2 is half-open", World::plaintext, |w| {
+                w.etcd.links = Observed::seen(vec![link(Observed::seen(0, origin()), true)], origin());
+            }),
+            (Objection::Evidence, "dial each other is not known", World::plaintext, |w| {
+                w.etcd.links = Observed::seen(vec![link(unseen(), false)], origin());
+            }),
+            (Objection::TwoMembers, "two members", World::loaded, |w| _ = w.members().pop()),
+            (Objection::Version, "could not be told", World::plaintext, |w| w.etcd.version = unseen()),
+            (Objection::Version, "etcd is 3.7.1", World::plaintext, |w| {
+                w.etcd.version = Observed::seen("3.7.1".into(), origin());
+            }),
+            (Objection::Version, "etcd is 3.3.27", World::plaintext, |w| {
+                let id = w.members()[0].id.clone();
+                w.health.as_mut().unwrap().members.get_mut(&id).unwrap().version = Some("3.3.27".into());
+            }),
+            (Objection::Environment, "ETCD_PEER_CERT_FILE is set", World::plaintext, |w| {
+                let lost = Candidate {
+                    value: "/x".into(),
+                    origin: Origin::Environment { pid: 33, name: "ETCD_PEER_CERT_FILE".into() },
+                    reason: "a flag".into(),
+                };
+                w.settings().get_mut("peer-cert-file").unwrap().overridden.push(lost);
+            }),
+            (Objection::Environment, "ETCD_PEER_CLIENT_CERT_AUTH is set", World::plaintext, |w| {
+                let bytes = &mut w.declaration[0].bytes;
+                let text = String::from_utf8(bytes.clone()).unwrap();
+                let env =
+                    "    env:\n    - name: ETCD_PEER_CLIENT_CERT_AUTH\n      value: 'true'\n    name: etcd\n";
+                *bytes = text.replacen("    name: etcd\n", env, 1).into_bytes();
+            }),
+            (Objection::Certificate, "holds no certificate", World::plaintext, |w| {
+                w.options.authority.as_mut().unwrap().pem = Some(b"nothing".to_vec());
+            }),
+            (Objection::Certificate, "is no CA certificate", World::plaintext, |w| {
+                let (ca, _) = Issuer::create("ca", KeyKind::EcP256, w.taken_at).unwrap();
+                let profile = Profile::peer("m1", [Host::Name("m1".into())]);
+                let (_, issued) = ca.issue(&profile, KeyKind::EcP256, w.taken_at).unwrap();
+                w.options.authority.as_mut().unwrap().pem = Some(issued.pem.into_bytes());
+            }),
+            (Objection::Certificate, "has expired", World::plaintext, |w| {
+                w.taken_at += jiff::SignedDuration::from_hours(24 * 3_660);
+            }),
+            (Objection::Certificate, "peer.crt is no peer's", World::loaded, |w| {
+                let problem = Problem {
+                    kind: ProblemKind::UnknownCa,
+                    breaks: true,
+                    path: "peer.crt".into(),
+                    message: "peer.crt is no peer's".into(),
+                    origin: origin(),
+                };
+                w.etcd.peer.problems = Observed::seen(vec![problem], origin());
+            }),
+            (Objection::Certificate, "could not be read", World::loaded, |w| w.etcd.peer.problems = unseen()),
+            (Objection::Certificate, "does not name 10.9.9.9", World::loaded, |w| {
+                w.members()[1].peer_urls[0] = Url::parse("http://10.9.9.9:2380").unwrap();
+            }),
+            (Objection::Rival, "etcd.yaml.bak declares the same pod", World::plaintext, |w| {
+                let rival = RivalManifest { path: "/m/etcd.yaml.bak".into(), wins: true, origin: origin() };
+                w.etcd.files.rival_manifests = Observed::seen(vec![rival], origin());
+            }),
+            (Objection::Evidence, "manifest directory", World::plaintext, |w| {
+                w.etcd.files.rival_manifests = unseen()
+            }),
+            (Objection::Unrestorable, "symbolic link", World::plaintext, |w| {
+                w.declaration[0].unrestorable = Some("it is a symbolic link".into());
+            }),
+        ];
+        for (objection, words, world, change) in cases {
+            let mut world = world();
+            change(&mut world);
+            let plan = etcd_peer_tls(world.situation()).unwrap_or_else(|e| panic!("{words}: {e:?}"));
+            let found = lint(&plan, &world.situation());
+            let hit = found
+                .iter()
+                .any(|r| r.objection == objection && format!("{} {}", r.what, r.why).contains(words));
+            assert!(hit, "{objection:?} {words:?} is not in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn two_members_go_on_when_that_is_accepted() {
+        let mut world = World::loaded();
+        world.members().pop();
+        world.options.two_members_stop = true;
+        assert_eq!(lint(&world.plan(), &world.situation()), []);
+    }
+
+    #[test]
+    fn a_plan_for_another_state_is_refused() {
+        let (plan, mut now) = (World::loaded().plan(), World::loaded());
+        now.advertise(0, "https");
+        let found = lint(&plan, &now.situation());
+        assert!(found.iter().any(|r| r.what.contains("peer URLs have changed")), "{found:#?}");
+    }
+
+    #[test]
+    fn an_edit_that_says_one_thing_and_does_another_is_refused() {
+        let world = World::loaded();
+        let mut plan = world.plan();
+        for step in &mut plan.steps {
+            if let Action::Edit { after, .. } = &mut step.action {
+                after.replace_range(..4, "dead");
+            }
+        }
+        let found = lint(&plan, &world.situation());
+        assert!(found.iter().any(|r| r.objection == Objection::Edit), "{found:#?}");
+    }
+
+    /// Each of these was tried on a real cluster, and ended without quorum or with an isolated member.
+    #[test]
+    fn the_wrong_orders_are_refused() {
+        let drop = |plan: &mut Plan, update: bool| {
+            plan.steps.retain(|s| matches!(s.action, Action::UpdateMember { .. }) != update);
+        };
+        // Listeners without membership.
+        let world = World::loaded();
+        let mut plan = world.plan();
+        drop(&mut plan, true);
+        let refusal = order(&plan, &world.situation()).expect("listeners without membership");
+        assert!(refusal.why.contains("could not dial"), "{}", refusal.why);
+        // Membership without listeners.
+        let mut plan = world.plan();
+        drop(&mut plan, false);
+        let refusal = order(&plan, &world.situation()).expect("membership without listeners");
+        assert!(refusal.why.contains("could not dial"), "{}", refusal.why);
+        // No certificates in advance.
+        let mut world = World::loaded();
+        world.loaded.clear();
+        let mut plan = world.plan();
+        assert_eq!(order(&plan, &world.situation()), None, "it waits");
+        plan.waits_for.clear();
+        let refusal = order(&plan, &world.situation()).expect("no certificates in advance");
+        assert!(refusal.why.contains("does not trust"), "{}", refusal.why);
+    }
+}

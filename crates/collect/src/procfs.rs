@@ -79,8 +79,8 @@ impl Proc {
 
     /// Looks at every process once and returns those that are `interesting`.
     ///
-    /// Only argv\[0\] and the executable's name are read of the others; of one that is interesting they are
-    /// read twice. A process that exits meanwhile is not counted.
+    /// Only the path of the executable is read of the others, or argv\[0\] where that may not be seen; of one that is
+    /// interesting it is read twice.
     ///
     /// # Errors
     ///
@@ -160,15 +160,18 @@ impl Proc {
         pid: u32,
         (argv, exe): &'b mut ([u8; 4096], [u8; 4096]),
     ) -> Result<Option<Glimpse<'b>>, Errno> {
+        match rustix::fs::readlinkat_raw(&self.fd, format!("{pid}/exe"), &mut exe[..]) {
+            Ok(length) => {
+                return Ok(exe.get(..length).map(|exe| Glimpse { pid, argv0: &[], exe: Some(exe) }));
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) => {}
+        }
+        // What it is called must do where what it is may not be seen.
         let cmdline = rustix::fs::openat(&self.fd, format!("{pid}/cmdline"), FILE, Mode::empty())?;
         let length = rustix::io::read(cmdline, &mut argv[..])?;
-        let exe = match rustix::fs::readlinkat_raw(&self.fd, format!("{pid}/exe"), &mut exe[..]) {
-            Ok(length) => exe.get(..length),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(_) => None,
-        };
         let argv0 = argv.get(..length).and_then(|argv| argv.split(|&b| b == 0).next()).unwrap_or_default();
-        Ok(Some(Glimpse { pid, argv0, exe }))
+        Ok(Some(Glimpse { pid, argv0, exe: None }))
     }
 
     fn of_directory(fd: OwnedFd) -> Self {
@@ -195,7 +198,7 @@ pub struct Scan {
 pub struct Glimpse<'a> {
     /// Process id.
     pub pid: u32,
-    /// argv\[0\].
+    /// argv\[0\]; empty when the executable could be read, which decides.
     pub argv0: &'a [u8],
     /// What `/proc/PID/exe` points at; `None` when it could not be read.
     pub exe: Option<&'a [u8]>,
@@ -615,7 +618,7 @@ mod tests {
             ],
         );
         let proc = Proc::open("/proc").unwrap();
-        let scan = proc.scan(|glimpse| glimpse.pid == child.0.id() && glimpse.argv0 == argv0).unwrap();
+        let scan = proc.scan(|glimpse| glimpse.pid == child.0.id() && glimpse.exe.is_some()).unwrap();
         let [process] = &scan.processes[..] else { panic!("{scan:?}") };
         let argv = process.argv().unwrap();
         assert_eq!(argv.iter().map(|a| &*a.text).collect::<Vec<_>>(), [&argv0[..], b"\n60", b"0x0"]);

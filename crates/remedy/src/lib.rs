@@ -6,6 +6,7 @@
 //! * [`journal`]: what was done, durable before and after each step.
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
 //! * [`plan`] and [`planner`]: what would be done, as a document, made from what is known.
+//! * [`note`]: what a member leaves word of in etcd, so that the others know how far it is.
 //! * [`lint`]: why a plan must not be carried out.
 //!
 //! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
@@ -16,6 +17,7 @@ pub mod files;
 pub mod issue;
 pub mod journal;
 pub mod lint;
+pub mod note;
 pub mod order;
 pub mod plan;
 pub mod planner;

@@ -11,6 +11,7 @@ use seaworthy_pki::certificates_from_pem;
 use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, FileEdit, Objection, Plan, Refusal, Stage};
+use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state};
 
 /// Days that a certificate must still be valid when a plan begins.
@@ -43,17 +44,19 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
 /// cluster.
 ///
 /// The plan begins once what it waits for has happened. What else is not known of another member is taken for the worst:
-/// that it has loaded nothing. It listens as its peers are told to dial it.
+/// that it has loaded nothing. It listens as its port was heard to speak, else as its peers are told to dial it.
 pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let settings = situation.etcd.settings.value()?;
-    if members.len() < 2 || plan.steps.is_empty() {
+    if members.len() < 2 || plan.steps.is_empty() || plan.rule != peer_tls::RULE {
         return None;
     }
     let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
     let loaded = |m: &Member| match m.this {
         true => has_loaded(settings),
-        false => is_encrypted(m) || situation.loaded.get(&m.id) == Some(&true) || waits.contains(called(m)),
+        false => {
+            is_encrypted(m) || known_to_have_loaded(situation, m) == Some(true) || waits.contains(called(m))
+        }
     };
     let scheme = |tls: bool| if tls { Scheme::Https } else { Scheme::Http };
     let own = settings.get("listen-peer-urls").map(|s| s.value.as_str()).unwrap_or_default();
@@ -66,7 +69,11 @@ pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
         cluster.push(order::Member {
             name: called(member).to_owned(),
             advertised,
-            listens: if member.this { own.clone() } else { BTreeSet::from([advertised]) },
+            listens: match situation.listens.get(&member.id) {
+                _ if member.this => own.clone(),
+                Some(spoken) if !spoken.is_empty() => spoken.clone(),
+                _ => BTreeSet::from([advertised]),
+            },
             leaf: has.then_some(CA),
             trusts: has.then_some(CA).into_iter().collect(),
             demands: has,
@@ -487,8 +494,7 @@ mod tests {
 
     use super::*;
     use crate::issue::{Authority as Issuer, Host, KeyKind, Profile};
-    use crate::planner::etcd_peer_tls;
-    use crate::planner::fixture::World;
+    use crate::planner::{self, fixture::World};
 
     fn origin() -> Origin {
         Origin::derived("the fixture")
@@ -613,7 +619,8 @@ mod tests {
         for (objection, words, world, change) in cases {
             let mut world = world();
             change(&mut world);
-            let plan = etcd_peer_tls(world.situation()).unwrap_or_else(|e| panic!("{words}: {e:?}"));
+            let plan = planner::plan(peer_tls::RULE, &world.situation())
+                .unwrap_or_else(|e| panic!("{words}: {e:?}"));
             let found = lint(&plan, &world.situation());
             let hit = found
                 .iter()
@@ -670,7 +677,7 @@ mod tests {
         assert!(refusal.why.contains("could not dial"), "{}", refusal.why);
         // No certificates in advance.
         let mut world = World::loaded();
-        world.loaded.clear();
+        world.notes.clear();
         let mut plan = world.plan();
         assert_eq!(order(&plan, &world.situation()), None, "it waits");
         plan.waits_for.clear();

@@ -59,16 +59,27 @@ impl Plan {
     }
 }
 
-/// How far a member is on its way to mutual TLS with its peers.
+/// What is to be done on a member next. A rule that one turn of each member fixes has [`Stage::Change`] only; the others
+/// belong to what takes several rounds through the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// It talks TLS with its peers, or has none: nothing is to be done on it.
+    /// The change is made in one turn.
+    Change,
+    /// The former authority is no longer trusted.
+    Distrust,
+    /// Nothing is to be done on it.
     Done,
     /// It has loaded its certificate; its peer URLs become `https`.
     Encrypt,
     /// It has no certificate for its peers yet; it loads one, and stays plaintext.
     Load,
+    /// It trusts both authorities; it presents a certificate of the new one.
+    Present,
+    /// It goes back to how it was.
+    Return,
+    /// It comes to trust the new authority beside the former one.
+    Trust,
 }
 
 /// What a plan was made from.
@@ -135,6 +146,15 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
+    /// Writes certificates of authorities into one file.
+    Bundle {
+        /// The file.
+        path: String,
+        /// The files whose certificates are in it, in order.
+        of: Vec<String>,
+        /// SHA-256 of the file afterwards.
+        after: String,
+    },
     /// Makes a certificate authority for members only.
     CreateAuthority {
         /// Where its certificate goes.
@@ -177,12 +197,31 @@ pub enum Action {
         /// Ids of the members that may take it, best first.
         to: Vec<String>,
     },
+    /// Brings back what was at a path before the fix, or that nothing was.
+    Restore {
+        /// The path.
+        path: String,
+        /// Id of its pre-image.
+        preimage: String,
+    },
     /// Makes the member run with what was edited.
     Restart {
         /// Who restarts it.
         by: RestartedBy,
         /// Settings that are in effect afterwards.
         settings: BTreeMap<String, String>,
+    },
+    /// Sets owner and mode of a file or directory.
+    SetAttributes {
+        /// The path.
+        path: String,
+        /// Permission bits, octal in text.
+        #[serde(with = "octal")]
+        mode: u32,
+        /// User id of the owner.
+        uid: u32,
+        /// Group id.
+        gid: u32,
     },
     /// Changes the peer URLs of the member in the membership.
     UpdateMember {
@@ -252,6 +291,18 @@ pub enum Precondition {
         /// The path.
         path: String,
     },
+    /// The file or directory has this owner and mode.
+    Attributes {
+        /// The path.
+        path: String,
+        /// Permission bits, octal in text.
+        #[serde(with = "octal")]
+        mode: u32,
+        /// User id of the owner.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
     /// All members are healthy and no alarm is raised.
     ClusterHealthy,
     /// The file has this content.
@@ -291,6 +342,26 @@ pub enum Verification {
     },
     /// Another member leads.
     Followed,
+    /// Owner and mode are as set.
+    Attributes,
+    /// The client port answers over mutual TLS, and refuses who has no certificate.
+    ClientMutualTls,
+    /// The client port does not answer in plaintext.
+    ClientPlaintextRefused,
+    /// The client port answers over TLS.
+    ClientTls,
+    /// The rule passes in an audit of this node.
+    RulePasses,
+    /// The peer port serves the certificate that is in the file.
+    Serves {
+        /// The file.
+        certificate: String,
+    },
+    /// The peer port names the authorities that are in the file, and no others, when it asks for a certificate.
+    Trusts {
+        /// The file.
+        authorities: String,
+    },
     /// The membership of every member shows these URLs.
     MembershipShows {
         /// The URLs.
@@ -312,6 +383,18 @@ pub enum Verification {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Undo {
+    /// The file or directory gets its former owner and mode.
+    Attributes {
+        /// The path.
+        path: String,
+        /// Permission bits, octal in text.
+        #[serde(with = "octal")]
+        mode: u32,
+        /// User id of the owner.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
     /// Nothing is to be taken back.
     Nothing,
     /// The member gets its former peer URLs in the membership.
@@ -353,6 +436,14 @@ pub enum Until {
     Loaded,
     /// The other member has loaded its certificate: it is not known whether it has.
     KnownToHaveLoaded,
+    /// The other member trusts both authorities.
+    Trusting,
+    /// The other member presents a certificate of the new authority.
+    Presenting,
+    /// The other member has completed the turn that it has begun.
+    TurnEnded,
+    /// The other member no longer talks TLS with its peers: it was taken back first.
+    TakenBack,
 }
 
 /// Why there is no plan, or why it must not be carried out.
@@ -407,6 +498,9 @@ impl fmt::Display for Precondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent { path } => write!(f, "nothing is at {path}"),
+            Self::Attributes { path, mode, uid, gid } => {
+                write!(f, "{path} has mode {mode:04o} and owner {uid}:{gid}")
+            }
             Self::ClusterHealthy => f.write_str("all members are healthy, and no alarm is raised"),
             Self::File { path, .. } => write!(f, "{path} is as it was when this plan was made"),
             Self::LinksFull => f.write_str("all members are connected both ways"),
@@ -426,6 +520,22 @@ impl fmt::Display for Verification {
                 write!(f, "all members are connected both ways within {seconds} s")
             }
             Self::Followed => f.write_str("another member leads"),
+            Self::Attributes => f.write_str("owner and mode are as set"),
+            Self::ClientMutualTls => {
+                f.write_str("the client port answers over mutual TLS, and refuses who has no certificate")
+            }
+            Self::ClientPlaintextRefused => f.write_str("the client port no longer answers in plaintext"),
+            Self::ClientTls => f.write_str("the client port answers over TLS"),
+            Self::RulePasses => f.write_str("the rule passes in an audit"),
+            Self::Serves { certificate } => {
+                write!(f, "the peer port serves the certificate in {certificate}")
+            }
+            Self::Trusts { authorities } => {
+                write!(
+                    f,
+                    "the peer port demands a certificate of the authorities in {authorities}, and no others"
+                )
+            }
             Self::MembershipShows { urls } => write!(f, "every member lists it with {}", urls.join(", ")),
             Self::MutualTls => {
                 f.write_str("the peer port answers over mutual TLS, and refuses who has no certificate")
@@ -441,6 +551,9 @@ impl fmt::Display for Verification {
 impl fmt::Display for Undo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Attributes { path, mode, uid, gid } => {
+                write!(f, "give {path} mode {mode:04o} and owner {uid}:{gid} again")
+            }
             Self::Nothing => f.write_str("nothing is to be undone"),
             Self::PeerUrls { urls } => {
                 write!(f, "tell its peers to dial {} again, before anything else", urls.join(", "))
@@ -457,6 +570,12 @@ impl fmt::Display for Waiting {
         let member = &self.member;
         match self.until {
             Until::Encrypted => write!(f, "{member} must talk TLS with its peers"),
+            Until::Trusting => write!(f, "{member} must trust both authorities"),
+            Until::Presenting => write!(f, "{member} must present a certificate of the new authority"),
+            Until::TurnEnded => write!(f, "{member} must complete the turn that it has begun"),
+            Until::TakenBack => {
+                write!(f, "{member} must be taken back first, so that it talks plaintext with its peers")
+            }
             Until::Loaded => write!(f, "{member} must have loaded its certificate, and has not"),
             Until::KnownToHaveLoaded => {
                 write!(
@@ -465,5 +584,20 @@ impl fmt::Display for Waiting {
                 )
             }
         }
+    }
+}
+
+/// Permission bits as octal text, which is how people read them.
+mod octal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{mode:04o}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u32::from_str_radix(&text, 8).map_err(D::Error::custom)
     }
 }

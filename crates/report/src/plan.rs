@@ -157,10 +157,11 @@ fn step_text(out: &mut String, number: usize, step: &Step, width: usize) {
 /// Returns what is particular to an action, as labels and texts.
 fn details(action: &Action) -> Vec<(&'static str, String)> {
     match action {
+        Action::Bundle { path, of, .. } => vec![("from", of.join(", ")), ("file", path.clone())],
         Action::CreateAuthority { certificate, key } => {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
-        Action::Edit { .. } => Vec::new(),
+        Action::Edit { .. } | Action::Restore { .. } => Vec::new(),
         Action::Issue { hosts, days, certificate, key, ca_certificate, uid, gid, .. } => vec![
             ("names", hosts.join(", ")),
             ("valid", format!("{days} days")),
@@ -177,6 +178,9 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let with = (!settings.is_empty()).then(|| ("with", settings.join(" ")));
             [("by", by)].into_iter().chain(with).collect()
+        }
+        Action::SetAttributes { path, mode, uid, gid } => {
+            vec![("set", format!("mode {mode:04o}, owner {uid}:{gid} on {path}"))]
         }
         Action::UpdateMember { member_id, peer_urls, via } => vec![
             ("update", format!("member {member_id} to {}", peer_urls.join(","))),

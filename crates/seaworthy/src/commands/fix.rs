@@ -77,11 +77,11 @@ fn planned(
         etcd,
         declaration: &declaration,
         health: health.as_ref().map_err(String::as_str),
-        // Members whose URLs are https have; of the others this node cannot tell.
-        loaded: &BTreeMap::new(),
+        notes: &BTreeMap::new(),
+        listens: &BTreeMap::new(),
         options: wanted,
     };
-    let plan = planner::etcd_peer_tls(situation)?;
+    let plan = planner::plan(RULE, &situation)?;
     let refusals = lint(&plan, &situation);
     Ok((plan, refusals))
 }

@@ -60,6 +60,15 @@ impl Client {
         }
     }
 
+    /// Returns a client of the same cluster that tries these endpoints.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn at(&self, endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, Error> {
+        Self::new(endpoints, self.security.clone(), self.timeouts)
+    }
+
     /// Returns the endpoints, in the order in which they are tried.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

@@ -273,6 +273,23 @@ impl Root {
         Ok(true)
     }
 
+    /// Returns permission bits, owner and group of the file or directory at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither, or cannot be opened.
+    pub fn attributes(&self, path: &Path) -> Result<(u32, u32, u32), FileError> {
+        let failed = |doing| move |error| io_error(path, doing, error);
+        let place = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).map_err(failed("open"))?;
+        let stat = rustix::fs::fstat(&place).map_err(failed("stat"))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => {
+                Ok((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
+            }
+            _ => Err(FileError::NotAFile(path.to_owned())),
+        }
+    }
+
     /// Sets the permission bits of the file or directory at `path`, and returns how they were.
     ///
     /// # Errors

@@ -50,8 +50,8 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
         let _ = write!(out, "\n{text}");
     }
     if !plan.steps.is_empty() {
-        let text = "This is a plan only: this version of seaworthy does not carry it out.";
-        let _ = write!(out, "\n{}", wrap(text, width, "", ""));
+        let text = format!("Nothing was changed. Carry it out with: seaworthy fix {} --apply", plan.rule);
+        let _ = write!(out, "\n{}", wrap(&text, width, "", ""));
     }
     out
 }

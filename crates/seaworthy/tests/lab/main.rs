@@ -12,6 +12,7 @@
 
 mod canary;
 mod common;
+mod fix_apply;
 mod fix_plan;
 mod hostile;
 mod truth_table;

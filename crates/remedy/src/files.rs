@@ -182,13 +182,16 @@ impl Root {
         Self { before: Some(hook), ..self }
     }
 
-    /// Returns the regular file at `path`, or `None` when there is nothing.
+    /// Returns the regular file at `path`, or `None` when there is nothing, or no directory that it could be in.
     ///
     /// # Errors
     ///
     /// When there is something else, a link that leads to nothing, or a file above [`MAX_BYTES`].
     pub fn read(&self, path: &Path) -> Result<Option<Content>, FileError> {
-        self.target(path)?.read()
+        match self.target(path) {
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            target => target?.read(),
+        }
     }
 
     /// Replaces or creates a file. Returns whether anything had to be done: when the file is already as it

@@ -532,7 +532,7 @@ impl Fix<'_> {
             if let Some(lock) = lock.filter(|_| forth && step_touches_cluster(step)) {
                 lock.confirm()?;
             }
-            self.act(&root, journal, plan, step, &facts)?;
+            self.act_patiently(&root, journal, plan, step, &facts)?;
             self.verify(&root, plan, step, &facts)?;
             match journal.after(&name, serde_json::Value::Null) {
                 Err(_) if !forth => {}
@@ -542,6 +542,25 @@ impl Fix<'_> {
             (self.tell)(&Progress::Verified { what, took: start.elapsed() });
         }
         Ok(())
+    }
+
+    /// Does what the step says. What asks the cluster is tried again for a while: it may be between two leaders.
+    fn act_patiently(
+        &self,
+        root: &Root,
+        journal: &Journal,
+        plan: &Plan,
+        step: &Step,
+        facts: &Facts,
+    ) -> Result<(), Stop> {
+        let asks = matches!(step.action, Action::MoveLeader { .. } | Action::UpdateMember { .. });
+        let start = Instant::now();
+        loop {
+            match self.act(root, journal, plan, step, facts) {
+                Err(_) if asks && start.elapsed() < PATIENCE => thread::sleep(POLL),
+                done => return done,
+            }
+        }
     }
 
     /// Judges the result, once every member is where the fix leads.
@@ -589,11 +608,29 @@ impl Fix<'_> {
         if !touches_cluster(plan) {
             return Ok(None);
         }
-        let seen = self.node.observe()?;
-        let client = self.node.client(&seen.etcd).map_err(Stop)?;
-        let owner = format!("{} on node {}", plan.state.member, plan.state.node);
+        let (member, node) = (&plan.state.member, &plan.state.node);
+        let owner = format!("{member} on node {node}, with {}", self.state.directory().display());
         (self.tell)(&Progress::Waiting { what: "the turn of this member".to_owned() });
-        Ok(Some(Lock::acquire(&client, note::LOCK, &owner, LOCK_TTL, wait)?))
+        let start = Instant::now();
+        loop {
+            let taken = self.observe().and_then(|seen| {
+                let client = self.node.client(&seen.etcd).map_err(Stop)?;
+                // This run has the node's own lock, so who else of this owner held it was killed.
+                Lock::break_own(&client, note::LOCK, &owner)?;
+                Ok(Lock::acquire(
+                    &client,
+                    note::LOCK,
+                    &owner,
+                    LOCK_TTL,
+                    wait.saturating_sub(start.elapsed()),
+                )?)
+            });
+            match taken {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(stop) if start.elapsed() > PATIENCE.max(wait) => return Err(stop),
+                Err(_) => thread::sleep(POLL),
+            }
+        }
     }
 
     /// Leaves word of how far this member is.

@@ -30,8 +30,8 @@ pub struct State {
     hook: Option<Hook>,
 }
 
-/// Is called before and after each line is written, with its number; tests stop the process there.
-pub type Hook = fn(Moment, u64);
+/// Is called before and after each line is written; tests stop the process there.
+pub type Hook = fn(Moment);
 
 /// A moment at a line of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +188,11 @@ impl State {
             true => Ok(Self { directory: directory.to_owned(), hook: None }),
             false => Err(JournalError::Unsafe(directory.to_owned())),
         }
+    }
+
+    /// Returns the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Returns this state with a hook for every journal that is opened in it.
@@ -432,7 +437,7 @@ impl Journal {
         let entry = Entry { number: self.record.entries.len() as u64, at: Timestamp::now(), event };
         let path = self.directory.join("journal.jsonl");
         let line = line(&entry, &path)?;
-        let hook = |moment| self.lock.state.hook.iter().for_each(|hook| hook(moment, entry.number));
+        let hook = |moment| self.lock.state.hook.iter().for_each(|hook| hook(moment));
         hook(Moment::Before);
         let io = |error| io_error(&path, "write", error);
         let end = self.file.stream_position().map_err(io)?;

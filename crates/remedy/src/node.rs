@@ -119,11 +119,22 @@ impl Node {
         let cluster = etcd.cluster.as_result().map_err(|error| error.to_string())?;
         let mut members: Vec<&Member> = cluster.members.iter().collect();
         members.sort_by_key(|m| !m.this);
-        let urls = || members.iter().flat_map(|m| &m.client_urls);
+        self.client_at(etcd, members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()))
+    }
+
+    /// Returns a client of the cluster that asks at these URLs, in their order.
+    ///
+    /// # Errors
+    ///
+    /// When there is no URL, or no usable certificate for it; in words.
+    pub fn client_at<'a>(&self, etcd: &Etcd, urls: impl Iterator<Item = &'a str>) -> Result<Client, String> {
+        let endpoints: Vec<Endpoint> = urls.filter_map(|url| url.parse().ok()).collect();
+        if endpoints.is_empty() {
+            return Err("no client URL of a member is known".to_owned());
+        }
         let root = Root::host(&self.root).map_err(|error| error.to_string())?;
-        let tls = urls().any(seaworthy_evidence::Url::is_tls);
+        let tls = endpoints.iter().any(Endpoint::is_tls);
         let security = if tls { security(etcd, &root)? } else { Security::plaintext() };
-        let endpoints = urls().filter_map(|url| url.text.parse::<Endpoint>().ok());
         let call = self.timeout.max(Timeouts::default().call);
         let timeouts = Timeouts { connect: self.timeout, call };
         Client::new(endpoints, security, timeouts).map_err(|error| error.to_string())

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use seaworthy_etcd_api::Endpoint;
 use zeroize::Zeroizing;
 
 use super::{Fix, Stop, plan_of, process};
@@ -137,9 +136,7 @@ impl Fix<'_> {
         let etcd = self.node.glance()?;
         let seen = self.node.observe().map(|seen| seen.etcd);
         let etcd = seen.ok().or(etcd).ok_or_else(|| Stop("the member does not run".to_owned()))?;
-        let client = self.node.client(&etcd).map_err(Stop)?;
-        let via = via.iter().filter_map(|url| url.parse::<Endpoint>().ok());
-        let client = client.at(via).unwrap_or(client);
+        let client = self.node.client_at(&etcd, via.iter().map(String::as_str)).map_err(Stop)?;
         let id = u64::from_str_radix(id, 16)?;
         let shows = || -> Result<bool, Stop> {
             let members = client.members()?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::{Audit, newest, seaworthy, spec, start, versions};
 
-const PEER_TLS: &str = "etcd-peer-tls";
+pub(crate) const PEER_TLS: &str = "etcd-peer-tls";
 const PKI: &str = "/etc/kubernetes/pki/etcd";
 
 /// Puts the authority's key where kubeadm has it.
@@ -19,7 +19,12 @@ pub(crate) fn with_authority(m: &mut MemberSpec) {
 }
 
 /// Returns a plaintext cluster whose members are run by `supervisor`.
-fn plaintext(binary: &EtcdBinary, members: usize, supervisor: Supervisor, source: Source) -> ClusterSpec {
+pub(crate) fn plaintext(
+    binary: &EtcdBinary,
+    members: usize,
+    supervisor: Supervisor,
+    source: Source,
+) -> ClusterSpec {
     spec(binary, members, move |m| {
         m.plain();
         with_authority(m);

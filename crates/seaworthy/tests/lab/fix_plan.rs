@@ -105,9 +105,11 @@ fn a_plaintext_cluster_loads_certificates_first_and_then_encrypts() {
 
     // For a person: the verdict first, the steps, and that nothing is carried out.
     let text = String::from_utf8(fix(cluster.node(0), &[]).stdout).unwrap();
-    for words in
-        ["PLAN  3 steps on this node, 1 restart; then it waits for", "+    - --peer-cert-file", "Nothing was changed"]
-    {
+    for words in [
+        "PLAN  3 steps on this node, 1 restart; then it waits for",
+        "+    - --peer-cert-file",
+        "Nothing was changed",
+    ] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
     eprintln!("{text}");

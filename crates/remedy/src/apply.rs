@@ -479,7 +479,9 @@ impl Fix<'_> {
         match done {
             Ok(()) => {
                 journal.rolled_back()?;
-                Ok(Outcome::RolledBack { id, why: why.to_owned() })
+                let trouble =
+                    self.trouble(plan).map(|trouble| format!("; it is as it was before, and yet {trouble}"));
+                Ok(Outcome::RolledBack { id, why: format!("{why}{}", trouble.unwrap_or_default()) })
             }
             Err(Stop(obstacle)) => {
                 let why = format!("{why}; taking it back failed: {obstacle}");

@@ -151,6 +151,10 @@ pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>>
         )),
     };
     let plan = plan.map_err(|refusal| vec![refusal])?;
+    // While another member's turn is under way, what the wires say is half of it.
+    if plan.waits_for.iter().any(|waiting| waiting.until == Until::TurnEnded) {
+        return Ok(plan);
+    }
     match lint::order(&plan, situation) {
         Some(refusal) => Err(vec![refusal]),
         None => Ok(plan),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::common::{Audit, newest, seaworthy, spec, start, versions};
 
 pub(crate) const PEER_TLS: &str = "etcd-peer-tls";
-const PKI: &str = "/etc/kubernetes/pki/etcd";
+pub(crate) const PKI: &str = "/etc/kubernetes/pki/etcd";
 
 /// Puts the authority's key where kubeadm has it.
 pub(crate) fn with_authority(m: &mut MemberSpec) {
@@ -34,12 +34,12 @@ pub(crate) fn plaintext(
 }
 
 /// Applies the fix on a node.
-fn apply(node: &Node) -> Output {
+pub(crate) fn apply(node: &Node) -> Output {
     seaworthy(node, &["fix", PEER_TLS, "--apply", "--format", "json", "--settle", "60", "--wait", "120"])
 }
 
 /// Applies the fix on all nodes at once, and returns what each said.
-fn apply_everywhere(cluster: &Cluster) -> Vec<Output> {
+pub(crate) fn apply_everywhere(cluster: &Cluster) -> Vec<Output> {
     thread::scope(|scope| {
         let runs: Vec<_> = cluster.nodes().iter().map(|node| scope.spawn(move || apply(node))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
@@ -47,7 +47,7 @@ fn apply_everywhere(cluster: &Cluster) -> Vec<Output> {
 }
 
 #[track_caller]
-fn expect(output: &Output, code: i32) -> Value {
+pub(crate) fn expect(output: &Output, code: i32) -> Value {
     let told = String::from_utf8_lossy(&output.stderr);
     let document = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{told}\n{document}");

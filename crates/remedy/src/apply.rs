@@ -34,6 +34,8 @@ use crate::way_back::{self, Facts, Process};
 
 /// How long a lock outlives a run that was killed.
 const LOCK_TTL: Duration = Duration::from_secs(15);
+/// How long the lock may be held by another before that is worth a word.
+const SOON: Duration = Duration::from_secs(1);
 /// How often something that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(250);
 /// How long something may be against a turn that passes by itself, like an election.
@@ -213,9 +215,12 @@ impl Fix<'_> {
                 Err(NotObserved::Refused(refusal)) => Err(vec![refusal]),
                 other => Ok(other?),
             };
-            let planned = seen.and_then(|seen| planner::plan(self.rule, &seen.situation(self.options)));
-            let plan = match planned {
-                Ok(plan) => plan,
+            let planned = seen.and_then(|seen| {
+                let plan = planner::plan(self.rule, &seen.situation(self.options))?;
+                Ok((plan, seen))
+            });
+            let (plan, seen) = match planned {
+                Ok(planned) => planned,
                 // What is against it may be the turn of another member.
                 Err(_) if against.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
                     thread::sleep(POLL);
@@ -226,7 +231,7 @@ impl Fix<'_> {
             against = None;
             let waits_for = match plan.steps.is_empty() {
                 true if plan.then_waits_for.is_empty() => return self.conclude(ids),
-                true => plan.then_waits_for,
+                true => plan.then_waits_for.clone(),
                 false => plan.waits_for.clone(),
             };
             if !waits_for.is_empty() {
@@ -234,6 +239,7 @@ impl Fix<'_> {
                     return Ok(Outcome::Waiting { ids, waits_for });
                 }
                 self.tell_waiting(&waits_for, &waited);
+                self.own_up(&plan, &seen);
                 thread::sleep(POLL);
                 continue;
             }
@@ -612,8 +618,8 @@ impl Fix<'_> {
         }
         let (member, node) = (&plan.state.member, &plan.state.node);
         let owner = format!("{member} on node {node}, with {}", self.state.directory().display());
-        (self.tell)(&Progress::Waiting { what: "the turn of this member".to_owned() });
         let start = Instant::now();
+        let mut told = false;
         loop {
             let taken = self.observe().and_then(|seen| {
                 let client = self.node.client(&seen.etcd).map_err(Stop)?;
@@ -635,6 +641,19 @@ impl Fix<'_> {
         }
     }
 
+    /// Leaves word that this member has loaded its certificate, when it had done so before any fix: the others wait for it
+    /// as this one waits for them. Whether it worked shows in the next round.
+    fn own_up(&self, plan: &Plan, seen: &Observation) {
+        let known = seen.notes.get(&plan.state.member_id).filter(|note| note.rule == plan.rule);
+        let sound = || {
+            !lint(plan, &seen.situation(self.options)).iter().any(|r| r.objection == Objection::Certificate)
+        };
+        if plan.stage == Stage::Encrypt && known.is_none_or(|note| note.reached.is_none()) && sound() {
+            let lock = self.cluster_lock(plan, Duration::ZERO).ok().flatten();
+            let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(Stage::Load));
+        }
+    }
+
     /// Leaves word of how far this member is.
     fn leave_word(&self, lock: Option<&Lock>, plan: &Plan, change: impl Fn(&mut Note)) -> Result<(), Stop> {
         let Some(lock) = lock else { return Ok(()) };
@@ -651,23 +670,6 @@ impl Fix<'_> {
     /// Returns an observation of the running member.
     fn observe(&self) -> Result<Observation, Stop> {
         Ok(self.node.observe()?)
-    }
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Turn { id, doing, steps: 1 } => write!(f, "fix {id} is {doing}: 1 step"),
-            Self::Turn { id, doing, steps } => write!(f, "fix {id} is {doing}: {steps} steps"),
-            Self::Step { number, of, title } => write!(f, "{number}/{of} {title}"),
-            Self::Verified { what, took } if what.is_empty() => {
-                write!(f, "done ({:.1} s)", took.as_secs_f64())
-            }
-            Self::Verified { what, took } => {
-                write!(f, "verified: {} ({:.1} s)", what.join("; "), took.as_secs_f64())
-            }
-            Self::Waiting { what } => write!(f, "waiting: {what}"),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seaworthy_catalogue::Status;
-use seaworthy_remedy::apply::Outcome;
+use seaworthy_remedy::apply::{Outcome, Progress};
 use seaworthy_remedy::journal::{Event, Record, Standing};
 use seaworthy_remedy::note::Note;
 use serde::Serialize;
@@ -28,6 +28,27 @@ pub struct MemberStanding {
     pub peer_urls: Vec<String>,
     /// What it left word of; null when it did not.
     pub note: Option<Note>,
+}
+
+/// Returns what happens while a fix is carried out, as text with ANSI styles.
+pub fn progress_text(progress: &Progress, width: usize) -> String {
+    match progress {
+        Progress::Turn { id, doing, steps } => {
+            let steps = if *steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+            paint(BOLD, format!("fix {id} is {doing}: {steps}")) + "\n"
+        }
+        Progress::Step { number, of, title } => {
+            wrap(&format!("{number}/{of}  {title}"), width, "  ", "       ")
+        }
+        Progress::Verified { what, took } => {
+            let what =
+                if what.is_empty() { "done".to_owned() } else { format!("verified: {}", what.join("; ")) };
+            let text = format!("{what} ({:.1} s)", took.as_secs_f64());
+            paint(DIM, wrap(&text, width, "       ", "         ").trim_end()) + "\n"
+        }
+        Progress::Waiting { what } => wrap(&format!("waiting: {what}"), width, "  ", "    "),
+        _ => String::new(),
+    }
 }
 
 /// Returns how a fix ended as text with ANSI styles.

@@ -170,7 +170,9 @@ fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
             peer_urls: m.peer_urls.iter().map(|url| url.text.clone()).collect(),
             note: seen.notes.get(&m.id).cloned(),
         };
-        Ok(cluster.members.iter().map(standing).collect::<Vec<_>>())
+        let mut members: Vec<_> = cluster.members.iter().map(standing).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(members)
     });
     let members = members.as_deref().map_err(String::as_str);
     output::print(&match options.format {
@@ -189,16 +191,10 @@ fn ended(options: &cli::Fix, rule: &str, outcome: &Outcome) -> anyhow::Result<()
 
 /// Says what happens, on stderr: for a person who watches, and for the log of a script.
 fn tell(progress: &Progress, told: &Cell<bool>) {
-    // The lock is mostly free, and what is waited for is then over before it is read.
-    let dim = anstyle::Style::new().dimmed();
-    let bold = anstyle::Style::new().bold();
-    match progress {
-        Progress::Turn { .. } => anstream::eprintln!("{bold}{progress}{bold:#}"),
-        Progress::Verified { .. } => anstream::eprintln!("    {dim}{progress}{dim:#}"),
-        _ => anstream::eprintln!("  {progress}"),
-    }
+    anstream::eprint!("{}", fix::progress_text(progress, output::width()));
     if matches!(progress, Progress::Waiting { .. }) && !told.replace(true) && std::io::stderr().is_terminal()
     {
+        let dim = anstyle::Style::new().dimmed();
         anstream::eprintln!("  {dim}it is safe to stop this with Ctrl-C, and to run it again{dim:#}");
     }
 }

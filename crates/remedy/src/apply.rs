@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seaworthy_catalogue::Catalogue;
-use seaworthy_etcd_api::Lock;
+use seaworthy_etcd_api::{Error, Lock};
 use seaworthy_evidence::{Etcd, Member};
 
 use crate::files::{FileError, Root};
@@ -625,18 +625,20 @@ impl Fix<'_> {
                 let client = self.node.client(&seen.etcd).map_err(Stop)?;
                 // This run has the node's own lock, so who else of this owner held it was killed.
                 Lock::break_own(&client, note::LOCK, &owner)?;
-                Ok(Lock::acquire(
-                    &client,
-                    note::LOCK,
-                    &owner,
-                    LOCK_TTL,
-                    wait.saturating_sub(start.elapsed()),
-                )?)
+                // Whoever waits longer is told for whom.
+                let patience = if told { wait.saturating_sub(start.elapsed()) } else { SOON.min(wait) };
+                Ok(Lock::acquire(&client, note::LOCK, &owner, LOCK_TTL, patience))
             });
             match taken {
-                Ok(lock) => return Ok(Some(lock)),
+                Ok(Ok(lock)) => return Ok(Some(lock)),
+                Ok(Err(Error::Locked { owner, .. })) if !told && SOON < wait => {
+                    (self.tell)(&Progress::Waiting { what: format!("the turn of {owner}") });
+                    told = true;
+                }
+                Ok(Err(error)) if start.elapsed() > PATIENCE.max(wait) => return Err(error.into()),
                 Err(stop) if start.elapsed() > PATIENCE.max(wait) => return Err(stop),
-                Err(_) => thread::sleep(POLL),
+                _ if wait.is_zero() => return Err(Stop("somebody else has it".to_owned())),
+                _ => thread::sleep(POLL),
             }
         }
     }
@@ -648,7 +650,11 @@ impl Fix<'_> {
         let sound = || {
             !lint(plan, &seen.situation(self.options)).iter().any(|r| r.objection == Objection::Certificate)
         };
-        if plan.stage == Stage::Encrypt && known.is_none_or(|note| note.reached.is_none()) && sound() {
+        if plan.stage == Stage::Encrypt
+            && known.is_none_or(|note| note.reached.is_none())
+            && sound()
+            && let Ok(Ok(_local)) = self.local_lock()
+        {
             let lock = self.cluster_lock(plan, Duration::ZERO).ok().flatten();
             let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(Stage::Load));
         }

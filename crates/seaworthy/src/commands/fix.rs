@@ -79,6 +79,8 @@ fn planned(
         health: health.as_ref().map_err(String::as_str),
         notes: &BTreeMap::new(),
         listens: &BTreeMap::new(),
+        served: &BTreeMap::new(),
+        trusted: None,
         options: wanted,
     };
     let plan = planner::plan(RULE, &situation)?;

@@ -4,11 +4,14 @@
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
 pub(crate) mod peer_auth;
+pub(crate) mod peer_ca;
 pub(crate) mod peer_tls;
 pub(crate) mod peers;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+
+pub use peers::bundled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -124,7 +127,7 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 2] = [peer_auth::RULE, peer_tls::RULE];
+pub const RULES: [&str; 4] = [peer_auth::RULE, peer_ca::RULE, peer_tls::RULE, peer_ca::UNIQUE];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -154,6 +157,8 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
         peer_auth::RULE => peer_auth::plan(situation)?,
+        peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
+        peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, situation)?,
         peer_tls::RULE => peer_tls::plan(situation)?,
         other => {
             return Err(refuse(
@@ -448,12 +453,16 @@ impl<'a> Planner<'a> {
                  sets peer URLs to http, and add what this plan sets and kubeadm does not."
                     .to_owned(),
             ],
-            (peer_auth::RULE, Stage::Change) => vec![
-                "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: \
-                 change there, under etcd.local.extraArgs, and in a directory of patches if one is used, what this \
-                 plan changes."
-                    .to_owned(),
-            ],
+            (peer_auth::RULE, Stage::Change)
+            | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present | Stage::Distrust) => {
+                let manifest = "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: change \
+                     there, under etcd.local.extraArgs, and in a directory of patches if one is used, what this plan \
+                     changes.";
+                let renewal =
+                    "`kubeadm certs renew` knows nothing of this certificate: renew it before it expires.";
+                let renewal = (stage == Stage::Present).then_some(renewal);
+                [manifest].into_iter().chain(renewal).map(str::to_owned).collect()
+            }
             _ => Vec::new(),
         }
     }

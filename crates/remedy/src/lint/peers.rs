@@ -6,10 +6,11 @@ use seaworthy_evidence::Member;
 use seaworthy_pki::Parsed;
 
 use super::{parts, refuse};
+use crate::files::sha256;
 use crate::order::{self, Authority, Scheme, Turn};
-use crate::plan::{Action, Objection, Plan, Refusal, Stage};
-use crate::planner::peers::{accepted, against, roots};
-use crate::planner::{Situation, called, peer_auth, seen_at};
+use crate::plan::{Action, Objection, Plan, Refusal, Stage, Until};
+use crate::planner::peers::{accepted, against, roots, served};
+use crate::planner::{Situation, bundled, called, peer_auth, peer_ca, seen_at};
 
 /// The authority that all are to trust in the end.
 const NEW: Authority = "the authority of this plan";
@@ -21,11 +22,12 @@ const OTHER: Authority = "what is in use now";
 pub(super) fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let trial = match plan.rule.as_str() {
-        peer_auth::RULE => Trial::of(plan, situation, members)?,
+        peer_auth::RULE => demand(plan, situation, members)?,
+        peer_ca::RULE | peer_ca::UNIQUE => exchange(plan, situation, members)?,
         _ => return None,
     };
-    let turns = trial.demand();
-    let check = if members.len() == 2 { order::check_links } else { order::check };
+    let turns = trial.turns();
+    let check = if members.len() <= 2 { order::check_links } else { order::check };
     let refusal = check(&trial.cluster, &turns).err()?;
     let instead = "let every member present a certificate that all accept, before one of them trusts less";
     Some(parts(refusal, &turns, members, instead))
@@ -33,9 +35,14 @@ pub(super) fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
 
 /// Objects to certificates with which members could not talk to each other any more after the plan.
 pub(super) fn certificates(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
-    if plan.rule != peer_auth::RULE {
-        return Vec::new();
-    }
+    let new = new_roots(situation);
+    let accepted = match (plan.rule.as_str(), plan.stage) {
+        (peer_auth::RULE, _) | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Distrust) => new,
+        (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present) => {
+            peer_ca::trusted(situation).unwrap_or_default().into_iter().chain(new).collect()
+        }
+        _ => return Vec::new(),
+    };
     let mut found = Vec::new();
     match situation.etcd.peer.problems.as_result() {
         Err(error) => found.push(refuse(
@@ -57,7 +64,12 @@ pub(super) fn certificates(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusa
         }
     }
     let members = situation.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-    found.extend(members.iter().flat_map(|m| against(situation, &new_roots(situation), m)));
+    // What others serve must be known before they are held to it; while all trust both authorities nothing hangs on it.
+    let judged = |m: &&Member| {
+        !plan.waits_for.iter().any(|w| w.member == called(m))
+            && (plan.rule == peer_auth::RULE || served(situation, m).is_some())
+    };
+    found.extend(members.iter().filter(judged).flat_map(|m| against(situation, &accepted, m)));
     found
 }
 
@@ -72,50 +84,105 @@ struct Trial {
     cluster: Vec<order::Member>,
     /// What the plan does.
     own: Vec<order::Change>,
-    /// Indexes of the members that trust nothing but the new authority.
-    done: BTreeSet<usize>,
+    /// The rounds that follow, each with the members that have it behind them, or in this plan.
+    rounds: Vec<(order::Change, BTreeSet<usize>)>,
 }
 
 impl Trial {
-    fn of(plan: &Plan, situation: &Situation<'_>, members: &[Member]) -> Option<Self> {
-        let me = members.iter().position(|m| m.this)?;
-        let roots = new_roots(situation);
-        let note = |m: &Member| {
-            situation.notes.get(&m.id).filter(|note| note.rule == plan.rule).and_then(|note| note.reached)
-        };
-        let settings = situation.etcd.settings.value()?;
-        let is_done = |m: &Member| match m.this {
-            true => settings.get("peer-trusted-ca-file").is_some_and(|s| s.set),
-            false => matches!(note(m), Some(Stage::Change | Stage::Distrust | Stage::Done)),
-        };
-        let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
-        let model = |m: &Member| {
-            let fits = accepted(situation, &roots, m) == Some(true) || waits.contains(called(m));
-            order::Member {
-                name: called(m).to_owned(),
-                advertised: Scheme::Https,
-                listens: BTreeSet::from([Scheme::Https]),
-                leaf: Some(if fits { NEW } else { OTHER }),
-                trusts: if is_done(m) { BTreeSet::from([NEW]) } else { BTreeSet::from([NEW, OTHER]) },
-                demands: is_done(m),
-            }
-        };
-        Some(Self {
-            me,
-            cluster: members.iter().map(model).collect(),
-            own: effects(plan, situation),
-            done: members.iter().enumerate().filter(|(_, m)| is_done(m)).map(|(index, _)| index).collect(),
-        })
-    }
-
-    /// Returns this plan's turn, and those in which the others come to demand certificates.
-    fn demand(&self) -> Vec<Turn> {
+    /// Returns this plan's turn, and those of all members that follow.
+    fn turns(&self) -> Vec<Turn> {
         let mut turns = vec![Turn { member: self.me, changes: self.own.clone() }];
-        let others = (0..self.cluster.len()).filter(|index| *index != self.me && !self.done.contains(index));
-        turns.extend(
-            others.map(|member| Turn { member, changes: vec![restart(None, Some(&[NEW]), Some(true))] }),
-        );
+        for (change, behind) in &self.rounds {
+            let members = (0..self.cluster.len()).filter(|index| !behind.contains(index));
+            turns.extend(members.map(|member| Turn { member, changes: vec![change.clone()] }));
+        }
         turns
+    }
+}
+
+/// Returns the trial of a plan after which a member demands certificates of the authority.
+fn demand(plan: &Plan, situation: &Situation<'_>, members: &[Member]) -> Option<Trial> {
+    let me = members.iter().position(|m| m.this)?;
+    let roots = new_roots(situation);
+    let note = |m: &Member| situation.notes.get(&m.id).filter(|note| note.rule == plan.rule)?.reached;
+    let settings = situation.etcd.settings.value()?;
+    let is_done = |m: &Member| match m.this {
+        true => settings.get("peer-trusted-ca-file").is_some_and(|s| s.set),
+        false => matches!(note(m), Some(Stage::Change | Stage::Done)),
+    };
+    let model = |m: &Member| {
+        let fits = accepted(situation, &roots, m) == Some(true);
+        let trusts = if is_done(m) { [NEW].as_slice() } else { &[NEW, OTHER] };
+        member(m, if fits { NEW } else { OTHER }, trusts, is_done(m))
+    };
+    let indexes = |wanted: &dyn Fn(&Member) -> bool| {
+        members.iter().enumerate().filter(|(_, m)| wanted(m)).map(|(index, _)| index).collect()
+    };
+    Some(Trial {
+        me,
+        cluster: members.iter().map(model).collect(),
+        own: effects(plan, situation),
+        rounds: vec![(restart(None, Some(&[NEW]), Some(true)), indexes(&|m| m.this || is_done(m)))],
+    })
+}
+
+/// Returns the trial of a plan in the exchange of the peers' authority.
+fn exchange(plan: &Plan, situation: &Situation<'_>, members: &[Member]) -> Option<Trial> {
+    let me = members.iter().position(|m| m.this)?;
+    let new = new_roots(situation);
+    // Before it is made, nothing is changed that members make of each other.
+    let authority = new.first()?;
+    let own = peer_ca::trusted(situation).unwrap_or_default();
+    let waits = |m: &Member, until: &[Until]| {
+        plan.waits_for.iter().any(|w| w.member == called(m) && until.contains(&w.until))
+    };
+    let served = |m: &Member| accepted(situation, &new, m) == Some(true);
+    let presents = |m: &Member| match m.this {
+        true => served(m),
+        false => peer_ca::presents(situation, m, authority) || served(m) || waits(m, &[Until::Presenting]),
+    };
+    let trusts_new = |m: &Member| match m.this {
+        true => peer_ca::is_among(authority, &own),
+        false => peer_ca::trusts(situation, m, authority) || waits(m, &[Until::Trusting, Until::Presenting]),
+    };
+    let over = |m: &Member| match m.this {
+        true => own.iter().all(|root| peer_ca::is_among(root, &new)),
+        false => {
+            matches!(peer_ca::reached(situation, m, authority), Some(Stage::Distrust | Stage::Done))
+        }
+    };
+    let model = |m: &Member| {
+        let trusts = match (trusts_new(m), over(m)) {
+            (true, true) => [NEW].as_slice(),
+            (true, false) => &[NEW, OTHER],
+            (false, _) => &[OTHER],
+        };
+        member(m, if presents(m) { NEW } else { OTHER }, trusts, true)
+    };
+    let behind = |stages: &[Stage], wanted: &dyn Fn(&Member) -> bool| {
+        let has = |m: &Member| wanted(m) || m.this && stages.contains(&plan.stage);
+        members.iter().enumerate().filter(|(_, m)| has(m)).map(|(index, _)| index).collect()
+    };
+    Some(Trial {
+        me,
+        cluster: members.iter().map(model).collect(),
+        own: effects(plan, situation),
+        rounds: vec![
+            (restart(None, Some(&[NEW, OTHER]), None), behind(&[Stage::Trust], &trusts_new)),
+            (restart(Some(NEW), None, None), behind(&[Stage::Present], &presents)),
+            (restart(None, Some(&[NEW]), None), behind(&[Stage::Distrust], &over)),
+        ],
+    })
+}
+
+fn member(m: &Member, leaf: Authority, trusts: &[Authority], demands: bool) -> order::Member {
+    order::Member {
+        name: called(m).to_owned(),
+        advertised: Scheme::Https,
+        listens: BTreeSet::from([Scheme::Https]),
+        leaf: Some(leaf),
+        trusts: trusts.iter().copied().collect(),
+        demands,
     }
 }
 
@@ -127,16 +194,38 @@ fn restart(leaf: Option<Authority>, trusts: Option<&[Authority]>, demands: Optio
 /// Returns what the steps of `plan` do to who can dial whom.
 fn effects(plan: &Plan, situation: &Situation<'_>) -> Vec<order::Change> {
     let authority = situation.options.authority.as_ref();
-    let is_new =
-        |path: &str| authority.is_some_and(|a| seen_at(situation, &a.certificate).as_deref() == Some(path));
+    let seen = |path: &str, here: &str| seen_at(situation, path).as_deref() == Some(here);
+    let is_new = |here: &str| authority.is_some_and(|a| seen(&a.certificate, here));
+    let actions = || plan.steps.iter().map(|step| &step.action);
+    // Only what really holds both authorities counts for that.
+    let both = || {
+        let parts = [situation.trusted?, authority?.pem.as_deref()?];
+        bundled(&parts, situation.taken_at).ok().map(|bytes| sha256(&bytes))
+    };
+    let is_both = |here: &str| {
+        actions().any(|action| match action {
+            Action::Bundle { path, after, .. } => seen(path, here) && both().as_ref() == Some(after),
+            _ => false,
+        })
+    };
+    let is_issued = |here: &str| {
+        actions().any(|action| match action {
+            Action::Issue { certificate, ca_certificate, .. } => {
+                seen(certificate, here) && authority.is_some_and(|a| a.certificate == *ca_certificate)
+            }
+            _ => false,
+        })
+    };
     let change = |action: &Action| {
         let Action::Restart { settings, .. } = action else { return None };
-        let trusts = settings.get("peer-trusted-ca-file").map(|path| match is_new(path) {
-            true => [NEW].as_slice(),
+        let trusts = settings.get("peer-trusted-ca-file").map(|path| match path.as_str() {
+            path if is_new(path) => [NEW].as_slice(),
+            path if is_both(path) => &[NEW, OTHER],
             // Whoever that is, the plan does not say it.
-            false => &[],
+            _ => &[],
         });
-        Some(restart(None, trusts, trusts.map(|_| true)))
+        let leaf = settings.get("peer-cert-file").map(|path| if is_issued(path) { NEW } else { OTHER });
+        Some(restart(leaf, trusts, trusts.map(|_| true)))
     };
-    plan.steps.iter().filter_map(|step| change(&step.action)).collect()
+    actions().filter_map(change).collect()
 }

@@ -116,6 +116,32 @@ impl World {
         self.served.insert(member.id, vec![issued.certificate]);
     }
 
+    /// Returns the same with mutual TLS under an authority that signs for others as well, and another one at hand for
+    /// the peers alone.
+    pub(crate) fn shared_authority() -> (Self, Arc<Authority>) {
+        let mut world = Self::encrypted();
+        world.notes.clear();
+        let former = Arc::clone(&world.issuer);
+        (0..3).for_each(|index| world.serve(index, &former));
+        world.trusted = Some(former.pem().as_bytes().to_vec());
+        let (new, _) = Authority::create("etcd-peer-ca", KeyKind::EcP256, world.taken_at).unwrap();
+        let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/peer-ca.{end}"));
+        let pem = Some(new.pem().as_bytes().to_vec());
+        world.options.authority = Some(AuthorityFiles { certificate, pem, key });
+        world.impostors(1);
+        (world, Arc::new(new))
+    }
+
+    pub(crate) fn impostors(&mut self, count: usize) {
+        let impostor = seaworthy_evidence::Impostor {
+            path: "/etc/kubernetes/pki/apiserver-etcd-client.crt".to_owned(),
+            subject: "CN=apiserver".to_owned(),
+            message: "it could act as a member".to_owned(),
+            origin: Origin::derived("the fixture"),
+        };
+        self.etcd.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
+    }
+
     /// Adds a member that is like the first one.
     pub(crate) fn join(&mut self, id: &str, name: &str) {
         let mut member = self.members()[0].clone();

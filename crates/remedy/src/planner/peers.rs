@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 
-use seaworthy_evidence::{Direction, Member, Origin};
+use jiff::Timestamp;
+use seaworthy_evidence::{Direction, EvidenceError, Member, Origin};
 use seaworthy_pki::{Parsed, Usage, certificates_from_pem, chains_to, names};
 
 use super::{AuthorityFiles, Changes, Planner, Situation, Source, called, refuse, unseen};
+use crate::issue::pem;
 use crate::plan::{Objection, Refusal};
 
 /// Days that a certificate must still be valid when a plan begins.
@@ -120,6 +122,23 @@ pub(crate) fn roots(situation: &Situation<'_>, authority: &AuthorityFiles) -> Re
     }
 }
 
+/// Returns one file with the certificates of several, each once; what else is in them is left out, because a key may be.
+///
+/// # Errors
+///
+/// When one of them cannot be read as certificates.
+pub fn bundled(parts: &[&[u8]], now: Timestamp) -> Result<Vec<u8>, EvidenceError> {
+    let mut seen: Vec<Parsed> = Vec::new();
+    for part in parts {
+        for certificate in certificates_from_pem(part, Origin::derived("a bundle"), now)? {
+            if seen.iter().all(|known| known.der() != certificate.der()) {
+                seen.push(certificate);
+            }
+        }
+    }
+    Ok(seen.iter().map(|certificate| pem(certificate.der())).collect::<String>().into_bytes())
+}
+
 impl<'a> Planner<'a> {
     /// Returns the authority that the operator named.
     pub(super) fn authority(&self) -> Result<&'a AuthorityFiles, Refusal> {
@@ -200,5 +219,12 @@ impl<'a> Planner<'a> {
     /// Refuses a member whose connections are not known: they tell what its peers see it come from.
     pub(super) fn connected(&self) -> Result<(), Refusal> {
         self.s.etcd.connections.as_result().map(|_| ()).map_err(unseen)
+    }
+
+    /// Returns the folder on the host that new certificates for peers go to: the one that holds those there are.
+    pub(super) fn peer_directory(&self) -> String {
+        let present = self.given("peer-cert-file").and_then(|path| self.view.outside(path));
+        let directory = present.map(|path| super::directory(&path).to_owned());
+        directory.filter(|path| path.starts_with('/')).unwrap_or_else(|| self.material_directory())
     }
 }

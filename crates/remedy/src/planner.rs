@@ -4,6 +4,7 @@
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
 pub(crate) mod peer_auth;
+pub(crate) mod peer_auto_tls;
 pub(crate) mod peer_ca;
 pub(crate) mod peer_tls;
 pub(crate) mod peers;
@@ -127,7 +128,8 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 4] = [peer_auth::RULE, peer_ca::RULE, peer_tls::RULE, peer_ca::UNIQUE];
+pub const RULES: [&str; 5] =
+    [peer_auth::RULE, peer_auto_tls::RULE, peer_ca::RULE, peer_tls::RULE, peer_ca::UNIQUE];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -157,6 +159,7 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
         peer_auth::RULE => peer_auth::plan(situation)?,
+        peer_auto_tls::RULE => peer_auto_tls::plan(situation)?,
         peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
         peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, situation)?,
         peer_tls::RULE => peer_tls::plan(situation)?,
@@ -359,6 +362,8 @@ struct Changes {
     set: BTreeMap<String, String>,
     /// Settings that are not given any more.
     removed: BTreeSet<&'static str>,
+    /// Variables of the process that are none of etcd's, with their new values; `None` for one that is not set any more.
+    variables: BTreeMap<&'static str, Option<String>>,
 }
 
 impl Changes {
@@ -454,6 +459,7 @@ impl<'a> Planner<'a> {
                     .to_owned(),
             ],
             (peer_auth::RULE, Stage::Change)
+            | (peer_auto_tls::RULE, Stage::Change | Stage::Present | Stage::Distrust)
             | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present | Stage::Distrust) => {
                 let manifest = "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: change \
                      there, under etcd.local.extraArgs, and in a directory of patches if one is used, what this plan \
@@ -496,6 +502,26 @@ impl<'a> Planner<'a> {
                 changes.removed.iter().map(|flag| ArgumentEdit::Remove { flag: (*flag).to_owned() });
             removed.chain(set)
         };
+        let variables = || {
+            changes.variables.iter().map(|(name, value)| match value.clone() {
+                Some(value) => environment::Edit::Set { name: (*name).to_owned(), value },
+                None => environment::Edit::Remove { name: (*name).to_owned() },
+            })
+        };
+        if let (Source::Config(path) | Source::Unit(path), Some(name)) =
+            (&self.source, changes.variables.keys().next())
+        {
+            return Err(refuse(
+                Objection::Unsupported,
+                format!("{path} cannot give etcd the variable {name}"),
+                "without it members with and without self-made certificates could not dial each other",
+                format!(
+                    "by hand, one member at a time: {}, and {}; then plan again",
+                    listed(&changes.effective()),
+                    changes.variables.iter().map(|(n, v)| variable(n, v.as_deref())).collect::<String>()
+                ),
+            ));
+        }
         let (path, change, content) = match &self.source {
             Source::Config(path) => {
                 let removed = changes.removed.iter().map(|name| {
@@ -513,11 +539,12 @@ impl<'a> Planner<'a> {
                     .set
                     .iter()
                     .map(|(n, value)| environment::Edit::Set { name: name(n), value: value.clone() });
-                let edits = removed.chain(set).collect();
+                let edits = removed.chain(set).chain(variables()).collect();
                 (path.clone(), FileEdit::Environment { edits }, Content::Environment)
             }
             Source::Manifest(path) => {
                 let edits = arguments().map(manifest::Edit::Argument);
+                let edits = edits.chain(variables().map(manifest::Edit::Variable));
                 let edits = edits.chain(mounts.iter().cloned().map(manifest::Edit::Mount)).collect();
                 let container = self.view.container.clone().unwrap_or_default();
                 (path.clone(), FileEdit::Manifest { container, edits }, Content::Manifest)
@@ -804,6 +831,14 @@ fn config_edit(name: &str, value: &str) -> config::Edit {
         (_, text) => config::Value::Text(text.to_owned()),
     };
     config::Edit::Set { section, key: key.to_owned(), value }
+}
+
+/// Returns in words what a variable becomes.
+fn variable(name: &str, value: Option<&str>) -> String {
+    match value {
+        Some(value) => format!("the variable {name}={value}"),
+        None => format!("no variable {name}"),
+    }
 }
 
 fn listed(settings: &BTreeMap<String, String>) -> String {

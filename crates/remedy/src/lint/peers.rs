@@ -7,10 +7,11 @@ use seaworthy_pki::Parsed;
 
 use super::{parts, refuse};
 use crate::files::sha256;
+use crate::issue::pem;
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, Objection, Plan, Refusal, Stage, Until};
 use crate::planner::peers::{accepted, against, roots, served};
-use crate::planner::{Situation, bundled, called, peer_auth, peer_ca, seen_at};
+use crate::planner::{Situation, bundled, called, peer_auth, peer_auto_tls, peer_ca, seen_at};
 
 /// The authority that all are to trust in the end.
 const NEW: Authority = "the authority of this plan";
@@ -23,6 +24,7 @@ pub(super) fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let trial = match plan.rule.as_str() {
         peer_auth::RULE => demand(plan, situation, members)?,
+        peer_auto_tls::RULE if plan.stage != Stage::Change => demand(plan, situation, members)?,
         peer_ca::RULE | peer_ca::UNIQUE => exchange(plan, situation, members)?,
         _ => return None,
     };
@@ -37,7 +39,9 @@ pub(super) fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
 pub(super) fn certificates(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     let new = new_roots(situation);
     let accepted = match (plan.rule.as_str(), plan.stage) {
-        (peer_auth::RULE, _) | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Distrust) => new,
+        (peer_auth::RULE, _) | (peer_auto_tls::RULE | peer_ca::RULE | peer_ca::UNIQUE, Stage::Distrust) => {
+            new
+        }
         (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present) => {
             peer_ca::trusted(situation).unwrap_or_default().into_iter().chain(new).collect()
         }
@@ -108,21 +112,33 @@ fn demand(plan: &Plan, situation: &Situation<'_>, members: &[Member]) -> Option<
     let settings = situation.etcd.settings.value()?;
     let is_done = |m: &Member| match m.this {
         true => settings.get("peer-trusted-ca-file").is_some_and(|s| s.set),
-        false => matches!(note(m), Some(Stage::Change | Stage::Done)),
+        false => matches!(note(m), Some(Stage::Change | Stage::Distrust | Stage::Done)),
+    };
+    let waits = |m: &Member| plan.waits_for.iter().any(|w| w.member == called(m));
+    let presents = |m: &Member| {
+        let heard = accepted(situation, &roots, m) == Some(true);
+        heard || waits(m) && plan.rule == peer_auto_tls::RULE
     };
     let model = |m: &Member| {
-        let fits = accepted(situation, &roots, m) == Some(true);
+        let fits = presents(m);
         let trusts = if is_done(m) { [NEW].as_slice() } else { &[NEW, OTHER] };
         member(m, if fits { NEW } else { OTHER }, trusts, is_done(m))
     };
     let indexes = |wanted: &dyn Fn(&Member) -> bool| {
         members.iter().enumerate().filter(|(_, m)| wanted(m)).map(|(index, _)| index).collect()
     };
+    let present = restart(Some(NEW), Some(&[NEW, OTHER]), None);
+    // Without self-made certificates there is one round only, and who does not fit will not fit after it.
+    let one_round = plan.rule == peer_auth::RULE;
+    let last = |m: &Member| is_done(m) || m.this && plan.stage != Stage::Present;
     Some(Trial {
         me,
         cluster: members.iter().map(model).collect(),
         own: effects(plan, situation),
-        rounds: vec![(restart(None, Some(&[NEW]), Some(true)), indexes(&|m| m.this || is_done(m)))],
+        rounds: vec![
+            (present, indexes(&|m| one_round || m.this || presents(m))),
+            (restart(None, Some(&[NEW]), Some(true)), indexes(&last)),
+        ],
     })
 }
 
@@ -216,16 +232,35 @@ fn effects(plan: &Plan, situation: &Situation<'_>) -> Vec<order::Change> {
             _ => false,
         })
     };
+    // So do the roots of the system, when all that others made themselves is among them.
+    let all = || {
+        let members = situation.etcd.cluster.value()?.members.as_slice();
+        let new = new_roots(situation);
+        let made = peer_auto_tls::self_made(situation, members, new.first()?).ok()?;
+        let made: Vec<String> = made.iter().map(|leaf| pem(leaf.der())).collect();
+        let authority = authority?.pem.as_deref()?;
+        let parts: Vec<&[u8]> = [authority].into_iter().chain(made.iter().map(String::as_bytes)).collect();
+        bundled(&parts, situation.taken_at).ok().map(|bytes| sha256(&bytes))
+    };
+    let has_all = || {
+        actions().any(|action| match action {
+            Action::Bundle { after, .. } => all().as_ref() == Some(after),
+            _ => false,
+        })
+    };
     let change = |action: &Action| {
         let Action::Restart { settings, .. } = action else { return None };
-        let trusts = settings.get("peer-trusted-ca-file").map(|path| match path.as_str() {
+        let file = settings.get("peer-trusted-ca-file");
+        let trusts = file.map(|path| match path.as_str() {
             path if is_new(path) => [NEW].as_slice(),
             path if is_both(path) => &[NEW, OTHER],
             // Whoever that is, the plan does not say it.
             _ => &[],
         });
         let leaf = settings.get("peer-cert-file").map(|path| if is_issued(path) { NEW } else { OTHER });
-        Some(restart(leaf, trusts, trusts.map(|_| true)))
+        let verifies = settings.contains_key("peer-auto-tls") && leaf.is_some();
+        let roots = verifies.then(|| if has_all() { [NEW, OTHER].as_slice() } else { &[] });
+        Some(restart(leaf, trusts.or(roots), trusts.map(|_| true)))
     };
     actions().filter_map(change).collect()
 }

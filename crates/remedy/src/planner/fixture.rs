@@ -116,6 +116,42 @@ impl World {
         self.served.insert(member.id, vec![issued.certificate]);
     }
 
+    /// Returns the same where every member serves a certificate that it made itself.
+    pub(crate) fn self_made() -> Self {
+        let mut world = Self::unauthenticated();
+        world.unset("peer-cert-file");
+        world.unset("peer-key-file");
+        world.set("peer-auto-tls", "true");
+        world.auto_tls(true, true);
+        for index in 0..3 {
+            let host = world.members()[index].peer_urls[0].host.clone();
+            world.serve_self_made(index, &host);
+        }
+        world
+    }
+
+    pub(crate) fn auto_tls(&mut self, requested: bool, in_effect: bool) {
+        match &mut self.etcd.peer.auto_tls {
+            Observed::Seen { value, .. } => (value.requested, value.in_effect) = (requested, in_effect),
+            Observed::Failed { error } => panic!("{error}"),
+        }
+        if !requested {
+            self.unset("peer-auto-tls");
+            self.declare();
+        }
+    }
+
+    /// Lets the peer port of a member serve a certificate as etcd makes it.
+    pub(crate) fn serve_self_made(&mut self, index: usize, host: &str) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let made = params.self_signed(&key).unwrap();
+        let parsed = Parsed::from_der(made.der(), Origin::derived("the fixture"), self.taken_at).unwrap();
+        let id = self.id(index);
+        self.served.insert(id, vec![parsed]);
+    }
+
     /// Returns the same with mutual TLS under an authority that signs for others as well, and another one at hand for
     /// the peers alone.
     pub(crate) fn shared_authority() -> (Self, Arc<Authority>) {

@@ -82,7 +82,9 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
     if plan.steps.is_empty() {
         let why = match (plan.stage, plan.state.peer_urls.len()) {
             (Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
-            (Stage::Done, _) => format!("{member} listens with TLS for its peers, and they dial it so"),
+            (Stage::Done, _) if plan.rule == "etcd-peer-tls" => {
+                format!("{member} listens with TLS for its peers, and they dial it so")
+            }
             _ => format!("{member} is as it should be"),
         };
         return (Status::Pass, "NOTHING TO DO", format!("{why}{}", then(plan)));

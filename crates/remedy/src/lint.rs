@@ -47,7 +47,7 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
 /// cluster.
 ///
 /// The plan begins once what it waits for has happened. What else is not known of another member is taken for the worst:
-/// that it has loaded nothing. It listens as its port was heard to speak, else as its peers are told to dial it.
+/// that it has loaded nothing, and trusts and presents what it did before. It listens as its port was heard to speak, else as its peers are told to dial it.
 pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     if plan.steps.is_empty() {
         return None;

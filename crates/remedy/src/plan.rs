@@ -71,7 +71,7 @@ pub enum Stage {
     Change,
     /// There is no new authority yet; it makes one, and changes nothing else.
     Create,
-    /// The former authority is no longer trusted.
+    /// The former authority, or what members made themselves, is no longer trusted.
     Distrust,
     /// Nothing is to be done on it.
     Done,
@@ -79,7 +79,8 @@ pub enum Stage {
     Encrypt,
     /// It has no certificate for its peers yet; it loads one, and stays plaintext.
     Load,
-    /// It trusts both authorities; it presents a certificate of the new one.
+    /// It trusts both authorities, or comes to trust the self-made certificates of the others beside one; it presents a
+    /// certificate of the new one.
     Present,
     /// It goes back to how it was.
     Return,

@@ -171,7 +171,7 @@ impl Planner<'_> {
         let one = std::slice::from_ref(new);
         let is_changed = |m: &Member| accepted(&self.s, one, m) == Some(true);
         let mut steps: Vec<Step> = self.hand_over(is_changed).into_iter().collect();
-        steps.push(self.issue(authority, [certificate.clone(), key])?);
+        steps.push(self.issue_from(authority, [certificate.clone(), key])?);
         steps.push(Step {
             title: "Put the authority and the self-made certificates of the others into one file".to_owned(),
             why: "As long as others have them, this member has to accept them; each counts for itself only."

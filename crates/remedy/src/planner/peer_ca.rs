@@ -341,7 +341,7 @@ impl Planner<'_> {
         self.within_reach(&changes)?;
         let [certificate, key] = ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
         let mut steps: Vec<Step> = self.hand_over(|m| presents(&self.s, m, new)).into_iter().collect();
-        steps.push(self.issue(authority, [certificate.clone(), key])?);
+        steps.push(self.issue_from(authority, [certificate.clone(), key])?);
         steps.push(self.change(
             "Let it present a certificate of the new authority",
             "Every member trusts both authorities by now. The former files stay, to go back to; and the restart ends \
@@ -379,6 +379,15 @@ impl Planner<'_> {
         steps.push(self.restart(changes.effective(), verify));
         let waits = self.waits(|m| !presents(&self.s, m, new), Until::Presenting);
         Ok(self.document(Stage::Distrust, waits, steps, Vec::new()))
+    }
+
+    /// Returns the step that makes a key and a certificate of exactly the authority that the plan was made with.
+    pub(super) fn issue_from(&self, authority: &AuthorityFiles, paths: [String; 2]) -> Result<Step, Refusal> {
+        let mut step = self.issue(authority, paths)?;
+        let content = authority.pem.as_deref().unwrap_or_default();
+        let path = authority.certificate.clone();
+        step.preconditions.push(Precondition::File { path, sha256: sha256(content) });
+        Ok(step)
     }
 
     /// Returns what is verified after a restart, these things included.
@@ -578,6 +587,9 @@ mod tests {
         let waits: Vec<Until> = plan.waits_for.iter().map(|w| w.until).collect();
         assert_eq!((plan.stage, waits), (Stage::Present, vec![Until::Trusting; 2]));
         assert_eq!(kinds(&plan), ["issue", "edit", "restart"]);
+        let same =
+            |p: &Precondition| matches!(p, Precondition::File { path, .. } if path.ends_with("/peer-ca.crt"));
+        assert!(plan.steps[0].preconditions.iter().any(same), "{plan:?}");
         let certificate = format!("{pki}/seaworthy-peer.crt");
         assert!(plan.steps[2].verify.contains(&Verification::Serves { certificate }));
         assert_eq!(plan.by_hand.len(), 2);

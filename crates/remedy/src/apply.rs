@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_catalogue::Catalogue;
 use seaworthy_etcd_api::{Error, Lock};
-use seaworthy_evidence::{Etcd, Member};
+use seaworthy_evidence::Etcd;
 
 use crate::files::{FileError, Root};
 use crate::journal::{self, Journal, JournalError, Record, Standing, State};
@@ -47,8 +47,8 @@ pub struct Fix<'a> {
     pub node: &'a Node,
     /// The rule.
     pub rule: &'a str,
-    /// What the operator wants.
-    pub options: &'a Options,
+    /// What the operator wants, read anew before each plan: a turn may have made an authority that was not there.
+    pub options: &'a dyn Fn() -> Options,
     /// Where it is written down.
     pub state: &'a State,
     /// The rules, by which the result is judged.
@@ -215,8 +215,9 @@ impl Fix<'_> {
                 Err(NotObserved::Refused(refusal)) => Err(vec![refusal]),
                 other => Ok(other?),
             };
+            let options = (self.options)();
             let planned = seen.and_then(|seen| {
-                let plan = planner::plan(self.rule, &seen.situation(self.options))?;
+                let plan = planner::plan(self.rule, &seen.situation(&options))?;
                 Ok((plan, seen))
             });
             let (plan, seen) = match planned {
@@ -239,7 +240,7 @@ impl Fix<'_> {
                     return Ok(Outcome::Waiting { ids, waits_for });
                 }
                 self.tell_waiting(&waits_for, &waited);
-                self.own_up(&plan, &seen);
+                self.own_up(&plan, &seen, &options);
                 thread::sleep(POLL);
                 continue;
             }
@@ -302,11 +303,11 @@ impl Fix<'_> {
             };
             let mut journal = lock.open(id)?;
             let plan = plan_of(journal.record())?;
-            let mut waits_for = self.back_waits_for(&plan);
+            let mut waits_for = self.back_waits_for(journal.record(), &plan);
             if waits_for.is_empty() {
                 let lock = self.cluster_lock(&plan, self.wait).ok().flatten();
                 // Somebody may have had a turn before the lock was taken.
-                waits_for = self.back_waits_for(&plan);
+                waits_for = self.back_waits_for(journal.record(), &plan);
                 if waits_for.is_empty() {
                     let wanted = "the operator wants it back as it was";
                     let why = journal.record().rolling_back().unwrap_or(wanted).to_owned();
@@ -330,12 +331,12 @@ impl Fix<'_> {
         }
     }
 
-    /// Returns whom the way back of `plan` waits for.
-    fn back_waits_for(&self, plan: &Plan) -> Vec<Waiting> {
+    /// Returns whom the way back of the fix waits for.
+    fn back_waits_for(&self, record: &Record, plan: &Plan) -> Vec<Waiting> {
         let Ok(seen) = self.node.observe() else { return Vec::new() };
         let members = seen.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-        let urls = |m: &Member| m.peer_urls.iter().map(|url| url.text.clone()).collect();
-        way_back::waits_for(plan, &members.iter().map(|m| (planner::called(m).to_owned(), urls(m))).collect())
+        let begun = record.entries.first().map_or(Timestamp::MIN, |entry| entry.at);
+        way_back::waits_for(plan, begun, members, &seen.notes)
     }
 
     /// Has one turn of this member, under the lock of the cluster.
@@ -350,12 +351,13 @@ impl Fix<'_> {
         let mut lock: Option<Lock> = None;
         let begun = Instant::now();
         let (seen, plan) = loop {
+            let options = (self.options)();
             let unseen = |refusal| (None, vec![refusal]);
             let planned = match self.node.observe() {
                 Err(NotObserved::Refused(refusal)) => Err(unseen(refusal)),
                 other => {
                     let seen = other?;
-                    let situation = seen.situation(self.options);
+                    let situation = seen.situation(&options);
                     match planner::plan(self.rule, &situation) {
                         Err(refusals) => Err((None, refusals)),
                         Ok(plan) => {
@@ -467,7 +469,7 @@ impl Fix<'_> {
             let _ = journal.rolling_back(why);
         }
         let begun = begun(journal.record(), plan);
-        let waits_for = self.back_waits_for(plan);
+        let waits_for = self.back_waits_for(journal.record(), plan);
         let back = way_back::way_back(plan, &begun, waits_for);
         if !back.waits_for.is_empty() {
             let waits = back.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -643,20 +645,23 @@ impl Fix<'_> {
         }
     }
 
-    /// Leaves word that this member has loaded its certificate, when it had done so before any fix: the others wait for it
-    /// as this one waits for them. Whether it worked shows in the next round.
-    fn own_up(&self, plan: &Plan, seen: &Observation) {
+    /// Leaves word of the stage before that of the plan where there is none: that a plan has got so far shows that this
+    /// member has, by whatever way, and the others wait for its word as it waits for theirs.
+    fn own_up(&self, plan: &Plan, seen: &Observation, options: &Options) {
+        let Some(evident) = before(plan.stage) else { return };
         let known = seen.notes.get(&plan.state.member_id).filter(|note| note.rule == plan.rule);
-        let sound = || {
-            !lint(plan, &seen.situation(self.options)).iter().any(|r| r.objection == Objection::Certificate)
-        };
-        if plan.stage == Stage::Encrypt
-            && known.is_none_or(|note| note.reached.is_none())
+        let said = known.is_some_and(|note| {
+            note.authority == plan.authority
+                && note.reached.is_some_and(|reached| rank(reached) >= rank(evident))
+        });
+        let sound =
+            || !lint(plan, &seen.situation(options)).iter().any(|r| r.objection == Objection::Certificate);
+        if !said
             && sound()
             && let Ok(Ok(_local)) = self.local_lock()
         {
             let lock = self.cluster_lock(plan, Duration::ZERO).ok().flatten();
-            let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(Stage::Load));
+            let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(evident));
         }
     }
 
@@ -669,6 +674,7 @@ impl Fix<'_> {
         let mut note =
             known.unwrap_or_else(|| Note::new(&plan.rule, &state.member, &state.node, Timestamp::now()));
         note.at = Timestamp::now();
+        note.authority.clone_from(&plan.authority);
         change(&mut note);
         Ok(note::leave(lock, &state.member_id, &note)?)
     }
@@ -707,7 +713,8 @@ fn step_touches_cluster(step: &Step) -> bool {
 
 /// Returns whether one member at a time may carry such a plan out.
 fn touches_cluster(plan: &Plan) -> bool {
-    plan.state.peer_urls.len() > 1 && plan.steps.iter().any(step_touches_cluster)
+    let touches = plan.stage == Stage::Create || plan.steps.iter().any(step_touches_cluster);
+    plan.state.peer_urls.len() > 1 && touches
 }
 
 fn plan_of(record: &Record) -> Result<Plan, ApplyError> {
@@ -747,12 +754,22 @@ fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> 
     restarts.flat_map(BTreeMap::keys).map(|name| (name.clone(), now(name))).collect()
 }
 
-/// Returns the stage that a member is at once a turn of this stage was taken back.
+/// Returns the stage that a member has reached when its next one is this.
 fn before(stage: Stage) -> Option<Stage> {
     match stage {
         Stage::Encrypt => Some(Stage::Load),
         Stage::Present => Some(Stage::Trust),
         Stage::Distrust => Some(Stage::Present),
-        Stage::Change | Stage::Done | Stage::Load | Stage::Return | Stage::Trust => None,
+        Stage::Change | Stage::Create | Stage::Done | Stage::Load | Stage::Return | Stage::Trust => None,
+    }
+}
+
+/// Returns how far a stage is among those of its rule.
+fn rank(stage: Stage) -> u8 {
+    match stage {
+        Stage::Change | Stage::Create | Stage::Done | Stage::Return => 0,
+        Stage::Load | Stage::Trust => 1,
+        Stage::Encrypt | Stage::Present => 2,
+        Stage::Distrust => 3,
     }
 }

@@ -10,6 +10,7 @@ use seaworthy_collect::root::Root;
 use seaworthy_collect::systemd::Unit;
 use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeouts};
 use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_pki::Parsed;
 use seaworthy_wire::Target;
 
 use crate::note::{self, Note};
@@ -51,6 +52,10 @@ pub struct Observation {
     pub notes: BTreeMap<String, Note>,
     /// What the peer ports of the other members speak, by id.
     pub listens: BTreeMap<String, BTreeSet<Scheme>>,
+    /// The certificates that the peer ports of the members serve, leaf first, by id.
+    pub served: BTreeMap<String, Vec<Parsed>>,
+    /// The content of the file that the member's peer-trusted-ca-file names, as its process sees it.
+    pub trusted: Option<Vec<u8>>,
 }
 
 /// Why there is no observation.
@@ -81,19 +86,24 @@ impl Node {
         let root = Root::host(&self.root).map_err(NotObserved::Root)?;
         let declaration = declaration(&etcd, &snapshot, &root).map_err(NotObserved::Refused)?;
         let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-        let (health, notes, wires) = thread::scope(|scope| {
-            let wires = scope.spawn(|| self.peers(members, snapshot.taken_at));
+        let (health, notes, ports) = thread::scope(|scope| {
+            let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
             let client = self.client(&etcd);
             let health = client.as_ref().map_err(Clone::clone).and_then(|client| health(client, members));
             let notes = client.ok().and_then(|client| note::read_all(&client).ok()).unwrap_or_default();
-            (health, notes, wires.join().unwrap_or_default())
+            (health, notes, ports.join().unwrap_or_default())
         });
         let schemes = |wire: &Wire| {
             let spoken = [(wire.plaintext, Scheme::Http), (wire.tls, Scheme::Https)];
             spoken.into_iter().filter(|(speaks, _)| *speaks).map(|(_, scheme)| scheme).collect()
         };
-        let listens = wires.iter().map(|(id, wire)| (id.clone(), schemes(wire))).collect();
-        Ok(Observation { etcd, declaration, health, notes, listens, snapshot })
+        let (mut listens, mut served) = (BTreeMap::new(), BTreeMap::new());
+        for (id, port) in ports {
+            listens.extend(port.wire.as_ref().map(|wire| (id.clone(), schemes(wire))));
+            served.extend(port.served.map(|chain| (id, chain)));
+        }
+        let trusted = trusted(&etcd, &root);
+        Ok(Observation { etcd, declaration, health, notes, listens, served, trusted, snapshot })
     }
 
     /// Returns the member's process and settings alone, without asking anybody; `None` while it does not run.
@@ -172,8 +182,8 @@ impl Node {
         }
     }
 
-    /// Returns what the peer ports of the other members say, by id, of those that answer.
-    fn peers(&self, members: &[Member], now: Timestamp) -> BTreeMap<String, Wire> {
+    /// Returns what the peer ports of the members say, by id.
+    fn peers(&self, members: &[Member], now: Timestamp) -> BTreeMap<String, Port> {
         let options = seaworthy_wire::Options {
             timeout: self.timeout,
             enumerate: false,
@@ -183,16 +193,33 @@ impl Node {
             let url = member.peer_urls.first()?;
             let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
             let target = Target::resolve(&format!("{host}:{}", url.port?)).ok()?;
-            seaworthy_wire::probe(&target, &options).ok()
+            // Of this member's own port there is evidence already.
+            let wire = if member.this { None } else { seaworthy_wire::probe(&target, &options).ok() };
+            let tls = url.is_tls() || wire.as_ref().is_some_and(|wire| wire.tls);
+            let served = if tls { seaworthy_wire::served(&target, &options).ok() } else { None };
+            Some(Port { wire, served })
         };
         thread::scope(|scope| {
-            let others = members.iter().filter(|m| !m.this);
-            let asked: Vec<_> = others.map(|m| (m, scope.spawn(move || ask(m)))).collect();
+            let asked: Vec<_> = members.iter().map(|m| (m, scope.spawn(move || ask(m)))).collect();
             let answers =
                 asked.into_iter().map(|(m, thread)| Some((m.id.clone(), thread.join().ok().flatten()?)));
             answers.flatten().collect()
         })
     }
+}
+
+/// What a peer port said.
+struct Port {
+    wire: Option<Wire>,
+    served: Option<Vec<Parsed>>,
+}
+
+/// Returns the content of the file whose authorities the member trusts as a peer.
+fn trusted(etcd: &Etcd, root: &Root) -> Option<Vec<u8>> {
+    let setting = etcd.settings.value()?.get("peer-trusted-ca-file").filter(|s| s.set)?;
+    let pid = etcd.process.value()?.pid;
+    let of_process = Root::host(format!("/proc/{pid}/root")).and_then(|own| own.read(&setting.value, CAP));
+    of_process.or_else(|_| root.read(&setting.value, CAP)).ok()
 }
 
 impl Observation {
@@ -206,6 +233,8 @@ impl Observation {
             health: self.health.as_ref().map_err(String::as_str),
             notes: &self.notes,
             listens: &self.listens,
+            served: &self.served,
+            trusted: self.trusted.as_deref(),
             options,
         }
     }

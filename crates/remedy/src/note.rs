@@ -21,6 +21,10 @@ pub struct Note {
     pub reached: Option<Stage>,
     /// The stage that it has begun and not completed; null between turns.
     pub under_way: Option<Stage>,
+    /// SHA-256 of the public key of the authority that this member changes to, as the plan says it; null when it changes
+    /// none. Who trusts another one is no further than who has not begun.
+    #[serde(default)]
+    pub authority: Option<String>,
     /// When this was written.
     pub at: Timestamp,
 }
@@ -29,7 +33,7 @@ impl Note {
     /// Returns the note of a member that has not begun.
     pub fn new(rule: &str, member: &str, node: &str, at: Timestamp) -> Self {
         let [rule, member, node] = [rule, member, node].map(str::to_owned);
-        Self { rule, member, node, reached: None, under_way: None, at }
+        Self { rule, member, node, reached: None, under_way: None, authority: None, at }
     }
 }
 

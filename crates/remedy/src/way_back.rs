@@ -5,9 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use seaworthy_evidence::Member;
 use serde::{Deserialize, Serialize};
 
+use crate::note::Note;
 use crate::plan::{Action, Plan, Precondition, RestartedBy, Stage, Step, Undo, Until, Verification, Waiting};
+
+use crate::planner::{called, is_encrypted, peer_auto_tls};
 
 /// What is written down before a step is carried out, so that it can be finished or taken back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,15 +99,33 @@ pub fn way_back(plan: &Plan, begun: &BTreeMap<usize, Facts>, waits_for: Vec<Wait
     }
 }
 
-/// Returns whom the way back of `plan` waits for, given the peer URLs of all members now, by name: a certificate is not
-/// unloaded while somebody demands it.
-pub fn waits_for(plan: &Plan, peer_urls: &BTreeMap<String, Vec<String>>) -> Vec<Waiting> {
-    let encrypted = |urls: &[String]| urls.iter().any(|url| url.to_ascii_lowercase().starts_with("https"));
-    if plan.stage != Stage::Load {
-        return Vec::new();
-    }
-    let others = peer_urls.iter().filter(|(name, urls)| **name != plan.state.member && encrypted(urls));
-    others.map(|(name, _)| Waiting { member: name.clone(), until: Until::TakenBack }).collect()
+/// Returns whom the way back of a fix that was `begun` then waits for: who relies on what it would take away.
+///
+/// A certificate is not unloaded while somebody demands it, an authority not distrusted while somebody presents its
+/// certificates, and a certificate of the former authority not presented to who no longer trusts that one.
+pub fn waits_for(
+    plan: &Plan,
+    begun: Timestamp,
+    members: &[Member],
+    notes: &BTreeMap<String, Note>,
+) -> Vec<Waiting> {
+    let relies = |member: &&Member| {
+        let note = notes.get(&member.id).filter(|note| note.rule == plan.rule);
+        let reached =
+            |stages: &[Stage]| note.and_then(|n| n.reached).is_some_and(|stage| stages.contains(&stage));
+        match plan.stage {
+            Stage::Load => is_encrypted(member),
+            Stage::Trust => reached(&[Stage::Present, Stage::Distrust]),
+            // Who went from its self-made certificate later does not know this member's any more.
+            Stage::Present if plan.rule == peer_auto_tls::RULE => {
+                reached(&[Stage::Present, Stage::Distrust]) && note.is_some_and(|note| note.at > begun)
+            }
+            Stage::Present => reached(&[Stage::Distrust]),
+            _ => false,
+        }
+    };
+    let others = members.iter().filter(|m| !m.this).filter(relies);
+    others.map(|m| Waiting { member: called(m).to_owned(), until: Until::TakenBack }).collect()
 }
 
 fn step(title: &str, why: &str, action: Action, verify: Vec<Verification>) -> Step {

@@ -82,7 +82,9 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
     if plan.steps.is_empty() {
         let why = match (plan.stage, plan.state.peer_urls.len()) {
             (Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
-            (Stage::Done, _) => format!("{member} listens with TLS for its peers, and they dial it so"),
+            (Stage::Done, _) if plan.rule == "etcd-peer-tls" => {
+                format!("{member} listens with TLS for its peers, and they dial it so")
+            }
             _ => format!("{member} is as it should be"),
         };
         return (Status::Pass, "NOTHING TO DO", format!("{why}{}", then(plan)));
@@ -157,7 +159,15 @@ fn step_text(out: &mut String, number: usize, step: &Step, width: usize) {
 /// Returns what is particular to an action, as labels and texts.
 fn details(action: &Action) -> Vec<(&'static str, String)> {
     match action {
-        Action::Bundle { path, of, .. } => vec![("from", of.join(", ")), ("file", path.clone())],
+        Action::Bundle { path, of, with, .. } => {
+            let members = match with.len() {
+                0 => None,
+                1 => Some("1 member's own".to_owned()),
+                count => Some(format!("{count} members' own")),
+            };
+            let of: Vec<String> = of.iter().cloned().chain(members).collect();
+            vec![("from", of.join(", ")), ("file", path.clone())]
+        }
         Action::CreateAuthority { certificate, key } => {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
@@ -235,6 +245,7 @@ mod tests {
                 files: BTreeMap::new(),
             },
             stage: if steps == 0 { Stage::Done } else { Stage::Load },
+            authority: None,
             waits_for: Vec::new(),
             steps: vec![step; steps],
             then_waits_for: vec![Waiting { member: "m2".to_owned(), until: Until::Loaded }],

@@ -16,7 +16,7 @@ use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root
 use crate::issue::{Authority, Host, KeyKind, Profile};
 use crate::journal::Journal;
 use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
-use crate::planner::{Declaration, edited};
+use crate::planner::{Declaration, bundled, edited};
 use crate::way_back::Facts;
 
 /// Mode of a certificate, which is no secret.
@@ -59,13 +59,13 @@ impl Fix<'_> {
         facts: &Facts,
     ) -> Result<(), Stop> {
         match &step.action {
-            Action::Bundle { path, of, after } => {
-                let mut bundle = Vec::new();
-                for file in of {
-                    bundle.extend(read(root, file)?);
-                }
+            Action::Bundle { path, of, with, after } => {
+                let files = of.iter().map(|file| read(root, file)).collect::<Result<Vec<_>, _>>()?;
+                let parts: Vec<&[u8]> =
+                    files.iter().map(Vec::as_slice).chain(with.iter().map(String::as_bytes)).collect();
+                let bundle = bundled(&parts, Timestamp::now())?;
                 if sha256(&bundle) != *after {
-                    return Err(Stop(format!("{} have changed since the plan was made", of.join(" or "))));
+                    return Err(Stop(format!("{} changed since the plan was made", of.join(" or "))));
                 }
                 write(root, path, &bundle, Attributes::Set { mode: PUBLIC, uid: 0, gid: 0 })
             }

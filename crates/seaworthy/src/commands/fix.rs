@@ -40,7 +40,9 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
     let wanted = wanted(options, &root)?;
     match options.apply {
-        true => apply(options, &node, rule, &wanted),
+        true => {
+            apply(options, &node, rule, &|| self::wanted(options, &root).unwrap_or_else(|_| wanted.clone()))
+        }
         false => show(options, &node, rule, &wanted),
     }
 }
@@ -82,7 +84,7 @@ fn planned(
 }
 
 /// Carries the plan out.
-fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &Options) -> anyhow::Result<Exit> {
+fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Options) -> anyhow::Result<Exit> {
     let state = state(options)?;
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     // What is the operator's to correct is said before anything is waited for.
@@ -141,7 +143,7 @@ fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
     let fix = Fix {
         node: &node,
         rule: &rule,
-        options: &unplanned,
+        options: &|| unplanned.clone(),
         state: &state,
         catalogue: &catalogue,
         wait: options.wait,
@@ -233,7 +235,9 @@ fn wanted(options: &cli::Fix, root: &Root) -> Result<Options, UsageError> {
         }
     }
     let authority = if options.new_ca {
-        Some(AuthorityFiles { certificate, pem: None, key })
+        // Once it is made, it is there.
+        let pem = root.read(&certificate, CAP).ok();
+        Some(AuthorityFiles { certificate, pem, key })
     } else {
         let pem = root.read(&certificate, CAP).and_then(|pem| root.open(&key).map(|_| pem));
         match pem {

@@ -10,7 +10,7 @@ use seaworthy_pki::certificates_from_pem;
 
 use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
-use crate::plan::{Action, FileEdit, Objection, Plan, Refusal, Stage};
+use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state};
 
@@ -27,17 +27,66 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     }
     let mut found = Vec::new();
     found.extend(changed(plan, situation));
-    found.extend(versions(situation));
-    found.extend(health(plan, situation));
-    found.extend(links(plan, situation.etcd));
-    found.extend(size(plan, situation));
-    found.extend(order(plan, situation));
+    if disturbs(plan) {
+        found.extend(versions(situation));
+        found.extend(health(plan, situation));
+        found.extend(links(plan, situation.etcd));
+        found.extend(size(plan, situation));
+        found.extend(order(plan, situation));
+    }
     found.extend(environment(plan, situation));
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));
-    found.extend(rivals(situation.etcd));
+    if disturbs(plan) || touches_manifest(plan, situation.etcd) {
+        found.extend(rivals(situation.etcd));
+    }
+    found.extend(loosened(plan));
     found.extend(edits(plan, situation));
     found
+}
+
+/// Returns whether the plan asks anything of the cluster: whether a member restarts (kubelet restarts it once its manifest
+/// is edited), hands over, or is dialled elsewhere. Other plans are good for members that are down, too.
+fn disturbs(plan: &Plan) -> bool {
+    let disturbs = |action: &Action| {
+        matches!(
+            action,
+            Action::Edit { .. }
+                | Action::MoveLeader { .. }
+                | Action::Restart { .. }
+                | Action::UpdateMember { .. }
+        )
+    };
+    plan.steps.iter().any(|step| step.restarts || disturbs(&step.action))
+}
+
+/// Returns whether kubelet would read the manifest anew: it does when owner or mode change.
+fn touches_manifest(plan: &Plan, etcd: &Etcd) -> bool {
+    let manifest = etcd.files.manifest.as_ref().and_then(|file| file.value());
+    plan.steps.iter().any(|step| match &step.action {
+        Action::SetAttributes { path, .. } => manifest.is_some_and(|manifest| manifest.path == *path),
+        _ => false,
+    })
+}
+
+/// Objects to modes that allow more than before.
+fn loosened(plan: &Plan) -> Vec<Refusal> {
+    let more = |step: &Step| {
+        let Action::SetAttributes { path, mode, .. } = &step.action else { return None };
+        let before = step.preconditions.iter().find_map(|p| match p {
+            Precondition::Attributes { path: same, mode, .. } if same == path => Some(*mode),
+            _ => None,
+        });
+        (plan.stage != Stage::Return && before.is_none_or(|before| mode & !before != 0)).then(|| {
+            refuse(
+                Objection::Access,
+                format!("{path} would allow more with mode {mode:04o} than it does now"),
+                "this is to close files, and nothing else",
+                "plan again",
+            )
+        })
+    };
+    plan.steps.iter().filter_map(more).collect()
 }
 
 /// Returns why the order is refused in which this plan, and those that follow it on the other members, would change the

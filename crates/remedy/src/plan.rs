@@ -291,7 +291,7 @@ pub enum Precondition {
         /// The path.
         path: String,
     },
-    /// The file or directory has this owner and mode.
+    /// The file or directory, which is no symbolic link, has this owner and mode.
     Attributes {
         /// The path.
         path: String,
@@ -464,6 +464,8 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objection {
+    /// etcd could not use a file of its own any more.
+    Access,
     /// An alarm is raised.
     Alarm,
     /// There is no authority to issue a certificate.

@@ -3,6 +3,7 @@
 //! [`plan`] is the way in; each rule that can be fixed has a module of its own, and they share the `Planner` of this one,
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
+pub(crate) mod attributes;
 pub(crate) mod peer_tls;
 
 #[cfg(test)]
@@ -113,7 +114,16 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 1] = [peer_tls::RULE];
+pub const RULES: [&str; 8] = [
+    attributes::DATA_MODE,
+    attributes::DATA_OWNER,
+    attributes::MANIFEST_MODE,
+    attributes::MANIFEST_OWNER,
+    peer_tls::RULE,
+    attributes::CERTIFICATE_MODE,
+    attributes::KEY_MODE,
+    attributes::PKI_OWNER,
+];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -142,6 +152,13 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 /// When something that must be known is not, or the way on is not supported: each with what to do instead.
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
+        attributes::CERTIFICATE_MODE
+        | attributes::DATA_MODE
+        | attributes::DATA_OWNER
+        | attributes::KEY_MODE
+        | attributes::MANIFEST_MODE
+        | attributes::MANIFEST_OWNER
+        | attributes::PKI_OWNER => attributes::plan(rule, situation),
         peer_tls::RULE => peer_tls::plan(situation),
         other => Err(refuse(
             Objection::Unsupported,
@@ -580,6 +597,27 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Returns a plan that concerns no other member.
+fn alone(
+    rule: &str,
+    situation: &Situation<'_>,
+    stage: Stage,
+    steps: Vec<Step>,
+    by_hand: Vec<String>,
+) -> Plan {
+    Plan {
+        format: Plan::FORMAT.to_owned(),
+        rule: rule.to_owned(),
+        made_at: situation.taken_at,
+        state: state(situation),
+        stage,
+        waits_for: Vec::new(),
+        steps,
+        then_waits_for: Vec::new(),
+        by_hand,
+    }
+}
+
 /// Returns the state that a plan made from `situation` is bound to.
 pub fn state(situation: &Situation<'_>) -> State {
     let etcd = situation.etcd;
@@ -592,7 +630,7 @@ pub fn state(situation: &Situation<'_>) -> State {
     let files = situation.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));
     State {
         node: situation.node.to_owned(),
-        member: this(etcd).map(called).unwrap_or_default().to_owned(),
+        member: this(etcd).map(called).or(etcd.name.as_deref()).unwrap_or_default().to_owned(),
         member_id: this(etcd).map(|m| m.id.clone()).unwrap_or_default(),
         peer_urls: members.iter().map(|m| (m.id.clone(), urls(m))).collect(),
         settings: sha256(settings.as_bytes()),

@@ -22,6 +22,7 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use seaworthy_evidence::Origin;
 use seaworthy_pki::{Material, Parsed, Side, Source, Usage, Use};
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 /// How long a certificate is valid unless its [`Profile`] says otherwise.
@@ -49,11 +50,13 @@ pub enum KeyKind {
 }
 
 /// What a certificate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// To dial servers.
     Client,
-    /// To dial other members and to be dialled by them.
+    /// To dial other members and to be dialled by them, or to be dialled by clients and dial as one.
+    #[default]
     Peer,
     /// To be dialled.
     Server,

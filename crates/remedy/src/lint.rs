@@ -27,7 +27,7 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     }
     let mut found = Vec::new();
     found.extend(changed(plan, situation));
-    if disturbs(plan) {
+    if plan.disturbs() {
         found.extend(versions(situation));
         found.extend(health(plan, situation));
         found.extend(links(plan, situation.etcd));
@@ -37,27 +37,12 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     found.extend(environment(plan, situation));
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));
-    if disturbs(plan) || touches_manifest(plan, situation.etcd) {
+    if plan.disturbs() || touches_manifest(plan, situation.etcd) {
         found.extend(rivals(situation.etcd));
     }
     found.extend(loosened(plan));
     found.extend(edits(plan, situation));
     found
-}
-
-/// Returns whether the plan asks anything of the cluster: whether a member restarts (kubelet restarts it once its manifest
-/// is edited), hands over, or is dialled elsewhere. Other plans are good for members that are down, too.
-fn disturbs(plan: &Plan) -> bool {
-    let disturbs = |action: &Action| {
-        matches!(
-            action,
-            Action::Edit { .. }
-                | Action::MoveLeader { .. }
-                | Action::Restart { .. }
-                | Action::UpdateMember { .. }
-        )
-    };
-    plan.steps.iter().any(|step| step.restarts || disturbs(&step.action))
 }
 
 /// Returns whether kubelet would read the manifest anew: it does when owner or mode change.

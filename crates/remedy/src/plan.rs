@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{ArgumentEdit, config, environment, manifest};
+use crate::issue::Purpose;
 
 /// What to do on one node, and in which order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,21 @@ impl Plan {
             true => Ok(plan),
             false => Err(serde::de::Error::custom(format!("the format is not {}", Self::FORMAT))),
         }
+    }
+
+    /// Returns whether it asks anything of the cluster: whether the member restarts (kubelet restarts it once its manifest is
+    /// edited), hands over, or is dialled elsewhere. Another plan is good while members are down, and needs no turn.
+    pub fn disturbs(&self) -> bool {
+        let disturbs = |action: &Action| {
+            matches!(
+                action,
+                Action::Edit { .. }
+                    | Action::MoveLeader { .. }
+                    | Action::Restart { .. }
+                    | Action::UpdateMember { .. }
+            )
+        };
+        self.steps.iter().any(|step| step.restarts || disturbs(&step.action))
     }
 
     /// Returns how often the member restarts.
@@ -177,6 +193,9 @@ pub enum Action {
         common_name: String,
         /// Host names and addresses in it.
         hosts: Vec<String>,
+        /// What it is for.
+        #[serde(default)]
+        purpose: Purpose,
         /// Days that it is valid, at most until its authority is not any more.
         days: u32,
         /// Where the certificate goes.
@@ -191,6 +210,9 @@ pub enum Action {
         uid: u32,
         /// Group id that owns both files.
         gid: u32,
+        /// Whether both files are there and are replaced, directly after each other: they keep their owner and mode.
+        #[serde(default)]
+        replaces: bool,
     },
     /// Hands leadership over.
     MoveLeader {
@@ -312,6 +334,17 @@ pub enum Precondition {
         /// SHA-256 of its content.
         sha256: String,
     },
+    /// The files hold this certificate and this key.
+    Holds {
+        /// The certificate file.
+        certificate: String,
+        /// SHA-256 of the first certificate in it.
+        fingerprint: String,
+        /// The key file.
+        key: String,
+        /// SHA-256 of the public half of the key in it; null when that could not be told.
+        spki: Option<String>,
+    },
     /// Every two members have dialled each other, both ways.
     LinksFull,
     /// Every member has loaded a certificate for its peers.
@@ -354,6 +387,11 @@ pub enum Verification {
     RulePasses,
     /// The peer port serves the certificate that is in the file.
     Serves {
+        /// The file.
+        certificate: String,
+    },
+    /// The client port serves the certificate that is in the file.
+    ServesClients {
         /// The file.
         certificate: String,
     },
@@ -413,6 +451,11 @@ pub enum Undo {
     Restore {
         /// The file.
         path: String,
+    },
+    /// The files become what they were, directly after each other.
+    RestoreAll {
+        /// The files.
+        paths: Vec<String>,
     },
 }
 
@@ -505,6 +548,12 @@ impl fmt::Display for Precondition {
             }
             Self::ClusterHealthy => f.write_str("all members are healthy, and no alarm is raised"),
             Self::File { path, .. } => write!(f, "{path} is as it was when this plan was made"),
+            Self::Holds { certificate, key, .. } => {
+                write!(
+                    f,
+                    "{certificate} and {key} hold the certificate and the key that this plan was made for"
+                )
+            }
             Self::LinksFull => f.write_str("all members are connected both ways"),
             Self::LoadedEverywhere => f.write_str("every member has loaded its certificate"),
             Self::PeerUrls { urls, .. } => write!(f, "its peers are told to dial {}", urls.join(", ")),
@@ -531,6 +580,9 @@ impl fmt::Display for Verification {
             Self::RulePasses => f.write_str("the rule passes in an audit"),
             Self::Serves { certificate } => {
                 write!(f, "the peer port serves the certificate in {certificate}")
+            }
+            Self::ServesClients { certificate } => {
+                write!(f, "the client port serves the certificate in {certificate}")
             }
             Self::Trusts { authorities } => {
                 write!(
@@ -563,6 +615,7 @@ impl fmt::Display for Undo {
             Self::Remove { paths } => write!(f, "remove {}", paths.join(", ")),
             Self::Restart => f.write_str("restart it once the former file is back"),
             Self::Restore { path } => write!(f, "put {path} back as it was"),
+            Self::RestoreAll { paths } => write!(f, "put {} back as they were", paths.join(" and ")),
         }
     }
 }

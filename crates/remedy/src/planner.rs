@@ -5,6 +5,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod peer_tls;
+pub(crate) mod renewal;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -114,11 +115,13 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 8] = [
+pub const RULES: [&str; 10] = [
+    renewal::EXPIRY,
     attributes::DATA_MODE,
     attributes::DATA_OWNER,
     attributes::MANIFEST_MODE,
     attributes::MANIFEST_OWNER,
+    renewal::PEER,
     peer_tls::RULE,
     attributes::CERTIFICATE_MODE,
     attributes::KEY_MODE,
@@ -160,6 +163,7 @@ pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>>
         | attributes::MANIFEST_OWNER
         | attributes::PKI_OWNER => attributes::plan(rule, situation),
         peer_tls::RULE => peer_tls::plan(situation),
+        renewal::EXPIRY | renewal::PEER => renewal::plan(rule, situation),
         other => Err(refuse(
             Objection::Unsupported,
             format!("there is no fix for {other}"),
@@ -542,9 +546,7 @@ impl<'a> Planner<'a> {
 
     /// Returns the value of a setting that is given, not by default.
     fn given(&self, name: &str) -> Option<&str> {
-        let setting = self.settings.get(name)?;
-        let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
-        given.then_some(setting.value.as_str())
+        given(self.settings, name)
     }
 
     fn urls(&self, name: &str) -> Result<Vec<Url>, Refusal> {
@@ -595,6 +597,13 @@ impl<'a> Planner<'a> {
             }
         }
     }
+}
+
+/// Returns the value of a setting that is given, not by default.
+fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> Option<&'a str> {
+    let setting = settings.get(name)?;
+    let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
+    given.then_some(setting.value.as_str())
 }
 
 /// Returns a plan that concerns no other member.

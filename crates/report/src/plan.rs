@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use seaworthy_catalogue::Status;
+use seaworthy_remedy::issue::Purpose;
 use seaworthy_remedy::plan::{Action, Plan, Refusal, RestartedBy, Stage, Step, Waiting};
 use serde::Serialize;
 
@@ -166,12 +167,21 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
         Action::Edit { .. } | Action::Restore { .. } => Vec::new(),
-        Action::Issue { hosts, days, certificate, key, ca_certificate, uid, gid, .. } => vec![
-            ("names", hosts.join(", ")),
-            ("valid", format!("{days} days")),
-            ("from", ca_certificate.clone()),
-            ("files", format!("{certificate}, {key} (mode 0600, owner {uid}:{gid})")),
-        ],
+        Action::Issue {
+            hosts, purpose, days, certificate, key, ca_certificate, uid, gid, replaces, ..
+        } => {
+            let files = match replaces {
+                true => format!("{certificate}, {key} (owner and mode as they are)"),
+                false => format!("{certificate}, {key} (mode 0600, owner {uid}:{gid})"),
+            };
+            vec![
+                ("names", hosts.join(", ")),
+                ("for", usages(*purpose).to_owned()),
+                ("valid", format!("{days} days")),
+                ("from", ca_certificate.clone()),
+                ("files", files),
+            ]
+        }
         Action::MoveLeader { to } => vec![("to", to.join(", or "))],
         Action::Restart { by, settings } => {
             let by = match by {
@@ -190,6 +200,15 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             ("update", format!("member {member_id} to {}", peer_urls.join(","))),
             ("via", via.join(", ")),
         ],
+    }
+}
+
+/// Returns what a certificate is for, as its extended key usages say it.
+fn usages(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Client => "clientAuth",
+        Purpose::Peer => "serverAuth and clientAuth",
+        Purpose::Server => "serverAuth",
     }
 }
 

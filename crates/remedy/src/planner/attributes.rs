@@ -113,7 +113,7 @@ fn pki<'a>(s: &Situation<'a>) -> Result<Vec<Target<'a>>, Refusal> {
 }
 
 /// Returns where a file is on the host.
-fn on_host(file: &File, s: &Situation<'_>) -> Result<String, Refusal> {
+pub(super) fn on_host(file: &File, s: &Situation<'_>) -> Result<String, Refusal> {
     let inside = matches!(file.origin, Origin::File { pid: Some(_), .. });
     let same = s.etcd.process.value().is_some_and(|process| process.own_mounts == Some(false));
     if !inside || same {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seaworthy_evidence::{Member, TransportSeen, Url};
 
 use super::{LINKS_SECONDS, Planner, Situation, called, directory, has_loaded, is_encrypted, refuse, unseen};
+use crate::issue::Purpose;
 use crate::plan::{
     Action, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, Step, Undo, Until, Verification,
     Waiting,
@@ -153,6 +154,7 @@ impl Planner<'_> {
             action: Action::Issue {
                 common_name: called(self.me).to_owned(),
                 hosts,
+                purpose: Purpose::Peer,
                 days: self.s.options.days,
                 certificate: certificate.clone(),
                 key: key.clone(),
@@ -160,6 +162,7 @@ impl Planner<'_> {
                 ca_key: authority.key.clone(),
                 uid: process.uid,
                 gid: process.gid,
+                replaces: false,
             },
             diff: None,
             preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),

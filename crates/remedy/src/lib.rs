@@ -7,6 +7,7 @@
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
 //! * [`plan`] and [`planner`]: what would be done, as a document, made from what is known.
 //! * [`note`]: what a member leaves word of in etcd, so that the others know how far it is.
+//! * [`supplied`]: certificates that come from elsewhere, as facts.
 //! * [`lint`]: why a plan must not be carried out.
 //!
 //! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
@@ -21,3 +22,4 @@ pub mod note;
 pub mod order;
 pub mod plan;
 pub mod planner;
+pub mod supplied;

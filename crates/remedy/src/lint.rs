@@ -82,7 +82,7 @@ fn loosened(plan: &Plan) -> Vec<Refusal> {
 pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let settings = situation.etcd.settings.value()?;
-    if members.len() < 2 || plan.steps.is_empty() || plan.rule != peer_tls::RULE {
+    if members.len() < 2 || !plan.disturbs() || plan.rule != peer_tls::RULE {
         return None;
     }
     let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
@@ -391,7 +391,8 @@ fn flags(plan: &Plan) -> BTreeSet<&str> {
 
 fn authority(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let authority = situation.options.authority.as_ref()?;
-    let issues = plan.steps.iter().any(|step| matches!(step.action, Action::Issue { .. }));
+    let issues =
+        plan.steps.iter().any(|step| matches!(step.action, Action::Issue { .. } | Action::Request { .. }));
     let pem = authority.pem.as_ref().filter(|_| issues)?;
     let path = &authority.certificate;
     let wrong = match certificates_from_pem(pem, Origin::file(path), situation.taken_at) {

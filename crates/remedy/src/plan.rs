@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{ArgumentEdit, config, environment, manifest};
-use crate::issue::Purpose;
+use crate::issue::{KeyKind, Purpose};
 
 /// What to do on one node, and in which order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +92,8 @@ pub enum Stage {
     Load,
     /// It trusts both authorities; it presents a certificate of the new one.
     Present,
+    /// It asks for a certificate of an authority whose key is elsewhere, and loads nothing yet.
+    Request,
     /// It goes back to how it was.
     Return,
     /// It comes to trust the new authority beside the former one.
@@ -218,6 +220,23 @@ pub enum Action {
     MoveLeader {
         /// Ids of the members that may take it, best first.
         to: Vec<String>,
+    },
+    /// Makes a key and a request for its certificate on this node, for peers.
+    Request {
+        /// Common name of the subject.
+        common_name: String,
+        /// Host names and addresses in it.
+        hosts: Vec<String>,
+        /// The kind of the key.
+        key_kind: KeyKind,
+        /// Where the request goes.
+        request: String,
+        /// Where the private key goes, with mode 0600.
+        key: String,
+        /// User id that owns both files.
+        uid: u32,
+        /// Group id that owns both files.
+        gid: u32,
     },
     /// Brings back what was at a path before the fix, or that nothing was.
     Restore {
@@ -411,6 +430,8 @@ pub enum Verification {
     NoPlaintextConnection,
     /// The peer port does not answer in plaintext.
     PlaintextRefused,
+    /// The request is signed by the key, and asks for what the step says.
+    RequestSound,
     /// The process was started after the step.
     Restarted,
     /// The settings of the step are in effect.
@@ -473,6 +494,8 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Until {
+    /// This member has the certificate that it has asked for.
+    Certified,
     /// The other member talks TLS with its peers.
     Encrypted,
     /// The other member has loaded its certificate: it is known that it has not.
@@ -596,6 +619,7 @@ impl fmt::Display for Verification {
             }
             Self::NoPlaintextConnection => f.write_str("no plaintext connection with a peer is left"),
             Self::PlaintextRefused => f.write_str("the peer port no longer answers in plaintext"),
+            Self::RequestSound => f.write_str("the request is signed by the key"),
             Self::Restarted => f.write_str("the process is a new one"),
             Self::SettingsEffective => f.write_str("the new settings are in effect"),
         }
@@ -624,6 +648,9 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let member = &self.member;
         match self.until {
+            Until::Certified => {
+                write!(f, "{member} must get its certificate back from a node that has the authority's key")
+            }
             Until::Encrypted => write!(f, "{member} must talk TLS with its peers"),
             Until::Trusting => write!(f, "{member} must trust both authorities"),
             Until::Presenting => write!(f, "{member} must present a certificate of the new authority"),

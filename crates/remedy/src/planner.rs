@@ -6,9 +6,12 @@
 pub(crate) mod attributes;
 pub(crate) mod peer_tls;
 pub(crate) mod renewal;
+mod request;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+
+pub use request::{RequestFiles, Signed, request_files, sign};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,6 +29,7 @@ use crate::plan::{
     Action, FileEdit, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, State, Step, Undo, Until,
     Verification, Waiting,
 };
+use crate::supplied::{Asked, Supplied};
 
 /// All that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,8 @@ pub struct Situation<'a> {
     pub notes: &'a BTreeMap<String, Note>,
     /// What the peer ports of other members speak, by id. Those that are not in it were not asked, or did not answer.
     pub listens: &'a BTreeMap<String, BTreeSet<Scheme>>,
+    /// What is there of the files by which this member asks for a certificate: those of [`request_files`].
+    pub asked: &'a Asked,
     /// What the operator wants.
     pub options: &'a Options,
 }
@@ -84,10 +90,20 @@ pub struct MemberHealth {
 pub struct Options {
     /// The authority that issues the certificates; `None` when there is none on this node.
     pub authority: Option<AuthorityFiles>,
+    /// Whether the authority's key is on another node, so that this one has its certificate only, and asks for its own.
+    pub request: bool,
+    /// The certificate to use for peers, instead of a new one.
+    pub supplied: Option<Supplied>,
     /// Days that an issued certificate is valid.
     pub days: u32,
     /// Whether a cluster of two may stop, because one of them is no quorum while the other restarts.
     pub two_members_stop: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { authority: None, request: false, supplied: None, days: 365, two_members_stop: false }
+    }
 }
 
 /// Files of a certificate authority, on the host.
@@ -97,7 +113,7 @@ pub struct AuthorityFiles {
     pub certificate: String,
     /// The certificate's content; `None` when the authority is still to be made, for members only.
     pub pem: Option<Vec<u8>>,
-    /// Its private key.
+    /// Its private key, which is not there where [`Options::request`] says so.
     pub key: String,
 }
 
@@ -573,12 +589,9 @@ impl<'a> Planner<'a> {
         hosts.into_iter().collect()
     }
 
-    /// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
+    /// Returns the folder on the host that certificate and key go to.
     fn material_directory(&self) -> String {
-        let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| self.given(name));
-        let beside = client.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
-        let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
-        beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+        material_directory(self.settings, &self.view)
     }
 
     /// Returns where the process sees a folder of the host, and the mount that it needs for it.
@@ -597,6 +610,27 @@ impl<'a> Planner<'a> {
             }
         }
     }
+
+    /// Returns where the process sees these files of the host, and the mounts that it needs for them.
+    fn visible<const N: usize>(&self, paths: [&str; N]) -> ([String; N], Vec<manifest::Mount>) {
+        let mut mounts: Vec<manifest::Mount> = Vec::new();
+        let seen = paths.map(|path| {
+            // A file may be mounted by itself.
+            if let Some(inside) = self.view.inside(path) {
+                return inside;
+            }
+            let (folder, mount) = self.seen(directory(path));
+            let new = mount.filter(|new| mounts.iter().all(|known| known.host_path != new.host_path));
+            if let Some(mut new) = new {
+                if !mounts.is_empty() {
+                    new.name = format!("{}-{}", new.name, mounts.len() + 1);
+                }
+                mounts.push(new);
+            }
+            format!("{folder}/{}", path.rsplit('/').next().unwrap_or_default())
+        });
+        (seen, mounts)
+    }
 }
 
 /// Returns the value of a setting that is given, not by default.
@@ -604,6 +638,14 @@ fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> Option<&'a 
     let setting = settings.get(name)?;
     let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
     given.then_some(setting.value.as_str())
+}
+
+/// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
+fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> String {
+    let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| given(settings, name));
+    let beside = client.and_then(|path| view.outside(path)).map(|path| directory(&path).to_owned());
+    let usual = if view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
+    beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
 }
 
 /// Returns a plan that concerns no other member.

@@ -80,6 +80,9 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
         return (Status::Fail, "NO PLAN", format!("there is no safe way on from here: {objections}"));
     };
     let member = &plan.state.member;
+    if plan.steps.is_empty() && plan.stage == Stage::Request {
+        return (Status::Unknown, "WAIT", format!("for the certificate that {member} has asked for"));
+    }
     if plan.steps.is_empty() {
         let why = match (plan.rule.as_str(), plan.stage, plan.state.peer_urls.len()) {
             ("etcd-peer-tls", Stage::Done, 0 | 1) => {
@@ -183,6 +186,10 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             ]
         }
         Action::MoveLeader { to } => vec![("to", to.join(", or "))],
+        Action::Request { hosts, request, key, uid, gid, .. } => vec![
+            ("names", hosts.join(", ")),
+            ("files", format!("{request}, {key} (mode 0600, owner {uid}:{gid})")),
+        ],
         Action::Restart { by, settings } => {
             let by = match by {
                 RestartedBy::Kubelet => "kubelet, which sees that the manifest has changed".to_owned(),
@@ -290,7 +297,10 @@ mod tests {
     fn the_first_line_is_the_verdict() {
         let mut blocked = plan(2);
         blocked.waits_for = std::mem::take(&mut blocked.then_waits_for);
+        let mut asked = plan(0);
+        asked.stage = Stage::Request;
         let cases = [
+            (Some(asked), vec![], "WAIT  for the certificate that m1 has asked for"),
             (
                 Some(plan(0)),
                 vec![],

@@ -37,7 +37,7 @@ const READ: [&str; 12] = [
     "trusted-ca-file",
 ];
 
-const READS: u32 = 0o4;
+pub(super) const READS: u32 = 0o4;
 const SEARCHES: u32 = 0o1;
 const EVERYTHING: u32 = 0o7;
 
@@ -131,10 +131,10 @@ pub(super) fn on_host(file: &File, s: &Situation<'_>) -> Result<String, Refusal>
 
 /// Owner and mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Attributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
+pub(super) struct Attributes {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 /// A file or directory that a rule is about.
@@ -212,7 +212,7 @@ impl<'a> Target<'a> {
 
     /// Refuses what would keep the process from its own file.
     fn usable(&self, after: &Attributes, process: &Process) -> Result<(), Refusal> {
-        if may(process, after) & self.needs == self.needs {
+        if may(process, *after) & self.needs == self.needs {
             return Ok(());
         }
         let does = match self.needs {
@@ -299,7 +299,7 @@ impl<'a> Target<'a> {
 
 /// Returns what the process may do with a file, as the bits of one class of a mode. Groups that it has beside its own are
 /// not known, and count for nothing.
-fn may(process: &Process, file: &Attributes) -> u32 {
+pub(super) fn may(process: &Process, file: Attributes) -> u32 {
     match () {
         () if process.uid == 0 => EVERYTHING,
         () if process.uid == file.uid => file.mode >> 6 & EVERYTHING,
@@ -626,7 +626,7 @@ mod tests {
             for (old, new) in before.etcd.files.pki.value().unwrap().iter().zip(world.pki().iter()) {
                 let [old, new] = [&old.file, &new.file];
                 prop_assert_eq!(new.mode & !old.mode, 0);
-                let rights = |f: &File| may(&process, &Attributes { mode: f.mode, uid: f.uid, gid: f.gid });
+                let rights = |f: &File| may(&process, Attributes { mode: f.mode, uid: f.uid, gid: f.gid });
                 let need = if new.kind == FileKind::Directory { SEARCHES } else { READS };
                 let changed = (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid);
                 if changed && (read(new) || new.kind == FileKind::Directory) {

@@ -22,6 +22,7 @@ pub(crate) struct World {
     pub(crate) health: Result<Health, String>,
     pub(crate) notes: BTreeMap<String, Note>,
     pub(crate) listens: BTreeMap<String, BTreeSet<Scheme>>,
+    pub(crate) asked: Asked,
     pub(crate) options: Options,
 }
 
@@ -50,7 +51,8 @@ impl World {
             }),
             notes: members.iter().map(|m| (m.id.clone(), note(Some(Stage::Load)))).collect(),
             listens: BTreeMap::new(),
-            options: Options { authority, days: 365, two_members_stop: false },
+            asked: Asked::default(),
+            options: Options { authority, ..Options::default() },
         };
         world.declare();
         world
@@ -140,6 +142,7 @@ impl World {
             health: self.health.as_ref().map_err(String::as_str),
             notes: &self.notes,
             listens: &self.listens,
+            asked: &self.asked,
             options: &self.options,
         }
     }

@@ -28,7 +28,7 @@ use crate::journal::{self, Journal, JournalError, Record, Standing, State};
 use crate::lint::lint;
 use crate::node::{Node, NotObserved, Observation};
 use crate::note::{self, Note};
-use crate::plan::{Action, Objection, Plan, Refusal, Stage, Step, Waiting};
+use crate::plan::{Action, Objection, Plan, Refusal, Stage, Step, Until, Waiting};
 use crate::planner::{self, Options};
 use crate::way_back::{self, Facts, Process};
 
@@ -144,6 +144,8 @@ pub enum Outcome {
         ids: Vec<String>,
         /// What is waited for.
         waits_for: Vec<Waiting>,
+        /// What a person has to do.
+        by_hand: Vec<String>,
     },
 }
 
@@ -236,8 +238,11 @@ impl Fix<'_> {
                 false => plan.waits_for.clone(),
             };
             if !waits_for.is_empty() {
-                if start.elapsed() >= self.wait {
-                    return Ok(Outcome::Waiting { ids, waits_for });
+                // Nobody carries a certificate from node to node while this waits.
+                let person = waits_for.iter().any(|waiting| waiting.until == Until::Certified);
+                if person || start.elapsed() >= self.wait {
+                    let by_hand = if person { plan.by_hand } else { Vec::new() };
+                    return Ok(Outcome::Waiting { ids, waits_for, by_hand });
                 }
                 self.tell_waiting(&waits_for, &waited);
                 self.own_up(&plan, &seen, &options);
@@ -262,7 +267,9 @@ impl Fix<'_> {
         match self.resume(&record)? {
             Turn::Done(id) => Ok(Outcome::Done { ids: vec![id], verified: Vec::new() }),
             Turn::Over(outcome) => Ok(outcome),
-            Turn::NotNow => Ok(Outcome::Waiting { ids: Vec::new(), waits_for: Vec::new() }),
+            Turn::NotNow => {
+                Ok(Outcome::Waiting { ids: Vec::new(), waits_for: Vec::new(), by_hand: Vec::new() })
+            }
         }
     }
 
@@ -283,7 +290,9 @@ impl Fix<'_> {
             }
             last = match self.take_back(&later, start)? {
                 Ok(outcome) => outcome,
-                Err(waits_for) => return Ok(Outcome::Waiting { ids: Vec::new(), waits_for }),
+                Err(waits_for) => {
+                    return Ok(Outcome::Waiting { ids: Vec::new(), waits_for, by_hand: Vec::new() });
+                }
             };
             match &last {
                 Outcome::RolledBack { .. } => {}
@@ -713,8 +722,7 @@ fn step_touches_cluster(step: &Step) -> bool {
 
 /// Returns whether one member at a time may carry such a plan out.
 fn touches_cluster(plan: &Plan) -> bool {
-    let touches = plan.stage == Stage::Create || plan.steps.iter().any(step_touches_cluster);
-    plan.state.peer_urls.len() > 1 && touches
+    plan.state.peer_urls.len() > 1 && (plan.stage == Stage::Create || plan.disturbs())
 }
 
 fn plan_of(record: &Record) -> Result<Plan, ApplyError> {
@@ -760,14 +768,20 @@ fn before(stage: Stage) -> Option<Stage> {
         Stage::Encrypt => Some(Stage::Load),
         Stage::Present => Some(Stage::Trust),
         Stage::Distrust => Some(Stage::Present),
-        Stage::Change | Stage::Create | Stage::Done | Stage::Load | Stage::Return | Stage::Trust => None,
+        Stage::Change
+        | Stage::Create
+        | Stage::Done
+        | Stage::Load
+        | Stage::Request
+        | Stage::Return
+        | Stage::Trust => None,
     }
 }
 
 /// Returns how far a stage is among those of its rule.
 fn rank(stage: Stage) -> u8 {
     match stage {
-        Stage::Change | Stage::Create | Stage::Done | Stage::Return => 0,
+        Stage::Change | Stage::Create | Stage::Done | Stage::Request | Stage::Return => 0,
         Stage::Load | Stage::Trust => 1,
         Stage::Encrypt | Stage::Present => 2,
         Stage::Distrust => 3,

@@ -280,10 +280,11 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// When it is neither, or cannot be opened.
+    /// When it is neither (a symbolic link is not), or cannot be opened.
     pub fn attributes(&self, path: &Path) -> Result<(u32, u32, u32), FileError> {
         let failed = |doing| move |error| io_error(path, doing, error);
-        let place = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).map_err(failed("open"))?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = self.resolve(path, flags).map_err(failed("open"))?;
         let stat = rustix::fs::fstat(&place).map_err(failed("stat"))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Directory => {
@@ -319,13 +320,14 @@ impl Root {
     ) -> Result<Attributes, FileError> {
         let failed = |doing| move |error| io_error(path, doing, error);
         // Opening anything else than a file or directory could have effects of its own.
-        let place = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).map_err(failed("open"))?;
+        let place =
+            self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).map_err(failed("open"))?;
         let kind = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
         let usable = |stat: &Stat| matches!(kind(stat), FileType::RegularFile | FileType::Directory);
         if !usable(&rustix::fs::fstat(&place).map_err(failed("stat"))?) {
             return Err(FileError::NotAFile(path.to_owned()));
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = self.resolve(path, flags).map_err(failed("open"))?;
         let stat = rustix::fs::fstat(&fd).map_err(failed("stat"))?;
         if !usable(&stat) {

@@ -20,8 +20,9 @@ use rcgen::{
 };
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use seaworthy_evidence::Origin;
+use seaworthy_evidence::{Origin, PublicKey};
 use seaworthy_pki::{Material, Parsed, Side, Source, Usage, Use};
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 /// How long a certificate is valid unless its [`Profile`] says otherwise.
@@ -37,23 +38,28 @@ const MAX_REQUEST: usize = 64 << 10;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 /// A kind of key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyKind {
     /// Elliptic curve P-256.
     #[default]
+    #[serde(rename = "ec-p256")]
     EcP256,
     /// RSA with 2048 bits.
+    #[serde(rename = "rsa-2048")]
     Rsa2048,
     /// RSA with 3072 bits.
+    #[serde(rename = "rsa-3072")]
     Rsa3072,
 }
 
 /// What a certificate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// To dial servers.
     Client,
-    /// To dial other members and to be dialled by them.
+    /// To dial other members and to be dialled by them, or to be dialled by clients and dial as one.
+    #[default]
     Peer,
     /// To be dialled.
     Server,
@@ -147,6 +153,15 @@ impl fmt::Debug for Authority {
 }
 
 impl KeyKind {
+    /// Returns the kind that leaves should have to be like the key of their authority.
+    pub fn like(authority: &PublicKey) -> Self {
+        match (authority.algorithm.as_str(), authority.bits) {
+            ("RSA", ..=2048) => Self::Rsa2048,
+            ("RSA", _) => Self::Rsa3072,
+            _ => Self::EcP256,
+        }
+    }
+
     fn generate(self) -> Result<Zeroizing<KeyPair>, IssueError> {
         let key = match self {
             Self::EcP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
@@ -290,11 +305,7 @@ impl Authority {
 
     /// Returns the kind of key that leaves should have to be like the authority's own.
     pub fn kind(&self) -> KeyKind {
-        match (self.certificate.certificate.key.algorithm.as_str(), self.certificate.certificate.key.bits) {
-            ("RSA", ..=2048) => KeyKind::Rsa2048,
-            ("RSA", _) => KeyKind::Rsa3072,
-            _ => KeyKind::EcP256,
-        }
+        KeyKind::like(&self.certificate.certificate.key)
     }
 
     /// Returns a new key and a certificate for it, on the node that uses both.
@@ -328,10 +339,7 @@ impl Authority {
     /// or has a weak key.
     pub fn sign(&self, request: &[u8], profile: &Profile, now: Timestamp) -> Result<Issued, IssueError> {
         let refused = |reason: String| IssueError::Request(reason);
-        let text = std::str::from_utf8(request).ok().filter(|text| text.len() <= MAX_REQUEST);
-        let text = text.ok_or_else(|| refused("it is no PEM text".to_owned()))?;
-        // This verifies the signature, which proves that the requester has the key.
-        let request = CertificateSigningRequestParams::from_pem(text).map_err(|e| refused(e.to_string()))?;
+        let request = proven(request)?;
         let asked = &request.params;
         for san in &asked.subject_alt_names {
             let host = match san {
@@ -453,6 +461,25 @@ pub fn request(profile: &Profile, kind: KeyKind) -> Result<(Secret, String), Iss
     let key = kind.generate()?;
     let request = profile.params()?.serialize_request(&*key).map_err(library)?;
     Ok((Secret::of(&key), request.pem().map_err(library)?))
+}
+
+/// Returns the common name in a signing request (PEM) that is signed by its own key. Anybody can write any name there.
+///
+/// # Errors
+///
+/// [`IssueError::Request`] when it is not so signed, or names nobody.
+pub fn requester(request: &[u8]) -> Result<String, IssueError> {
+    let request = proven(request)?;
+    let name = request.params.distinguished_name.get(&DnType::CommonName).and_then(dn_text);
+    name.map(str::to_owned).ok_or_else(|| IssueError::Request("it names nobody".to_owned()))
+}
+
+/// Returns a signing request whose signature proves that the requester has the key.
+fn proven(request: &[u8]) -> Result<CertificateSigningRequestParams, IssueError> {
+    let text = std::str::from_utf8(request).ok().filter(|text| text.len() <= MAX_REQUEST);
+    let text = text.ok_or_else(|| IssueError::Request("it is no PEM text".to_owned()))?;
+    // This verifies the signature.
+    CertificateSigningRequestParams::from_pem(text).map_err(|error| IssueError::Request(error.to_string()))
 }
 
 impl Profile {

@@ -9,6 +9,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::FlockOperation;
@@ -213,7 +215,15 @@ impl State {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let open = options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         let mut file = open.open(self.directory.join("lock")).map_err(io.clone()("open"))?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // A child that is being started has the lock until it is another program, for a moment.
+        let take = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let taken = (0..10).any(|_| {
+            take() || {
+                thread::sleep(Duration::from_millis(10));
+                false
+            }
+        });
+        if !taken {
             let mut holder = String::new();
             let _ = (&file).take(16).read_to_string(&mut holder);
             return Err(JournalError::Busy(holder.trim().to_owned()));

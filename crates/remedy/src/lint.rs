@@ -12,7 +12,7 @@ use seaworthy_pki::certificates_from_pem;
 
 use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
-use crate::plan::{Action, FileEdit, Objection, Plan, Refusal, Stage};
+use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state};
 
@@ -29,18 +29,52 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     }
     let mut found = Vec::new();
     found.extend(changed(plan, situation));
-    found.extend(versions(situation));
-    found.extend(health(plan, situation));
-    found.extend(links(plan, situation.etcd));
-    found.extend(size(plan, situation));
-    found.extend(order(plan, situation));
+    if plan.disturbs() {
+        found.extend(versions(situation));
+        found.extend(health(plan, situation));
+        found.extend(links(plan, situation.etcd));
+        found.extend(size(plan, situation));
+        found.extend(order(plan, situation));
+    }
     found.extend(environment(plan, situation));
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));
     found.extend(peers::certificates(plan, situation));
-    found.extend(rivals(situation.etcd));
+    if plan.disturbs() || touches_manifest(plan, situation.etcd) {
+        found.extend(rivals(situation.etcd));
+    }
+    found.extend(loosened(plan));
     found.extend(edits(plan, situation));
     found
+}
+
+/// Returns whether kubelet would read the manifest anew: it does when owner or mode change.
+fn touches_manifest(plan: &Plan, etcd: &Etcd) -> bool {
+    let manifest = etcd.files.manifest.as_ref().and_then(|file| file.value());
+    plan.steps.iter().any(|step| match &step.action {
+        Action::SetAttributes { path, .. } => manifest.is_some_and(|manifest| manifest.path == *path),
+        _ => false,
+    })
+}
+
+/// Objects to modes that allow more than before.
+fn loosened(plan: &Plan) -> Vec<Refusal> {
+    let more = |step: &Step| {
+        let Action::SetAttributes { path, mode, .. } = &step.action else { return None };
+        let before = step.preconditions.iter().find_map(|p| match p {
+            Precondition::Attributes { path: same, mode, .. } if same == path => Some(*mode),
+            _ => None,
+        });
+        (plan.stage != Stage::Return && before.is_none_or(|before| mode & !before != 0)).then(|| {
+            refuse(
+                Objection::Access,
+                format!("{path} would allow more with mode {mode:04o} than it does now"),
+                "this is to close files, and nothing else",
+                "plan again",
+            )
+        })
+    };
+    plan.steps.iter().filter_map(more).collect()
 }
 
 /// Returns why the order is refused in which this plan, and those that follow it on the other members, would change the
@@ -61,7 +95,7 @@ pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
 fn tls_order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let settings = situation.etcd.settings.value()?;
-    if members.len() < 2 {
+    if members.len() < 2 || !plan.disturbs() {
         return None;
     }
     let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
@@ -374,7 +408,8 @@ fn flags(plan: &Plan) -> BTreeSet<&str> {
 
 fn authority(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let authority = situation.options.authority.as_ref()?;
-    let issues = plan.steps.iter().any(|step| matches!(step.action, Action::Issue { .. }));
+    let issues =
+        plan.steps.iter().any(|step| matches!(step.action, Action::Issue { .. } | Action::Request { .. }));
     let pem = authority.pem.as_ref().filter(|_| issues)?;
     let path = &authority.certificate;
     let wrong = match certificates_from_pem(pem, Origin::file(path), situation.taken_at) {

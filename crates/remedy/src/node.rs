@@ -1,7 +1,7 @@
 //! The node that a fix runs on, as the fix sees it: the member, the files that declare it, and how its cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -12,11 +12,14 @@ use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeou
 use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
 use seaworthy_pki::Parsed;
 use seaworthy_wire::Target;
+use zeroize::Zeroizing;
 
+use crate::files;
 use crate::note::{self, Note};
 use crate::order::Scheme;
 use crate::plan::{Objection, Refusal};
 use crate::planner::{self, Declaration, Health, MemberHealth, Options, Situation};
+use crate::supplied::{Asked, Supplied, SuppliedFile};
 
 /// Where kubeadm keeps the authority of its certificates for etcd.
 const KUBEADM_CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";
@@ -56,6 +59,8 @@ pub struct Observation {
     pub served: BTreeMap<String, Vec<Parsed>>,
     /// The content of the file that the member's peer-trusted-ca-file names, as its process sees it.
     pub trusted: Option<Vec<u8>>,
+    /// What is there of the files by which the member asks for a certificate.
+    pub asked: Asked,
 }
 
 /// Why there is no observation.
@@ -84,7 +89,8 @@ impl Node {
         let snapshot = self.survey(true)?;
         let etcd = self.member_of(&snapshot)?.clone();
         let root = Root::host(&self.root).map_err(NotObserved::Root)?;
-        let declaration = declaration(&etcd, &snapshot, &root).map_err(NotObserved::Refused)?;
+        // What cannot be read is refused by the plans that need it.
+        let declaration = declaration(&etcd, &snapshot, &root).unwrap_or_default();
         let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
         let (health, notes, ports) = thread::scope(|scope| {
             let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
@@ -103,7 +109,48 @@ impl Node {
             served.extend(port.served.map(|chain| (id, chain)));
         }
         let trusted = trusted(&etcd, &root);
-        Ok(Observation { etcd, declaration, health, notes, listens, served, trusted, snapshot })
+        let asked = Asked::default();
+        let mut seen =
+            Observation { etcd, declaration, health, notes, listens, served, trusted, asked, snapshot };
+        seen.asked = self.asked(&seen);
+        Ok(seen)
+    }
+
+    /// Returns what is there of the files by which the member asks for a certificate.
+    fn asked(&self, seen: &Observation) -> Asked {
+        let options = Options::default();
+        let Ok(files) = planner::request_files(&seen.situation(&options)) else { return Asked::default() };
+        let is_there = |path: &str| {
+            let root = files::Root::open(&self.root).ok()?;
+            root.read(Path::new(path)).ok().flatten()
+        };
+        Asked {
+            key: is_there(&files.key).is_some(),
+            request: is_there(&files.request).is_some(),
+            returned: self.supplied(&files.certificate, &files.key).ok(),
+        }
+    }
+
+    /// Returns what is to be known of a certificate and a key that come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// When one of the files cannot be read, or is not what it should be; in words.
+    pub fn supplied(&self, certificate: &str, key: &str) -> Result<Supplied, String> {
+        let root = files::Root::open(&self.root).map_err(|error| error.to_string())?;
+        let read = |path: &str| -> Result<files::Content, String> {
+            let content = root.read(Path::new(path)).map_err(|error| error.to_string())?;
+            content.ok_or_else(|| format!("{path} is not there"))
+        };
+        let (certificate_file, key_file) = (read(certificate)?, read(key)?);
+        let key_bytes = Zeroizing::new(key_file.bytes);
+        let file = |path, bytes, mode, uid, gid| SuppliedFile { path, bytes, mode, uid, gid };
+        let (c, k) = (&certificate_file, (key_file.mode, key_file.uid, key_file.gid));
+        Supplied::read(
+            file(certificate, &c.bytes, c.mode, c.uid, c.gid),
+            file(key, &key_bytes, k.0, k.1, k.2),
+        )
+        .map_err(|refusal| refusal.what)
     }
 
     /// Returns the member's process and settings alone, without asking anybody; `None` while it does not run.
@@ -235,6 +282,7 @@ impl Observation {
             listens: &self.listens,
             served: &self.served,
             trusted: self.trusted.as_deref(),
+            asked: &self.asked,
             options,
         }
     }

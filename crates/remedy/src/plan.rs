@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{ArgumentEdit, config, environment, manifest};
+use crate::issue::{KeyKind, Purpose};
 
 /// What to do on one node, and in which order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,21 @@ impl Plan {
         }
     }
 
+    /// Returns whether it asks anything of the cluster: whether the member restarts (kubelet restarts it once its manifest is
+    /// edited), hands over, or is dialled elsewhere. Another plan is good while members are down, and needs no turn.
+    pub fn disturbs(&self) -> bool {
+        let disturbs = |action: &Action| {
+            matches!(
+                action,
+                Action::Edit { .. }
+                    | Action::MoveLeader { .. }
+                    | Action::Restart { .. }
+                    | Action::UpdateMember { .. }
+            )
+        };
+        self.steps.iter().any(|step| step.restarts || disturbs(&step.action))
+    }
+
     /// Returns how often the member restarts.
     pub fn restarts(&self) -> usize {
         self.steps.iter().filter(|step| step.restarts).count()
@@ -82,6 +98,8 @@ pub enum Stage {
     /// It trusts both authorities, or comes to trust the self-made certificates of the others beside one; it presents a
     /// certificate of the new one.
     Present,
+    /// It asks for a certificate of an authority whose key is elsewhere, and loads nothing yet.
+    Request,
     /// It goes back to how it was.
     Return,
     /// It comes to trust the new authority beside the former one.
@@ -186,6 +204,9 @@ pub enum Action {
         common_name: String,
         /// Host names and addresses in it.
         hosts: Vec<String>,
+        /// What it is for.
+        #[serde(default)]
+        purpose: Purpose,
         /// Days that it is valid, at most until its authority is not any more.
         days: u32,
         /// Where the certificate goes.
@@ -200,11 +221,31 @@ pub enum Action {
         uid: u32,
         /// Group id that owns both files.
         gid: u32,
+        /// Whether both files are there and are replaced, directly after each other: they keep their owner and mode.
+        #[serde(default)]
+        replaces: bool,
     },
     /// Hands leadership over.
     MoveLeader {
         /// Ids of the members that may take it, best first.
         to: Vec<String>,
+    },
+    /// Makes a key and a request for its certificate on this node, for peers.
+    Request {
+        /// Common name of the subject.
+        common_name: String,
+        /// Host names and addresses in it.
+        hosts: Vec<String>,
+        /// The kind of the key.
+        key_kind: KeyKind,
+        /// Where the request goes.
+        request: String,
+        /// Where the private key goes, with mode 0600.
+        key: String,
+        /// User id that owns both files.
+        uid: u32,
+        /// Group id that owns both files.
+        gid: u32,
     },
     /// Brings back what was at a path before the fix, or that nothing was.
     Restore {
@@ -300,7 +341,7 @@ pub enum Precondition {
         /// The path.
         path: String,
     },
-    /// The file or directory has this owner and mode.
+    /// The file or directory, which is no symbolic link, has this owner and mode.
     Attributes {
         /// The path.
         path: String,
@@ -320,6 +361,17 @@ pub enum Precondition {
         path: String,
         /// SHA-256 of its content.
         sha256: String,
+    },
+    /// The files hold this certificate and this key.
+    Holds {
+        /// The certificate file.
+        certificate: String,
+        /// SHA-256 of the first certificate in it.
+        fingerprint: String,
+        /// The key file.
+        key: String,
+        /// SHA-256 of the public half of the key in it; null when that could not be told.
+        spki: Option<String>,
     },
     /// Every two members have dialled each other, both ways.
     LinksFull,
@@ -366,6 +418,11 @@ pub enum Verification {
         /// The file.
         certificate: String,
     },
+    /// The client port serves the certificate that is in the file.
+    ServesClients {
+        /// The file.
+        certificate: String,
+    },
     /// The peer port names the authorities that are in the file, and no others, when it asks for a certificate.
     Trusts {
         /// The file.
@@ -382,6 +439,8 @@ pub enum Verification {
     NoPlaintextConnection,
     /// The peer port does not answer in plaintext.
     PlaintextRefused,
+    /// The request is signed by the key, and asks for what the step says.
+    RequestSound,
     /// The process was started after the step.
     Restarted,
     /// The settings of the step are in effect.
@@ -423,6 +482,11 @@ pub enum Undo {
         /// The file.
         path: String,
     },
+    /// The files become what they were, directly after each other.
+    RestoreAll {
+        /// The files.
+        paths: Vec<String>,
+    },
 }
 
 /// What another member must have done.
@@ -439,6 +503,8 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Until {
+    /// This member has the certificate that it has asked for.
+    Certified,
     /// The other member talks TLS with its peers.
     Encrypted,
     /// The other member has loaded its certificate: it is known that it has not.
@@ -479,6 +545,8 @@ impl From<Refusal> for Vec<Refusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objection {
+    /// etcd could not use a file of its own any more.
+    Access,
     /// An alarm is raised.
     Alarm,
     /// There is no authority to issue a certificate.
@@ -518,6 +586,12 @@ impl fmt::Display for Precondition {
             }
             Self::ClusterHealthy => f.write_str("all members are healthy, and no alarm is raised"),
             Self::File { path, .. } => write!(f, "{path} is as it was when this plan was made"),
+            Self::Holds { certificate, key, .. } => {
+                write!(
+                    f,
+                    "{certificate} and {key} hold the certificate and the key that this plan was made for"
+                )
+            }
             Self::LinksFull => f.write_str("all members are connected both ways"),
             Self::LoadedEverywhere => f.write_str("every member has loaded its certificate"),
             Self::PeerUrls { urls, .. } => write!(f, "its peers are told to dial {}", urls.join(", ")),
@@ -545,6 +619,9 @@ impl fmt::Display for Verification {
             Self::Serves { certificate } => {
                 write!(f, "the peer port serves the certificate in {certificate}")
             }
+            Self::ServesClients { certificate } => {
+                write!(f, "the client port serves the certificate in {certificate}")
+            }
             Self::Trusts { authorities } => {
                 write!(
                     f,
@@ -557,6 +634,7 @@ impl fmt::Display for Verification {
             }
             Self::NoPlaintextConnection => f.write_str("no plaintext connection with a peer is left"),
             Self::PlaintextRefused => f.write_str("the peer port no longer answers in plaintext"),
+            Self::RequestSound => f.write_str("the request is signed by the key"),
             Self::Restarted => f.write_str("the process is a new one"),
             Self::SettingsEffective => f.write_str("the new settings are in effect"),
         }
@@ -576,6 +654,7 @@ impl fmt::Display for Undo {
             Self::Remove { paths } => write!(f, "remove {}", paths.join(", ")),
             Self::Restart => f.write_str("restart it once the former file is back"),
             Self::Restore { path } => write!(f, "put {path} back as it was"),
+            Self::RestoreAll { paths } => write!(f, "put {} back as they were", paths.join(" and ")),
         }
     }
 }
@@ -584,6 +663,9 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let member = &self.member;
         match self.until {
+            Until::Certified => {
+                write!(f, "{member} must get its certificate back from a node that has the authority's key")
+            }
             Until::Encrypted => write!(f, "{member} must talk TLS with its peers"),
             Until::Trusting => write!(f, "{member} must trust both authorities"),
             Until::Presenting => write!(f, "{member} must present a certificate of the new authority"),

@@ -3,16 +3,20 @@
 //! [`plan`] is the way in; each rule that can be fixed has a module of its own, and they share the `Planner` of this one,
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
+pub(crate) mod attributes;
 pub(crate) mod peer_auth;
 pub(crate) mod peer_auto_tls;
 pub(crate) mod peer_ca;
 pub(crate) mod peer_tls;
 pub(crate) mod peers;
+pub(crate) mod renewal;
+mod request;
 
 #[cfg(test)]
 pub(crate) mod fixture;
 
 pub use peers::bundled;
+pub use request::{RequestFiles, Signed, request_files, sign};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +29,7 @@ use seaworthy_pki::Parsed;
 
 use crate::edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
 use crate::files::sha256;
+use crate::issue::Purpose;
 
 use crate::lint;
 use crate::note::Note;
@@ -33,6 +38,7 @@ use crate::plan::{
     Action, FileEdit, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, State, Step, Undo, Until,
     Verification, Waiting,
 };
+use crate::supplied::{Asked, Supplied};
 
 /// All that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +63,8 @@ pub struct Situation<'a> {
     /// The content of the file that the member's `peer-trusted-ca-file` names, as its process sees it; `None` when it
     /// names none, or it could not be read.
     pub trusted: Option<&'a [u8]>,
+    /// What is there of the files by which this member asks for a certificate: those of [`request_files`].
+    pub asked: &'a Asked,
     /// What the operator wants.
     pub options: &'a Options,
 }
@@ -97,10 +105,20 @@ pub struct MemberHealth {
 pub struct Options {
     /// The authority that issues the certificates; `None` when there is none on this node.
     pub authority: Option<AuthorityFiles>,
+    /// Whether the authority's key is on another node, so that this one has its certificate only, and asks for its own.
+    pub request: bool,
+    /// The certificate to use for peers, instead of a new one.
+    pub supplied: Option<Supplied>,
     /// Days that an issued certificate is valid.
     pub days: u32,
     /// Whether a cluster of two may stop, because one of them is no quorum while the other restarts.
     pub two_members_stop: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { authority: None, request: false, supplied: None, days: 365, two_members_stop: false }
+    }
 }
 
 /// Files of a certificate authority, on the host.
@@ -110,7 +128,7 @@ pub struct AuthorityFiles {
     pub certificate: String,
     /// The certificate's content; `None` when the authority is still to be made, for members only.
     pub pem: Option<Vec<u8>>,
-    /// Its private key.
+    /// Its private key, which is not there where [`Options::request`] says so.
     pub key: String,
 }
 
@@ -128,8 +146,22 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 5] =
-    [peer_auth::RULE, peer_auto_tls::RULE, peer_ca::RULE, peer_tls::RULE, peer_ca::UNIQUE];
+pub const RULES: [&str; 14] = [
+    renewal::EXPIRY,
+    attributes::DATA_MODE,
+    attributes::DATA_OWNER,
+    attributes::MANIFEST_MODE,
+    attributes::MANIFEST_OWNER,
+    peer_auth::RULE,
+    peer_auto_tls::RULE,
+    peer_ca::RULE,
+    renewal::PEER,
+    peer_tls::RULE,
+    attributes::CERTIFICATE_MODE,
+    attributes::KEY_MODE,
+    attributes::PKI_OWNER,
+    peer_ca::UNIQUE,
+];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -158,6 +190,14 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 /// When something that must be known is not, or the way on is not supported: each with what to do instead.
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
+        attributes::CERTIFICATE_MODE
+        | attributes::DATA_MODE
+        | attributes::DATA_OWNER
+        | attributes::KEY_MODE
+        | attributes::MANIFEST_MODE
+        | attributes::MANIFEST_OWNER
+        | attributes::PKI_OWNER => attributes::plan(rule, situation)?,
+        renewal::EXPIRY | renewal::PEER => renewal::plan(rule, situation)?,
         peer_auth::RULE => peer_auth::plan(situation)?,
         peer_auto_tls::RULE => peer_auto_tls::plan(situation)?,
         peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
@@ -691,6 +731,7 @@ impl<'a> Planner<'a> {
             action: Action::Issue {
                 common_name: called(self.me).to_owned(),
                 hosts,
+                purpose: Purpose::Peer,
                 days: self.s.options.days,
                 certificate: certificate.clone(),
                 key: key.clone(),
@@ -698,6 +739,7 @@ impl<'a> Planner<'a> {
                 ca_key: authority.key.clone(),
                 uid: process.uid,
                 gid: process.gid,
+                replaces: false,
             },
             diff: None,
             preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
@@ -728,9 +770,7 @@ impl<'a> Planner<'a> {
 
     /// Returns the value of a setting that is given, not by default.
     fn given(&self, name: &str) -> Option<&str> {
-        let setting = self.settings.get(name)?;
-        let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
-        given.then_some(setting.value.as_str())
+        given(self.settings, name)
     }
 
     fn urls(&self, name: &str) -> Result<Vec<Url>, Refusal> {
@@ -757,12 +797,9 @@ impl<'a> Planner<'a> {
         hosts.into_iter().collect()
     }
 
-    /// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
+    /// Returns the folder on the host that certificate and key go to.
     fn material_directory(&self) -> String {
-        let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| self.given(name));
-        let beside = client.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
-        let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
-        beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+        material_directory(self.settings, &self.view)
     }
 
     /// Returns where the process sees a file of the host, and the mount of its folder that it needs for it.
@@ -792,6 +829,64 @@ impl<'a> Planner<'a> {
             }
         }
     }
+
+    /// Returns where the process sees these files of the host, and the mounts that it needs for them.
+    fn visible<const N: usize>(&self, paths: [&str; N]) -> ([String; N], Vec<manifest::Mount>) {
+        let mut mounts: Vec<manifest::Mount> = Vec::new();
+        let seen = paths.map(|path| {
+            // A file may be mounted by itself.
+            if let Some(inside) = self.view.inside(path) {
+                return inside;
+            }
+            let (folder, mount) = self.seen(directory(path));
+            let new = mount.filter(|new| mounts.iter().all(|known| known.host_path != new.host_path));
+            if let Some(mut new) = new {
+                if !mounts.is_empty() {
+                    new.name = format!("{}-{}", new.name, mounts.len() + 1);
+                }
+                mounts.push(new);
+            }
+            format!("{folder}/{}", path.rsplit('/').next().unwrap_or_default())
+        });
+        (seen, mounts)
+    }
+}
+
+/// Returns the value of a setting that is given, not by default.
+fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> Option<&'a str> {
+    let setting = settings.get(name)?;
+    let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
+    given.then_some(setting.value.as_str())
+}
+
+/// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
+fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> String {
+    let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| given(settings, name));
+    let beside = client.and_then(|path| view.outside(path)).map(|path| directory(&path).to_owned());
+    let usual = if view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
+    beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+}
+
+/// Returns a plan that concerns no other member.
+fn alone(
+    rule: &str,
+    situation: &Situation<'_>,
+    stage: Stage,
+    steps: Vec<Step>,
+    by_hand: Vec<String>,
+) -> Plan {
+    Plan {
+        format: Plan::FORMAT.to_owned(),
+        rule: rule.to_owned(),
+        made_at: situation.taken_at,
+        state: state(situation),
+        stage,
+        waits_for: Vec::new(),
+        steps,
+        then_waits_for: Vec::new(),
+        by_hand,
+        authority: None,
+    }
 }
 
 /// Returns the state that a plan made from `situation` is bound to.
@@ -806,7 +901,7 @@ pub fn state(situation: &Situation<'_>) -> State {
     let files = situation.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));
     State {
         node: situation.node.to_owned(),
-        member: this(etcd).map(called).unwrap_or_default().to_owned(),
+        member: this(etcd).map(called).or(etcd.name.as_deref()).unwrap_or_default().to_owned(),
         member_id: this(etcd).map(|m| m.id.clone()).unwrap_or_default(),
         peer_urls: members.iter().map(|m| (m.id.clone(), urls(m))).collect(),
         settings: sha256(settings.as_bytes()),

@@ -84,13 +84,18 @@ pub fn outcome_text(rule: &str, outcome: &Outcome, width: usize) -> String {
                 "Put right what is in the way, and run `seaworthy fix --resume`; it goes on from here.";
             let _ = write!(out, "{}", wrap(&advice.replace('`', ""), width, "", ""));
         }
-        Outcome::Waiting { ids, waits_for } => {
+        Outcome::Waiting { ids, waits_for, by_hand } => {
             verdict(Status::Unknown, "WAIT", "what was to be done here so far is done");
             for waiting in waits_for {
                 let _ = write!(out, "{}", wrap(&waiting.to_string(), width, "   ", "     "));
             }
-            let advice = format!("Run seaworthy fix {rule} --apply there, and here again.");
-            let _ = write!(out, "{}", wrap(&advice, width, "", ""));
+            if by_hand.is_empty() {
+                let advice = format!("Run seaworthy fix {rule} --apply there, and here again.");
+                let _ = write!(out, "{}", wrap(&advice, width, "", ""));
+            }
+            for text in by_hand {
+                let _ = write!(out, "{}", wrap(&text.replace('`', ""), width, "", ""));
+            }
             let _ = write!(out, "{}", way_back(ids, width));
         }
         _ => verdict(Status::Unknown, "ENDED", "in a way that this version cannot tell"),
@@ -108,8 +113,8 @@ pub fn outcome_json(rule: &str, outcome: &Outcome) -> String {
         }
         Outcome::RolledBack { id, why } => json!({ "outcome": "rolled-back", "fixes": [id], "why": why }),
         Outcome::Stopped { id, why } => json!({ "outcome": "stopped", "fixes": [id], "why": why }),
-        Outcome::Waiting { ids, waits_for } => {
-            json!({ "outcome": "waiting", "fixes": ids, "waits_for": waits_for })
+        Outcome::Waiting { ids, waits_for, by_hand } => {
+            json!({ "outcome": "waiting", "fixes": ids, "waits_for": waits_for, "by_hand": by_hand })
         }
         _ => json!({ "outcome": "unknown" }),
     };

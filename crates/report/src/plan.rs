@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use seaworthy_catalogue::Status;
+use seaworthy_remedy::issue::Purpose;
 use seaworthy_remedy::plan::{Action, Plan, Refusal, RestartedBy, Stage, Step, Waiting};
 use serde::Serialize;
 
@@ -79,10 +80,15 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
         return (Status::Fail, "NO PLAN", format!("there is no safe way on from here: {objections}"));
     };
     let member = &plan.state.member;
+    if plan.steps.is_empty() && plan.stage == Stage::Request {
+        return (Status::Unknown, "WAIT", format!("for the certificate that {member} has asked for"));
+    }
     if plan.steps.is_empty() {
-        let why = match (plan.stage, plan.state.peer_urls.len()) {
-            (Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
-            (Stage::Done, _) if plan.rule == "etcd-peer-tls" => {
+        let why = match (plan.rule.as_str(), plan.stage, plan.state.peer_urls.len()) {
+            ("etcd-peer-tls", Stage::Done, 0 | 1) => {
+                format!("{member} is the only member, so it has no peers")
+            }
+            ("etcd-peer-tls", Stage::Done, _) => {
                 format!("{member} listens with TLS for its peers, and they dial it so")
             }
             _ => format!("{member} is as it should be"),
@@ -172,13 +178,26 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
         Action::Edit { .. } | Action::Restore { .. } => Vec::new(),
-        Action::Issue { hosts, days, certificate, key, ca_certificate, uid, gid, .. } => vec![
-            ("names", hosts.join(", ")),
-            ("valid", format!("{days} days")),
-            ("from", ca_certificate.clone()),
-            ("files", format!("{certificate}, {key} (mode 0600, owner {uid}:{gid})")),
-        ],
+        Action::Issue {
+            hosts, purpose, days, certificate, key, ca_certificate, uid, gid, replaces, ..
+        } => {
+            let files = match replaces {
+                true => format!("{certificate}, {key} (owner and mode as they are)"),
+                false => format!("{certificate}, {key} (mode 0600, owner {uid}:{gid})"),
+            };
+            vec![
+                ("names", hosts.join(", ")),
+                ("for", usages(*purpose).to_owned()),
+                ("valid", format!("{days} days")),
+                ("from", ca_certificate.clone()),
+                ("files", files),
+            ]
+        }
         Action::MoveLeader { to } => vec![("to", to.join(", or "))],
+        Action::Request { hosts, request, key, uid, gid, .. } => vec![
+            ("names", hosts.join(", ")),
+            ("files", format!("{request}, {key} (mode 0600, owner {uid}:{gid})")),
+        ],
         Action::Restart { by, settings } => {
             let by = match by {
                 RestartedBy::Kubelet => "kubelet, which sees that the manifest has changed".to_owned(),
@@ -196,6 +215,15 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             ("update", format!("member {member_id} to {}", peer_urls.join(","))),
             ("via", via.join(", ")),
         ],
+    }
+}
+
+/// Returns what a certificate is for, as its extended key usages say it.
+fn usages(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Client => "clientAuth",
+        Purpose::Peer => "serverAuth and clientAuth",
+        Purpose::Server => "serverAuth",
     }
 }
 
@@ -278,7 +306,10 @@ mod tests {
     fn the_first_line_is_the_verdict() {
         let mut blocked = plan(2);
         blocked.waits_for = std::mem::take(&mut blocked.then_waits_for);
+        let mut asked = plan(0);
+        asked.stage = Stage::Request;
         let cases = [
+            (Some(asked), vec![], "WAIT  for the certificate that m1 has asked for"),
             (
                 Some(plan(0)),
                 vec![],

@@ -229,15 +229,27 @@ pub(crate) struct Fix {
     /// Where fixes are written down, below --root [default: /var/lib/seaworthy]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Certificate of the authority that issues this member's certificate [default: kubeadm's etcd CA]
-    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    /// Certificate of the authority that issues this member's certificate, or is to be trusted [default: kubeadm's etcd CA]
+    #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Option<String>,
     /// Private key of that authority; it is not read for a plan
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     pub(crate) ca_key: Option<String>,
-    /// Plan to make a new authority in these files, for members only; every member must then be given the same one
-    #[arg(long, requires = "ca_cert")]
+    /// Make a new authority in these files unless it is there, for members only; every member must get the same one
+    #[arg(long, requires = "ca_key")]
     pub(crate) new_ca: bool,
+    /// Use this certificate for peers instead of issuing one; it is checked first
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["new_ca", "request"])]
+    pub(crate) cert: Option<String>,
+    /// The key of --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<String>,
+    /// The authority's key is on another node: make a key here, and a request for its certificate
+    #[arg(long, conflicts_with = "new_ca")]
+    pub(crate) request: bool,
+    /// Sign the request of another member with the authority's key on this node, and print the certificate
+    #[arg(long, group = "mode", value_name = "FILE", requires = "rule")]
+    pub(crate) sign: Option<PathBuf>,
     /// Days that an issued certificate is valid
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(2..=3650))]
     pub(crate) days: u32,

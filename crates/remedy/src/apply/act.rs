@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{Fix, Stop, plan_of, process};
 use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
-use crate::issue::{Authority, Host, KeyKind, Profile};
+use crate::issue::{self, Authority, Host, KeyKind, Profile};
 use crate::journal::Journal;
 use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
 use crate::planner::{Declaration, bundled, edited};
@@ -35,6 +35,7 @@ pub(super) fn preimages(
         Action::CreateAuthority { certificate, key } | Action::Issue { certificate, key, .. } => {
             vec![certificate, key]
         }
+        Action::Request { request, key, .. } => vec![request, key],
         Action::MoveLeader { .. }
         | Action::Restart { .. }
         | Action::Restore { .. }
@@ -80,6 +81,7 @@ impl Fix<'_> {
             Action::Issue {
                 common_name,
                 hosts,
+                purpose,
                 days,
                 certificate,
                 key,
@@ -87,18 +89,27 @@ impl Fix<'_> {
                 ca_key,
                 uid,
                 gid,
+                replaces,
             } => {
                 let ca = Zeroizing::new(read(root, ca_key)?);
                 let authority = Authority::load(&read(root, ca_certificate)?, &ca, Timestamp::now())?;
-                let hosts = hosts.iter().map(|host| Host::parse(host)).collect::<Result<Vec<_>, _>>()?;
-                let mut profile = Profile::peer(common_name, hosts);
-                profile.lifetime = Duration::from_secs(u64::from(*days) * 86_400);
+                let lifetime = Duration::from_secs(u64::from(*days) * 86_400);
+                let profile = Profile { purpose: *purpose, lifetime, ..profile(common_name, hosts)? };
                 let (secret, issued) = authority.issue(&profile, authority.kind(), Timestamp::now())?;
-                let owned = |mode| Attributes::Set { mode, uid: *uid, gid: *gid };
+                let owned = |mode| match replaces {
+                    true => Attributes::Keep,
+                    false => Attributes::Set { mode, uid: *uid, gid: *gid },
+                };
                 write(root, key, secret.as_bytes(), owned(PRIVATE))?;
                 write(root, certificate, issued.pem.as_bytes(), owned(PUBLIC))
             }
             Action::MoveLeader { to } => self.move_leader(plan, to),
+            Action::Request { common_name, hosts, key_kind, request, key, uid, gid } => {
+                let (secret, text) = issue::request(&profile(common_name, hosts)?, *key_kind)?;
+                let owned = |mode| Attributes::Set { mode, uid: *uid, gid: *gid };
+                write(root, key, secret.as_bytes(), owned(PRIVATE))?;
+                write(root, request, text.as_bytes(), owned(PUBLIC))
+            }
             Action::Restart { by, .. } => self.restart(plan, by, facts),
             Action::Restore { path, preimage } => restore(root, journal, path, preimage),
             Action::SetAttributes { path, mode, uid, gid } => {
@@ -223,6 +234,12 @@ impl Fix<'_> {
             false => Err(Stop(format!("{told}: {status}: {}", said.trim()))),
         }
     }
+}
+
+/// Returns the profile of a member with these names.
+fn profile(common_name: &str, hosts: &[String]) -> Result<Profile, Stop> {
+    let hosts = hosts.iter().map(|host| Host::parse(host)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Profile::peer(common_name, hosts))
 }
 
 /// Returns the content of a file that must be there.

@@ -11,6 +11,7 @@ use seaworthy_evidence::{
     TransportSeen, Wire,
 };
 use seaworthy_pki::certificates_from_pem;
+use zeroize::Zeroizing;
 
 use super::{Fix, POLL, Stop, process};
 use crate::files::Root;
@@ -35,6 +36,12 @@ impl Fix<'_> {
             let found = match precondition {
                 Precondition::Absent { path } => root.read(Path::new(path))?.is_none(),
                 Precondition::Attributes { path, mode, uid, gid } => has(root, path, (*mode, *uid, *gid))?,
+                Precondition::Holds { certificate, fingerprint, key, spki } => {
+                    let leaf = certificates(root, certificate).map_err(Stop)?.into_iter().next();
+                    let leaf = leaf.map(|parsed| parsed.certificate.fingerprint);
+                    leaf.as_ref() == Some(fingerprint)
+                        && (spki.is_none() || public_half(root, key).ok() == *spki)
+                }
                 Precondition::File { path, sha256 } => {
                     root.read(Path::new(path))?.is_some_and(|content| content.sha256() == *sha256)
                 }
@@ -47,9 +54,12 @@ impl Fix<'_> {
         let of_cluster: Vec<_> = preconditions
             .iter()
             .filter(|p| {
-                !matches!(
+                matches!(
                     p,
-                    Precondition::Absent { .. } | Precondition::Attributes { .. } | Precondition::File { .. }
+                    Precondition::ClusterHealthy
+                        | Precondition::LinksFull
+                        | Precondition::LoadedEverywhere
+                        | Precondition::PeerUrls { .. }
                 )
             })
             .collect();
@@ -191,6 +201,15 @@ impl Fix<'_> {
                     Err(why) => failed(&why),
                 }
             }
+            (Verification::RequestSound, Action::Request { common_name, request, key, .. }) => {
+                let content = root.read(Path::new(request))?.map(|content| content.bytes).unwrap_or_default();
+                match (crate::issue::requester(&content), public_half(root, key)) {
+                    (Ok(name), Ok(_)) if name == *common_name => Ok(()),
+                    (Ok(name), Ok(_)) => failed(&format!("it is by {name}")),
+                    (Err(error), _) => failed(&error.to_string()),
+                    (_, Err(why)) => failed(&why),
+                }
+            }
             (Verification::Attributes, Action::SetAttributes { path, mode, uid, gid }) => {
                 match has(root, path, (*mode, *uid, *gid))? {
                     true => Ok(()),
@@ -231,9 +250,13 @@ impl Fix<'_> {
                 wire.tls.then_some(()).ok_or_else(|| "it does not".to_owned())
             }),
             Verification::RulePasses => self.passes(seen),
-            Verification::Serves { certificate } => {
+            Verification::Serves { certificate } | Verification::ServesClients { certificate } => {
                 let wanted = fingerprints(root, certificate, None)?;
-                every(seen, Purpose::Peer, |wire| {
+                let purpose = match verification {
+                    Verification::Serves { .. } => Purpose::Peer,
+                    _ => Purpose::Client,
+                };
+                every(seen, purpose, |wire| {
                     let served = wire.chain.first().map(|leaf| leaf.fingerprint.clone());
                     (served == wanted.first().cloned())
                         .then_some(())
@@ -252,6 +275,7 @@ impl Fix<'_> {
             Verification::Attributes
             | Verification::CertificateSound
             | Verification::ExactlyThisChange
+            | Verification::RequestSound
             | Verification::Restarted => Ok(()),
         }
     }
@@ -335,6 +359,7 @@ fn is_local(verification: &Verification) -> bool {
         Verification::Attributes
             | Verification::CertificateSound
             | Verification::ExactlyThisChange
+            | Verification::RequestSound
             | Verification::Restarted
     )
 }
@@ -382,7 +407,7 @@ fn links(seen: &Observation) -> Result<(), String> {
 }
 
 fn loaded_everywhere(seen: &Observation) -> Result<(), String> {
-    let options = crate::planner::Options { authority: None, days: 1, two_members_stop: false };
+    let options = crate::planner::Options::default();
     let situation = seen.situation(&options);
     let unloaded =
         |m: &&Member| !m.this && !is_encrypted(m) && known_to_have_loaded(&situation, m) != Some(true);
@@ -503,17 +528,20 @@ fn has(root: &Root, path: &str, wanted: (u32, u32, u32)) -> Result<bool, Stop> {
 fn fingerprints(root: &Root, path: &str, key: Option<&String>) -> Result<Vec<String>, String> {
     let found = certificates(root, path)?;
     if let Some(key) = key {
-        let content = root
-            .read(Path::new(key))
-            .map_err(|e| e.to_string())?
-            .ok_or_else(|| format!("{key} is not there"))?;
-        let bytes = zeroize::Zeroizing::new(content.bytes);
-        let facts = seaworthy_pki::private_key_from_pem(&bytes, key).map_err(|error| error.to_string())?;
-        if found.first().is_none_or(|leaf| leaf.certificate.key.spki != facts.key.spki) {
+        let spki = public_half(root, key)?;
+        if found.first().is_none_or(|leaf| leaf.certificate.key.spki != spki) {
             return Err(format!("{key} is not the key of {path}"));
         }
     }
     Ok(found.into_iter().map(|parsed| parsed.certificate.fingerprint).collect())
+}
+
+/// Returns the SHA-256 of the public half of a private key.
+fn public_half(root: &Root, key: &str) -> Result<String, String> {
+    let content = root.read(Path::new(key)).map_err(|error| error.to_string())?;
+    let bytes = Zeroizing::new(content.ok_or_else(|| format!("{key} is not there"))?.bytes);
+    let facts = seaworthy_pki::private_key_from_pem(&bytes, key).map_err(|error| error.to_string())?;
+    Ok(facts.key.spki)
 }
 
 fn subjects(root: &Root, path: &str) -> Result<BTreeSet<String>, String> {

@@ -26,6 +26,7 @@ pub(crate) struct World {
     pub(crate) listens: BTreeMap<String, BTreeSet<Scheme>>,
     pub(crate) served: BTreeMap<String, Vec<Parsed>>,
     pub(crate) trusted: Option<Vec<u8>>,
+    pub(crate) asked: Asked,
     pub(crate) options: Options,
     /// The authority of the options.
     pub(crate) issuer: Arc<Authority>,
@@ -58,7 +59,8 @@ impl World {
             listens: BTreeMap::new(),
             served: BTreeMap::new(),
             trusted: None,
-            options: Options { authority, days: 365, two_members_stop: false },
+            asked: Asked::default(),
+            options: Options { authority, ..Options::default() },
             issuer: Arc::new(issuer),
         };
         world.declare();
@@ -257,6 +259,7 @@ impl World {
             listens: &self.listens,
             served: &self.served,
             trusted: self.trusted.as_deref(),
+            asked: &self.asked,
             options: &self.options,
         }
     }

@@ -10,11 +10,15 @@ use std::collections::BTreeMap;
 
 use seaworthy_evidence::{Member, TransportSeen, Url};
 
-use super::{LINKS_SECONDS, Planner, Situation, called, has_loaded, is_encrypted, refuse};
+use super::attributes::{Attributes, READS, may};
+use super::{
+    AuthorityFiles, LINKS_SECONDS, Planner, Situation, called, has_loaded, is_encrypted, refuse, unseen,
+};
 use crate::plan::{
     Action, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, Step, Undo, Until, Verification,
     Waiting,
 };
+use crate::supplied::{Fit, Place, Supplied};
 
 /// The rule that the plan is for.
 pub(crate) const RULE: &str = "etcd-peer-tls";
@@ -81,7 +85,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns the steps after which the member has loaded a certificate, and still talks plaintext.
+    /// Returns the steps after which the member has loaded a certificate, and still talks plaintext; or, while it has none
+    /// to load, those by which it asks for one.
     fn load(&self) -> Result<Plan, Refusal> {
         let authority = self.s.options.authority.as_ref().ok_or_else(|| {
             refuse(
@@ -91,31 +96,47 @@ impl Planner<'_> {
                 "name one with --ca-cert and --ca-key; on kubeadm nodes it is /etc/kubernetes/pki/etcd/ca.crt",
             )
         })?;
-        let directory = self.material_directory();
-        let stem = self.free(&directory, &["peer", "seaworthy-peer"], &["crt", "key"])?;
-        let (inside, mount) = self.seen(&directory);
-        let (ca, ca_mount) = self.seen_file(&authority.certificate);
+        let hosts = self.hosts();
+        let returned = self.s.asked.returned.as_ref().filter(|_| self.s.options.request);
+        let mut steps = Vec::new();
+        let mut bound = None;
+        let (certificate, key) = match self.s.options.supplied.as_ref().or(returned) {
+            Some(supplied) => {
+                self.accept(supplied, authority, &hosts)?;
+                bound = Some(supplied.holds());
+                (supplied.certificate().to_owned(), supplied.key().to_owned())
+            }
+            None if self.s.options.request => return self.request(authority, hosts),
+            None => {
+                if authority.pem.is_none() {
+                    steps.push(self.create_authority(authority));
+                }
+                let directory = self.material_directory();
+                let stem = self.free(&directory, &["peer", "seaworthy-peer"], &["crt", "key"])?;
+                let [certificate, key] = ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
+                steps.push(self.issue(authority, [certificate.clone(), key.clone()])?);
+                (certificate, key)
+            }
+        };
+        let ([certificate, key, ca], mounts) = self.visible([&certificate, &key, &authority.certificate]);
         let settings = BTreeMap::from(
             [
-                ("peer-cert-file", format!("{inside}/{stem}.crt")),
-                ("peer-key-file", format!("{inside}/{stem}.key")),
+                ("peer-cert-file", certificate),
+                ("peer-key-file", key),
                 ("peer-trusted-ca-file", ca),
                 ("peer-client-cert-auth", "true".to_owned()),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
-        let mut steps = Vec::new();
-        if authority.pem.is_none() {
-            steps.push(self.create_authority(authority));
-        }
-        steps.push(self.issue(authority, ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}")))?);
-        steps.push(self.edit(
+        let mut edit = self.edit(
             "Let it load the certificate, with its URLs as they are",
             "While every URL is http, etcd keeps talking plaintext, so members with and without certificates get \
              along. Without this round, members that have them and members that have not could not dial each other.",
             &settings,
-            [mount, ca_mount].into_iter().flatten().collect(),
-        )?);
+            mounts,
+        )?;
+        edit.preconditions.extend(bound);
+        steps.push(edit);
         steps.push(self.restart(
             settings,
             vec![
@@ -126,6 +147,44 @@ impl Planner<'_> {
             ],
         ));
         Ok(self.staged(Stage::Load, steps))
+    }
+
+    /// Refuses a certificate from elsewhere with which the member would not start, or be isolated.
+    fn accept(
+        &self,
+        supplied: &Supplied,
+        authority: &AuthorityFiles,
+        hosts: &[String],
+    ) -> Result<(), Refusal> {
+        let pem = authority.pem.as_ref().ok_or_else(|| {
+            refuse(
+                Objection::Authority,
+                format!("{} is still to be made", authority.certificate),
+                format!("{} cannot be of an authority that is not there yet", supplied.certificate()),
+                "name with --ca-cert the authority that issued it",
+            )
+        })?;
+        supplied.accept(&Fit {
+            authorities: (&authority.certificate, pem),
+            hosts,
+            version: self.s.etcd.version.value().map(String::as_str),
+            now: self.s.taken_at,
+        })?;
+        let process = self.s.etcd.process.as_result().map_err(unseen)?;
+        for Place { path, mode, uid, gid } in supplied.places() {
+            if may(process, Attributes { mode: *mode, uid: *uid, gid: *gid }) & READS == 0 {
+                return Err(refuse(
+                    Objection::Access,
+                    format!(
+                        "etcd runs as {}:{}, and cannot read {path} (mode {mode:04o}, owner {uid}:{gid})",
+                        process.uid, process.gid
+                    ),
+                    "it would not start again",
+                    format!("give {path} to the account that etcd runs as, and plan again"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the steps after which the member talks TLS with its peers.
@@ -253,9 +312,12 @@ mod tests {
     use seaworthy_evidence::{Connection, DeclaredKind, Direction, MemberSource, Observed, Origin};
 
     use super::*;
+    use crate::issue::{Authority, Host, KeyKind, Profile};
+    use crate::lint::lint;
     use crate::order::{self, Scheme, Turn};
     use crate::planner::fixture::{MANIFEST, World, note};
     use crate::planner::{self, AuthorityFiles, Declaration, declared_in};
+    use crate::supplied::tests::supplied;
 
     fn kinds(plan: &Plan) -> Vec<&'static str> {
         let kind = |action: &Action| match action {
@@ -400,6 +462,48 @@ mod tests {
         let lines = changed_lines(&plan);
         assert!(lines.contains(&"+    - --peer-trusted-ca-file=/etc/peer-ca/ca.crt".to_owned()), "{lines:?}");
         assert!(lines.iter().any(|l| l.contains("mountPath: /etc/peer-ca")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_certificate_that_the_operator_supplies_is_used_where_it_is() {
+        let mut world = World::plaintext();
+        let (authority, _) = Authority::create("peers", KeyKind::EcP256, world.taken_at).unwrap();
+        let files = world.options.authority.as_mut().unwrap();
+        (files.certificate, files.pem) =
+            ("/opt/ca/ca.crt".to_owned(), Some(authority.pem().as_bytes().to_vec()));
+        let profile = Profile::peer("m1", [Host::parse("10.77.0.1").unwrap()]);
+        world.options.supplied = Some(supplied(&authority, &profile, world.taken_at));
+        let plan = world.plan();
+        assert_eq!((plan.stage, kinds(&plan)), (Stage::Load, vec!["edit", "restart"]));
+        assert_eq!(lint(&plan, &world.situation()), []);
+        let bound = plan.steps[0].preconditions.last();
+        assert!(matches!(bound, Some(Precondition::Holds { spki: Some(_), .. })), "{plan:?}");
+        let lines = changed_lines(&plan);
+        for line in [
+            "+    - --peer-cert-file=/etc/peers/m1.crt",
+            "+    - --peer-key-file=/etc/peers/m1.key",
+            "+    - --peer-trusted-ca-file=/opt/ca/ca.crt",
+        ] {
+            assert!(lines.contains(&line.to_owned()), "{line}: {lines:#?}");
+        }
+        // Each folder is mounted, under a name of its own.
+        for folder in ["/etc/peers", "/opt/ca"] {
+            assert!(lines.iter().any(|l| l.contains(&format!("mountPath: {folder}"))), "{lines:#?}");
+        }
+        assert!(!serde_json::to_string(&plan).unwrap().contains("PRIVATE"));
+
+        let Observed::Seen { value, .. } = &mut world.etcd.process else { panic!() };
+        (value.uid, value.gid) = (100, 100);
+        let (objection, said) = refused(&world);
+        assert!(objection == Objection::Access && said.contains("cannot read /etc/peers/m1.key"), "{said}");
+        let mut elsewhere = World::plaintext();
+        let profile = Profile::peer("m1", [Host::parse("10.9.9.9").unwrap()]);
+        elsewhere.options = world.options.clone();
+        elsewhere.options.supplied = Some(supplied(&authority, &profile, world.taken_at));
+        let (objection, said) = refused(&elsewhere);
+        assert!(objection == Objection::Certificate && said.contains("10.77.0.1"), "{said}");
+        elsewhere.options.authority.as_mut().unwrap().pem = None;
+        assert_eq!(refused(&elsewhere).0, Objection::Authority);
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use seaworthy_collect::root::Root;
 use seaworthy_remedy::apply::{Fix, Outcome, Progress};
+use seaworthy_remedy::issue::Authority;
 use seaworthy_remedy::journal::{self, Record, Standing, State};
 use seaworthy_remedy::lint::lint;
 use seaworthy_remedy::node::{Node, NotObserved};
@@ -20,6 +22,8 @@ use crate::output::{self, Format};
 
 /// Where kubeadm keeps etcd's authority.
 const KUBEADM_CA: [&str; 2] = ["/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key"];
+/// Rules whose fix trusts an authority, and issues no certificate.
+const WITHOUT_KEY: [&str; 1] = ["etcd-peer-authentication"];
 /// Most bytes of a file that is read.
 const CAP: usize = 1 << 20;
 
@@ -38,11 +42,13 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     }
     let root = Root::host(&options.root)
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
-    let wanted = wanted(options, &root)?;
+    let wanted = wanted(options, &node, &root, rule)?;
+    if let Some(request) = &options.sign {
+        return sign(options, &node, &wanted, request);
+    }
+    let again = || self::wanted(options, &node, &root, rule).unwrap_or_else(|_| wanted.clone());
     match options.apply {
-        true => {
-            apply(options, &node, rule, &|| self::wanted(options, &root).unwrap_or_else(|_| wanted.clone()))
-        }
+        true => apply(options, &node, rule, &again),
         false => show(options, &node, rule, &wanted),
     }
 }
@@ -139,7 +145,7 @@ fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
     let told = Cell::new(false);
     let tell = |progress: &Progress| tell(progress, &told);
     let unplanned =
-        Options { authority: None, days: options.days, two_members_stop: options.two_members_stop };
+        Options { days: options.days, two_members_stop: options.two_members_stop, ..Options::default() };
     let fix = Fix {
         node: &node,
         rule: &rule,
@@ -223,31 +229,88 @@ fn not_observed(error: &NotObserved) -> UsageError {
 }
 
 /// Returns what the operator wants, after making sure that the files are there.
-fn wanted(options: &cli::Fix, root: &Root) -> Result<Options, UsageError> {
-    let given = options.ca_cert.clone().zip(options.ca_key.clone());
-    let asked = given.is_some();
+fn wanted(options: &cli::Fix, node: &Node, root: &Root, rule: &str) -> Result<Options, UsageError> {
+    let wrong = |message: String, help: &str| Err(UsageError::new(message, help));
+    let given = [&options.ca_cert, &options.ca_key, &options.cert, &options.key];
+    if let Some(path) = given.into_iter().flatten().find(|path| !path.starts_with('/')) {
+        return wrong(
+            format!("{path} is not absolute"),
+            "give an absolute path: the plan may be read elsewhere",
+        );
+    }
     let [certificate, key] = KUBEADM_CA.map(str::to_owned);
-    let (certificate, key) = given.unwrap_or((certificate, key));
-    for path in [&certificate, &key] {
-        if !path.starts_with('/') {
-            let help = "give an absolute path: the plan may be read elsewhere";
-            return Err(UsageError::new(format!("{path} is not absolute"), help));
+    let (certificate, key) = match (&options.ca_cert, &options.ca_key) {
+        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
+        (Some(certificate), None) => (certificate.clone(), String::new()),
+        (None, _) => (certificate, key),
+    };
+    let pem = root.read(&certificate, CAP);
+    // Who only trusts the authority, or asks it for a certificate, does without its key.
+    let issues = !options.request && options.cert.is_none() && !WITHOUT_KEY.contains(&rule);
+    let there = !issues || !key.is_empty() && root.open(&key).is_ok();
+    let authority = match pem {
+        Ok(pem) if there => Some(AuthorityFiles { certificate, pem: Some(pem), key }),
+        // Once it is made, it is there.
+        Err(_) if options.new_ca => Some(AuthorityFiles { certificate, pem: None, key }),
+        Ok(_) if options.ca_cert.is_some() && key.is_empty() => {
+            return wrong(
+                "a certificate is to be issued".to_owned(),
+                "give the authority's key with --ca-key",
+            );
+        }
+        Ok(_) if options.ca_cert.is_some() => {
+            return wrong(format!("{key} cannot be opened"), "give the key of the authority");
+        }
+        Err(error) if options.ca_cert.is_some() => {
+            let help = "give the files of an authority, or --new-ca to make a new one there";
+            return wrong(error.to_string(), help);
+        }
+        _ => None,
+    };
+    let supplied = match options.cert.as_ref().zip(options.key.as_ref()) {
+        None => None,
+        Some((certificate, key)) => match node.supplied(certificate, key) {
+            Ok(supplied) => Some(supplied),
+            Err(error) => return wrong(error, "give a certificate and its key, both PEM"),
+        },
+    };
+    Ok(Options {
+        authority,
+        request: options.request,
+        supplied,
+        days: options.days,
+        two_members_stop: options.two_members_stop,
+    })
+}
+
+/// Signs the request of another member.
+fn sign(
+    options: &cli::Fix,
+    node: &Node,
+    wanted: &Options,
+    request: &std::path::Path,
+) -> anyhow::Result<Exit> {
+    let authority = wanted.authority.as_ref().ok_or_else(|| {
+        UsageError::new(
+            "there is no authority with its key on this node",
+            "name one with --ca-cert and --ca-key",
+        )
+    })?;
+    let bytes = std::fs::read(request)
+        .map_err(|error| UsageError::new(format!("{}: {error}", request.display()), "give the request"))?;
+    let root = Root::host(&options.root)?;
+    let key = zeroize::Zeroizing::new(root.read(&authority.key, CAP)?);
+    let issuer = Authority::load(authority.pem.as_deref().unwrap_or_default(), &key, Timestamp::now())?;
+    let seen = node.observe().map_err(|error| not_observed(&error))?;
+    match planner::sign(&bytes, &issuer, &seen.situation(wanted)) {
+        Ok(signed) => {
+            anstream::eprintln!("a certificate for {}: {}", signed.member, signed.hosts.join(", "));
+            output::print(&signed.pem)?;
+            Ok(Exit::Clean)
+        }
+        Err(refusal) => {
+            output::print(&plan::text(None, &[refusal], output::width()))?;
+            Ok(Exit::Incomplete)
         }
     }
-    let authority = if options.new_ca {
-        // Once it is made, it is there.
-        let pem = root.read(&certificate, CAP).ok();
-        Some(AuthorityFiles { certificate, pem, key })
-    } else {
-        let pem = root.read(&certificate, CAP).and_then(|pem| root.open(&key).map(|_| pem));
-        match pem {
-            Ok(pem) => Some(AuthorityFiles { certificate, pem: Some(pem), key }),
-            Err(error) if asked => {
-                let help = "give the files of an authority, or --new-ca to plan a new one there";
-                return Err(UsageError::new(error.to_string(), help));
-            }
-            Err(_) => None,
-        }
-    };
-    Ok(Options { authority, days: options.days, two_members_stop: options.two_members_stop })
 }

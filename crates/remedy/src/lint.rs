@@ -34,8 +34,8 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
         found.extend(health(plan, situation));
         found.extend(links(plan, situation.etcd));
         found.extend(size(plan, situation));
-        found.extend(order(plan, situation));
     }
+    found.extend(order(plan, situation));
     found.extend(environment(plan, situation));
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));

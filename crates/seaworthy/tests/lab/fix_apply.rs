@@ -54,7 +54,7 @@ pub(crate) fn expect(output: &Output, code: i32) -> Value {
     serde_json::from_str(&document).unwrap_or_else(|e| panic!("{e}: {document}\n{told}"))
 }
 
-fn report(what: &str, report: &Report) {
+pub(crate) fn report(what: &str, report: &Report) {
     eprintln!(
         "{what}: {} acknowledged, {} lost, longest gap {:.0} ms, {} errors, equal {}",
         report.acks, report.lost, report.longest_gap_ms, report.errors, report.equal

@@ -16,5 +16,6 @@ mod fix_apply;
 mod fix_fault;
 mod fix_kill;
 mod fix_plan;
+mod fix_rules;
 mod hostile;
 mod truth_table;

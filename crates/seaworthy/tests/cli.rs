@@ -222,6 +222,7 @@ fn wrong_usage_says_what_where_and_what_to_do() {
         }
     }
     refused(&["man", "nonsense"], &["`nonsense`", "--help"]);
+    refused(&["man", "catalogue", "nonsense"], &["`catalogue nonsense`"]);
     refused(&["list", "--benchmark", "nonsense"], &["`nonsense`", "cis-kubernetes-2.0.1"]);
     refused(&["completions", "tcsh"], &["tcsh", "bash"]);
 }
@@ -768,11 +769,14 @@ fn completions_parse_and_manual_pages_are_manual_pages() {
         Some("list"),
         Some("probe"),
         Some("catalogue"),
+        Some("catalogue check"),
     ] {
-        let page = run(&["man"].into_iter().chain(name).collect::<Vec<_>>());
+        let words = name.into_iter().flat_map(|name| name.split(' '));
+        let page = run(&["man"].into_iter().chain(words).collect::<Vec<_>>());
         assert_eq!(page.code, 0, "{}", page.stderr);
         let title = page.stdout.lines().find(|line| line.starts_with(".TH")).expect("a title");
-        assert!(title.contains(name.unwrap_or("seaworthy")), "{title}");
+        assert!(title.contains(&name.unwrap_or("seaworthy").replace(' ', "-")), "{title}");
+        assert!(title.contains(concat!("seaworthy ", env!("CARGO_PKG_VERSION"))), "{title}");
         for section in [".SH NAME", ".SH SYNOPSIS"] {
             assert!(page.stdout.contains(section), "{name:?}: {section}");
         }

@@ -175,7 +175,8 @@ impl Proc {
     }
 
     fn of_directory(fd: OwnedFd) -> Self {
-        let [now, up] = [ClockId::Realtime, ClockId::Boottime].map(|clock| {
+        // In this order, because whatever passes between the two makes processes younger, and not older, than they are.
+        let [up, now] = [ClockId::Boottime, ClockId::Realtime].map(|clock| {
             let time = clock_gettime(clock);
             SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0))
         });
@@ -288,13 +289,14 @@ impl ProcessEntry {
         parse_stat(&bytes).ok_or_else(|| self.malformed("stat"))
     }
 
-    /// Returns when it was started, to a hundredth of a second (field 22 of `stat`, plus the boot time).
+    /// Returns the end of the hundredth of a second in which it was started (field 22 of `stat`, plus the boot time). The
+    /// kernel tells no more, so a file is known to have changed after the start only if it did after this.
     ///
     /// # Errors
     ///
     /// As for every method.
     pub fn started_at(&self) -> Result<Timestamp, EvidenceError> {
-        let ticks = self.stat()?.start_ticks;
+        let ticks = self.stat()?.start_ticks.saturating_add(1);
         let milliseconds = i64::try_from(ticks.saturating_mul(1000 / TICKS_PER_SECOND)).unwrap_or(i64::MAX);
         self.boot_time
             .checked_add(SignedDuration::from_millis(milliseconds))
@@ -702,6 +704,26 @@ mod tests {
         let error = root.read("/does/not/exist", 1).unwrap_err();
         let sentence = format!("/does/not/exist as pid {} sees it: no such file", process.pid());
         assert_eq!((error.kind, error.message), (ErrorKind::NotFound, sentence));
+    }
+
+    #[test]
+    fn a_file_that_was_written_just_before_a_process_was_started_is_older() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.crt");
+        let written = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            Timestamp::try_from(file.metadata().unwrap().modified().unwrap()).unwrap()
+        };
+        for _ in 0..20 {
+            let before = written("before");
+            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            let started_at = Proc::open("/proc").unwrap().process(child.id()).unwrap().started_at().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let after = written("after");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(before < started_at && started_at < after, "{before} {started_at} {after}");
+        }
     }
 
     #[test]

@@ -163,8 +163,11 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             }
         }
         Err(error) => {
-            let origin = error.origin.clone().unwrap_or(named_at);
-            fatal.push(failure("config-file", error.message.clone(), &origin));
+            // What etcd itself would meet. What we may not read, or do not, it may well be able to.
+            if matches!(error.kind, ErrorKind::Malformed | ErrorKind::NotFound) {
+                let origin = error.origin.clone().unwrap_or(named_at);
+                fatal.push(failure("config-file", error.message.clone(), &origin));
+            }
             Resolved {
                 settings: Observed::failed(error.clone()),
                 config_file: Some(Observed::failed(error)),

@@ -132,8 +132,8 @@ pub(crate) enum Command {
     /// For example: seaworthy man audit | man -l -
     #[command(after_help = PLAIN_EXIT_CODES)]
     Man {
-        /// The command; seaworthy itself without one
-        command: Option<String>,
+        /// The command, such as `audit` or `catalogue check`; seaworthy itself without one
+        command: Vec<String>,
     },
 }
 

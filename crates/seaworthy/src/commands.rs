@@ -29,24 +29,26 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
             output::print(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Clean)
         }
-        Command::Man { command } => man(command.as_deref()),
+        Command::Man { command } => man(&command),
     }
 }
 
-fn man(name: Option<&str>) -> anyhow::Result<Exit> {
+fn man(names: &[String]) -> anyhow::Result<Exit> {
     let mut command = Cli::command();
     command.build();
-    if let Some(name) = name {
+    for name in names {
         let found = command.find_subcommand(name).cloned();
         command = found.ok_or_else(|| {
-            UsageError::new(
-                format!("there is no command `{name}`"),
-                "see `seaworthy --help` for the commands",
-            )
+            let message = format!("there is no command `{}`", names.join(" "));
+            UsageError::new(message, "see `seaworthy --help` for the commands")
         })?;
     }
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page).context("cannot make the manual page")?;
+    let release = concat!("seaworthy ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command)
+        .source(release)
+        .render(&mut page)
+        .context("cannot make the manual page")?;
     output::print(&String::from_utf8_lossy(&page))?;
     Ok(Exit::Clean)
 }

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,7 +182,7 @@ fn wrong_usage_says_what_where_and_what_to_do() {
     let latin = folder.file("latin.json", b"{\"format\": \"\xe4\"}");
     let here = folder.0.path().to_str().unwrap();
     let audit = |more: &[&'static str]| [&["audit", "--snapshot", NODE], more].concat();
-    let cases: [(Vec<&str>, &[&str]); 24] = [
+    let cases: [(Vec<&str>, &[&str]); 26] = [
         (vec![], &["COMMAND"]),
         (vec!["aduit"], &["aduit", "similar", "audit"]),
         (vec!["audit", "--frobnicate"], &["--frobnicate", "--help"]),
@@ -207,6 +208,8 @@ fn wrong_usage_says_what_where_and_what_to_do() {
         (vec!["audit", "--timeout", "0"], &["more than 0"]),
         (vec!["audit", "--observe", "1e999"], &["at most 3600"]),
         (vec!["probe", "localhost"], &["`localhost` has no port", "127.0.0.1:2380"]),
+        (vec!["probe", "127.0.0.1:1", "1:99999"], &["`1:99999` has no port from 1 to 65535"]),
+        (vec!["probe", "https://127.0.0.1:2380"], &["`https://127.0.0.1:2380` is a URL", "HOST:PORT"]),
         (vec!["catalogue", "check", here], &["neither rules/", "give the folder"]),
         (vec!["explain", "nonsense"], &["`nonsense`", "seaworthy list"]),
     ];
@@ -219,6 +222,7 @@ fn wrong_usage_says_what_where_and_what_to_do() {
         }
     }
     refused(&["man", "nonsense"], &["`nonsense`", "--help"]);
+    refused(&["man", "catalogue", "nonsense"], &["`catalogue nonsense`"]);
     refused(&["list", "--benchmark", "nonsense"], &["`nonsense`", "cis-kubernetes-2.0.1"]);
     refused(&["completions", "tcsh"], &["tcsh", "bash"]);
 }
@@ -765,11 +769,14 @@ fn completions_parse_and_manual_pages_are_manual_pages() {
         Some("list"),
         Some("probe"),
         Some("catalogue"),
+        Some("catalogue check"),
     ] {
-        let page = run(&["man"].into_iter().chain(name).collect::<Vec<_>>());
+        let words = name.into_iter().flat_map(|name| name.split(' '));
+        let page = run(&["man"].into_iter().chain(words).collect::<Vec<_>>());
         assert_eq!(page.code, 0, "{}", page.stderr);
         let title = page.stdout.lines().find(|line| line.starts_with(".TH")).expect("a title");
-        assert!(title.contains(name.unwrap_or("seaworthy")), "{title}");
+        assert!(title.contains(&name.unwrap_or("seaworthy").replace(' ', "-")), "{title}");
+        assert!(title.contains(concat!("seaworthy ", env!("CARGO_PKG_VERSION"))), "{title}");
         for section in [".SH NAME", ".SH SYNOPSIS"] {
             assert!(page.stdout.contains(section), "{name:?}: {section}");
         }
@@ -856,8 +863,25 @@ fn a_probe_ends_whatever_the_listener_does() {
         }
     }
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let refused =
-        run(&["probe", &closed, "unix:/nonexistent", "nonexistent.invalid:1", "[::1", ":", "1:99999"]);
+    let refused = run(&["probe", &closed, "unix:/nonexistent", "nonexistent.invalid:1"]);
     assert_eq!(refused.code, 3, "{}", refused.stderr);
-    assert_eq!(refused.stdout.matches("UNKNOWN").count(), 6, "{}", refused.stdout);
+    assert_eq!(refused.stdout.matches("UNKNOWN").count(), 3, "{}", refused.stdout);
+}
+
+#[test]
+fn a_unix_socket_is_probed_by_its_path() {
+    let folder = Folder::new();
+    let path = folder.path("etcd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 64];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        }
+    });
+    for target in [format!("unix:{path}"), format!("unix://{path}"), path] {
+        let run = run(&["probe", "--timeout", "0.3", &target]);
+        assert!(run.code == 0 && run.stdout.contains("PLAINTEXT"), "{target}: {}{}", run.stdout, run.stderr);
+    }
 }

@@ -33,6 +33,37 @@ enum Endpoint {
     },
 }
 
+/// What the text of a target says.
+enum Name<'a> {
+    /// The host of a host and a port.
+    Tcp(&'a str),
+    /// The path of a socket.
+    Unix(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn parse(text: &'a str) -> Result<Self, EvidenceError> {
+        let wrong = |what: &str| Err(EvidenceError::new(ErrorKind::Malformed, format!("`{text}` {what}")));
+        // A path alone, as reports show it, and the URL that etcd is given are understood, too.
+        let path = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text));
+        if let Some(path) = path {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { wrong("has no path") } else { Ok(Self::Unix(path)) };
+        }
+        if text.contains('/') {
+            return wrong("is a URL or a path, not an address");
+        }
+        let Some((host, port)) = text.rsplit_once(':') else { return wrong("has no port") };
+        if host.is_empty() || host.starts_with('[') != host.ends_with(']') {
+            return wrong("has no host");
+        }
+        match port.parse() {
+            Ok(1u16..) => Ok(Self::Tcp(host)),
+            _ => wrong("has no port from 1 to 65535"),
+        }
+    }
+}
+
 impl Target {
     /// Returns the TCP listener at `address`.
     pub fn tcp(address: SocketAddr) -> Self {
@@ -51,12 +82,17 @@ impl Target {
         Self { endpoint, server_name: None }
     }
 
-    /// Returns the listener that `text` names: `host:port`, or a socket path if it has a slash. A host name is looked
-    /// up, its first address taken, and the name shown to the listener.
+    /// Returns the listener that `text` names: `HOST:PORT`, or `unix:` and the path of a socket. A host name is looked up,
+    /// its first address taken, and the name shown to the listener.
+    ///
+    /// # Errors
+    ///
+    /// When `text` names no listener (see [`Target::check`]), or there is no such host.
     pub fn resolve(text: &str) -> Result<Self, EvidenceError> {
-        if text.contains('/') {
-            return Ok(Self::unix(text));
-        }
+        let host = match Name::parse(text)? {
+            Name::Unix(path) => return Ok(Self::unix(path)),
+            Name::Tcp(host) => host,
+        };
         let address = match text.to_socket_addrs() {
             Ok(mut addresses) => addresses.next(),
             Err(e) => return Err(EvidenceError::new(ErrorKind::NotFound, format!("{text}: {e}"))),
@@ -64,10 +100,17 @@ impl Target {
         let address = address
             .ok_or_else(|| EvidenceError::new(ErrorKind::NotFound, format!("{text} has no address")))?;
         let target = Self::tcp(address);
-        Ok(match text.rsplit_once(':') {
-            Some((host, _)) if text.parse::<SocketAddr>().is_err() => target.with_server_name(host),
-            _ => target,
-        })
+        let is_name = text.parse::<SocketAddr>().is_err();
+        Ok(if is_name { target.with_server_name(host) } else { target })
+    }
+
+    /// Looks nothing up, and says what is wrong with `text` if it cannot name a listener at all.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Malformed`], when [`Target::resolve`] would fail with any network.
+    pub fn check(text: &str) -> Result<(), EvidenceError> {
+        Name::parse(text).map(drop)
     }
 
     /// Returns the target with the name by which a TLS listener is asked and verified, instead of its address.
@@ -319,6 +362,9 @@ mod tests {
             ("127.0.0.1:2380", Some("127.0.0.1:2380"), None),
             ("[::1]:2380", Some("[::1]:2380"), None),
             ("/run/etcd.sock", Some("/run/etcd.sock"), None),
+            ("unix:/run/etcd.sock", Some("/run/etcd.sock"), None),
+            ("unix:///run/etcd.sock", Some("/run/etcd.sock"), None),
+            ("unix:etcd.sock", Some("etcd.sock"), None),
             ("localhost:2380", None, Some("localhost")),
         ];
         for (text, shown, name) in cases {
@@ -328,8 +374,24 @@ mod tests {
             }
             assert_eq!(target.sni(), name, "{text}");
         }
-        for text in ["", "127.0.0.1", "127.0.0.1:99999", "no-such-host.invalid:1"] {
-            assert_eq!(Target::resolve(text).unwrap_err().kind, ErrorKind::NotFound, "{text}");
+        let none = "no-such-host.invalid:1";
+        assert!(Target::check(none).is_ok());
+        assert_eq!(Target::resolve(none).unwrap_err().kind, ErrorKind::NotFound);
+        let malformed = [
+            ("", "port"),
+            ("127.0.0.1", "port"),
+            ("127.0.0.1:0", "port"),
+            ("127.0.0.1:99999", "port"),
+            ("127.0.0.1:etcd", "port"),
+            (":2380", "host"),
+            ("[::1", "host"),
+            ("https://127.0.0.1:2380", "URL"),
+            ("etcd/etcd.sock", "path"),
+            ("unix:", "path"),
+        ];
+        for (text, word) in malformed {
+            let error = Target::check(text).unwrap_err();
+            assert!(error.kind == ErrorKind::Malformed && error.message.contains(word), "{text}: {error}");
         }
     }
 }

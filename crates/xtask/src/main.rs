@@ -27,7 +27,7 @@ enum Task {
     Demo,
     /// Measure an audit beside the shell pipelines that check the same controls
     Bench,
-    /// Write the generated files: JSON Schemas and the manual page
+    /// Write the generated files: the JSON Schemas
     Generate {
         /// Only compare, and fail if one is stale
         #[arg(long)]

@@ -76,7 +76,9 @@ impl Declarations {
     }
 
     /// Returns the declaration that a server with the settings `running` was started from: the one whose settings are
-    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says.
+    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says,
+    /// also where the settings of the server are not known because its configuration file has become one that etcd
+    /// refuses.
     ///
     /// # Errors
     ///
@@ -91,7 +93,13 @@ impl Declarations {
         if self.found.is_empty() && unread.is_none() {
             return Ok(None);
         }
-        let running = running?;
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                let only = self.only_pod().filter(|_| lone && error.kind == ErrorKind::Malformed);
+                return only.map(Some).ok_or(error);
+            }
+        };
         let best = self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness);
         let pods = self.pods().count();
         match best {
@@ -100,6 +108,15 @@ impl Declarations {
                 Ok(Some(declared))
             }
             _ => unread.map_or(Ok(None), |error| Err(error.clone())),
+        }
+    }
+
+    /// Returns the declaration of a manifest that is the only one on the node, if everything could be read.
+    fn only_pod(&self) -> Option<&Declared> {
+        let read_all = self.unread_manifest.is_none() && self.unread_unit.is_none();
+        match self.found.as_slice() {
+            [only] if read_all && only.kind == DeclaredKind::StaticPod => Some(only),
+            _ => None,
         }
     }
 
@@ -242,8 +259,8 @@ fn of_container(
                 Ok(format!("{}{below}", mount.host.trim_end_matches('/')))
             }
             None => {
-                let message = format!("{path} is in the container's image, not on the host");
-                Err(EvidenceError::new(ErrorKind::NotFound, message))
+                let message = format!("{path} is in the container, on no path of the host, and is not read");
+                Err(EvidenceError::new(ErrorKind::Unsupported, message))
             }
         }
     };
@@ -544,6 +561,37 @@ mod tests {
             assert_eq!(found.manifest(&declaration, true), Some(Ok(path.as_str())));
             assert_eq!(found.manifest(&declaration, false), Some(Err(denied)));
         });
+    }
+
+    #[test]
+    fn a_configuration_file_that_etcd_refuses_would_keep_it_from_starting() {
+        let pod = |rest: &str| {
+            let command = "command: [etcd, --config-file=/etc/etcd/conf.yaml]";
+            format!("kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n  - {command}\n{rest}")
+        };
+        let mounted = pod("    volumeMounts: [{name: a, mountPath: /etc/etcd}]\n  \
+                           volumes: [{name: a, hostPath: {path: /a}}]\n");
+        let quoted = "peer-transport-security: {client-cert-auth: \"true\"}\n";
+        let big = "#".repeat(ConfigText::MAX + 1);
+        // The manifest, the file on the host, the error of the running etcd, and what would keep it from starting.
+        let rows = [
+            (&mounted, Some(quoted), ErrorKind::Malformed, Some(1)),
+            (&mounted, None, ErrorKind::Malformed, Some(1)),
+            // Nobody knows what is in a file of the image.
+            (&pod(""), None, ErrorKind::Malformed, Some(0)),
+            (&mounted, Some(&big), ErrorKind::Malformed, Some(0)),
+            (&mounted, Some(quoted), ErrorKind::PermissionDenied, None),
+        ];
+        for (manifest, file, kind, want) in rows {
+            let mut files = vec![(format!("{MANIFESTS}/etcd.yaml"), manifest.clone())];
+            files.extend(file.map(|text| ("/a/conf.yaml".to_owned(), text.to_owned())));
+            declarations(&files, |found, _| {
+                let error = EvidenceError::new(kind, "what runs");
+                let declaration = found.of(Err(error.clone()), true).ok();
+                assert_eq!(declaration.map(|d| d.unwrap().fatal.len()), want, "{files:?}");
+                assert_eq!(found.of(Err(error.clone()), false), Err(error));
+            });
+        }
     }
 
     #[test]

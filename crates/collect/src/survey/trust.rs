@@ -22,10 +22,18 @@ const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki
 /// What Kubernetes trusts and holds on this node.
 pub(crate) struct Trust {
     uses: Vec<(CaUse, Origin)>,
-    serving: Option<(Parsed, String, Origin)>,
+    /// The certificates that API servers present, with their intermediate CAs.
+    serving: Vec<Serving>,
     held: Held,
-    /// The first error that kept a CA of Kubernetes from being read.
+    /// The first error that kept a CA or a certificate of an API server from being read.
     error: Option<EvidenceError>,
+}
+
+/// The certificate of an API server.
+struct Serving {
+    chain: Vec<Parsed>,
+    path: String,
+    origin: Origin,
 }
 
 /// Certificates that lie on the node.
@@ -42,7 +50,7 @@ impl Trust {
     /// Reads the CAs of the API servers that run here, or kubeadm's CA file where none runs, and the certificates in
     /// Kubernetes' folders and in the API server's `--etcd-certfile`.
     pub(crate) fn read(survey: &Survey<'_>, found: Option<&Found>) -> Self {
-        let mut trust = Self { uses: Vec::new(), serving: None, held: Held::default(), error: None };
+        let mut trust = Self { uses: Vec::new(), serving: Vec::new(), held: Held::default(), error: None };
         let servers = found.map_or(&[][..], |f| &f.api_servers);
         for server in servers {
             trust.read_api_server(survey, server);
@@ -88,15 +96,11 @@ impl Trust {
                 let same = self.uses.iter().filter(|(u, _)| u.spkis.contains(&certificate.key.spki));
                 let mut found: Vec<_> =
                     same.map(|(u, origin)| of(format!("{} {}", u.purpose, u.path), origin)).collect();
-                if let Some((leaf, path, origin)) = &self.serving {
-                    let issued = seaworthy_pki::chains_to(
-                        leaf,
-                        &[],
-                        std::slice::from_ref(root),
-                        seaworthy_pki::Usage::Server,
-                        now,
-                    );
-                    if issued.is_ok() {
+                for Serving { chain, path, origin } in &self.serving {
+                    let Some((leaf, intermediates)) = chain.split_first() else { continue };
+                    let root = std::slice::from_ref(root);
+                    let usage = seaworthy_pki::Usage::Server;
+                    if seaworthy_pki::chains_to(leaf, intermediates, root, usage, now).is_ok() {
                         found.push(of(format!("issuing the API server's own certificate {path}"), origin));
                     }
                 }
@@ -190,19 +194,31 @@ impl Trust {
                 return;
             }
         };
-        for flag in CA_FLAGS {
-            if let Some(path) = flag_value(&server.argv, flag) {
-                self.read_ca(survey, root, &format!("kube-apiserver --{flag}"), &path, false);
+        // What a flag names is below the working directory of the API server, unless it is absolute.
+        let mut named = |flag: &str| match flag_value(&server.argv, flag).map(|path| server.absolute(&path)) {
+            Some(Ok(path)) => Some(path),
+            Some(Err(error)) => {
+                self.error.get_or_insert(error);
+                None
             }
+            None => None,
+        };
+        let (serving, client) = (named("tls-cert-file"), named("etcd-certfile"));
+        let cas: Vec<_> = CA_FLAGS.into_iter().filter_map(|flag| Some((flag, named(flag)?))).collect();
+        for (flag, path) in cas {
+            self.read_ca(survey, root, &format!("kube-apiserver --{flag}"), &path, false);
         }
-        if let Some(path) = flag_value(&server.argv, "tls-cert-file") {
+        if let Some(path) = serving {
             let origin = root.origin(&path);
-            let leaf = Reader::new(Ok(root))
+            let chain = Reader::new(Ok(root))
                 .bytes(&path)
                 .and_then(|b| seaworthy_pki::certificates_from_pem(&b, origin.clone(), survey.options.now));
-            self.serving = leaf.ok().and_then(|l| l.into_iter().next()).map(|leaf| (leaf, path, origin));
+            match chain {
+                Ok(chain) => self.serving.push(Serving { chain, path, origin }),
+                Err(error) => drop(self.error.get_or_insert(error)),
+            }
         }
-        if let Some(path) = flag_value(&server.argv, "etcd-certfile") {
+        if let Some(path) = client {
             self.held.file(survey, root, &path);
         }
     }
@@ -261,18 +277,19 @@ impl Held {
     }
 }
 
-/// Returns the last value of a flag of a Kubernetes component (spf13/pflag): `--flag=value` or `--flag value`.
+/// Returns the last value of a flag of a Kubernetes component (spf13/pflag): `--flag=value` or `--flag value`. Kubernetes
+/// takes underscores in the name of a flag for hyphens.
 fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
     let mut value = None;
     let mut arguments = argv.iter().skip(1).map(|a| &a.text);
     while let Some(argument) = arguments.next() {
-        let Some(rest) = argument.strip_prefix(b"--").and_then(|a| a.strip_prefix(flag.as_bytes())) else {
-            continue;
+        let Some(rest) = argument.strip_prefix(b"--") else { continue };
+        let (name, given) = match rest.iter().position(|b| *b == b'=') {
+            Some(at) => (rest.get(..at).unwrap_or_default(), rest.get(at + 1..)),
+            None => (rest, None),
         };
-        match rest.split_first() {
-            None => value = arguments.next().cloned(),
-            Some((b'=', text)) => value = Some(text.to_vec()),
-            Some(_) => {}
+        if name.iter().map(|b| if *b == b'_' { b'-' } else { *b }).eq(flag.bytes()) {
+            value = given.map(<[u8]>::to_vec).or_else(|| arguments.next().cloned());
         }
     }
     value.and_then(|v| String::from_utf8(v).ok())
@@ -322,6 +339,75 @@ mod tests {
         }
     }
 
+    /// Returns what is known of CAs when these API servers run.
+    fn with_api_servers(argvs: &[&[&str]]) -> Trust {
+        let (options, host, users) = (options(Path::new("/")), Root::host("/").unwrap(), Users::default());
+        let survey = Survey { options: &options, root: &host, users: &users };
+        let mut trust = nothing();
+        for argv in argvs {
+            trust.read_api_server(&survey, &Running::ourselves(argv));
+        }
+        trust
+    }
+
+    fn nothing() -> Trust {
+        Trust { uses: Vec::new(), serving: Vec::new(), held: Held::default(), error: None }
+    }
+
+    #[test]
+    fn what_an_api_server_names_relatively_is_below_its_working_directory() {
+        let ca = "../pki/testdata/v1-ca.crt";
+        let absolute = format!("{}/{ca}", std::env::current_dir().unwrap().display());
+        let trust = with_api_servers(&[&[
+            "kube-apiserver",
+            &format!("--client_ca_file={ca}"),
+            "--tls-cert-file",
+            "../pki/testdata/v1-leaf.crt",
+            "--etcd-certfile=../pki/testdata/md5-leaf.crt",
+        ]]);
+        let uses = trust.uses();
+        let uses: Vec<_> = uses.value().expect("all could be read").iter().collect();
+        assert_eq!((uses.len(), uses[0].path.as_str(), uses[0].spkis.len()), (1, absolute.as_str(), 1));
+        assert_eq!((trust.serving.len(), trust.held.leaves.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_certificate_of_every_api_server_counts_and_one_that_cannot_be_read_is_not_none() {
+        let serving = |path: &str| format!("--tls-cert-file=../pki/testdata/{path}");
+        let (good, missing) = (serving("v1-leaf.crt"), serving("missing.crt"));
+        let argvs: [&[&str]; 2] = [&["kube-apiserver", &good], &["kube-apiserver", &missing]];
+        let trust = with_api_servers(&argvs);
+        assert_eq!(trust.serving.len(), 1);
+        assert_eq!(trust.uses().error().map(|e| e.kind), Some(ErrorKind::NotFound));
+        let trusted = || Files {
+            certificate: None,
+            key: None,
+            client_certificate: None,
+            trusted: None,
+            revocations: None,
+        };
+        let shared = trust.shared([&trusted(), &trusted()], jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(shared.error().map(|e| e.kind), Some(ErrorKind::NotFound));
+        assert_eq!(with_api_servers(&[argvs[0], argvs[0]]).serving.len(), 2);
+    }
+
+    #[test]
+    fn flags_of_kubernetes_are_read_as_it_reads_them() {
+        let cases: [(&[&str], Option<&str>); 7] = [
+            (&["--client-ca-file=/a"], Some("/a")),
+            (&["--client-ca-file", "/a"], Some("/a")),
+            (&["--client_ca-file=/a=b"], Some("/a=b")),
+            (&["--client-ca-file=/a", "--client-ca-file=/b"], Some("/b")),
+            (&["--client-ca-file-x=/a", "-client-ca-file=/a", "client-ca-file=/a"], None),
+            (&["--requestheader-client-ca-file=/a"], None),
+            (&["--client-ca-file"], None),
+        ];
+        for (arguments, want) in cases {
+            let running = Running::ourselves(&[&["kube-apiserver"], arguments].concat());
+            assert_eq!(flag_value(&running.argv, "client-ca-file").as_deref(), want, "{arguments:?}");
+        }
+    }
+
     #[test]
     fn a_ca_that_cannot_be_read_is_not_known_to_be_unshared() {
         let trusted = |content| Files {
@@ -332,7 +418,6 @@ mod tests {
             revocations: None,
         };
         let error = |message: &str| EvidenceError::new(ErrorKind::Malformed, message);
-        let nothing = || Trust { uses: Vec::new(), serving: None, held: Held::default(), error: None };
         let blind = Trust { error: Some(error("the API server's")), ..nothing() };
         let cases = [
             (nothing(), Ok(Vec::new()), None),

@@ -10,9 +10,9 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Probe) -> anyhow::Result<Exit> {
-    if let Some(wrong) = options.targets.iter().find(|t| !t.starts_with("unix:") && !t.contains(':')) {
-        let message = format!("`{wrong}` has no port");
-        return Err(UsageError::new(message, "give HOST:PORT, for example 127.0.0.1:2380").into());
+    if let Some(wrong) = options.targets.iter().find_map(|target| Target::check(target).err()) {
+        let help = "give HOST:PORT, for example 127.0.0.1:2380, or unix:PATH";
+        return Err(UsageError::new(wrong.message, help).into());
     }
     let mut probing = Options::new(Timestamp::now());
     probing.timeout = options.timeout;

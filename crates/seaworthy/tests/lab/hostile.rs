@@ -299,6 +299,11 @@ fn anything_may_be_where_the_configuration_file_should_be() {
             audit.expect(PEER_TLS, "unknown", &[CONFIG]);
             audit.expect("etcd-client-tls", "unknown", &[CONFIG]);
         }
+        // The file that was fine when etcd started would stop it now, which is a fact, whatever runs.
+        if matches!(name, "not UTF-8" | "NUL" | "another type") {
+            audit.expect("etcd-declaration-starts", "fail", &[CONFIG, "would exit at once"]);
+            audit.expect("etcd-manifest-mode", "pass", &[]);
+        }
         audit.expect("etcd-proxy-tls", "not-applicable", &[]);
     };
     replace(node, CONFIG, |_| true, judge);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use seaworthy_lab::Declared;
 use seaworthy_lab::{
-    Authority, Cluster, EtcdBinary, Leaf, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Ready, Source, Usage,
-    Validity,
+    Authority, Cluster, ENVIRONMENT_FILE, EtcdBinary, Leaf, MANIFEST, MemberSpec, Node, PKI_DIR, Program,
+    Ready, Source, Usage, Validity,
 };
 use serde_json::Value;
 
@@ -262,6 +262,26 @@ fn a_manifest_that_changed_after_the_start_is_drift() {
         let words = ["https://10.77.0.1:2380", "http://10.77.0.1:2380", "listen-peer-urls"];
         audit.expect("etcd-drift", "fail", &words);
         audit.expect(PEER_TLS, "fail", &["is plaintext"]);
+    });
+}
+
+#[test]
+fn an_environment_file_of_a_unit_that_changed_after_the_start_is_drift() {
+    on_every_version(|binary| {
+        let cluster = cluster(binary, 3, |m| {
+            m.source = Source::Environment;
+            m.declared = Declared::Unit;
+        });
+        let node = cluster.node(0);
+        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        node.edit(ENVIRONMENT_FILE, |text| text.replace("https://10.77.0.1:2380", "http://10.77.0.1:2380"))
+            .unwrap();
+        let audit = Audit::of(node);
+        let words = ["listen-peer-urls as http://10.77.0.1:2380", "runs with https://10.77.0.1:2380"];
+        audit.expect("etcd-drift", "fail", &words);
+        let evidence = audit.finding("etcd-drift").to_string();
+        assert!(evidence.contains(&format!("{ENVIRONMENT_FILE}:")), "the line is named: {evidence}");
+        audit.expect(PEER_TLS, "pass", &[]);
     });
 }
 

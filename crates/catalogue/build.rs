@@ -1,5 +1,5 @@
 //! Embeds the catalogue: each document as it is written, and its YAML as JSON, which a start reads ten times faster.
-//! And the evidence schema without its prose, which is faster to read than to make from the types.
+//! And of the evidence schema what types are made of, which is faster to read than to make from Rust's types.
 //!
 //! Nothing is checked here. A document whose YAML cannot be read is embedded without its JSON; loading it then says, with
 //! a source span, what is wrong.
@@ -26,19 +26,29 @@ fn main() -> io::Result<()> {
     table.push(']');
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let mut schema = seaworthy_evidence::json_schema();
-    without_prose(&mut schema);
+    only_types(&mut schema);
     fs::write(out.join("schema.json"), schema.to_string())?;
     fs::write(out.join("catalogue.rs"), table)
 }
 
-/// Takes the descriptions out of a JSON Schema. A property of that name stays: it is an object.
-fn without_prose(schema: &mut Value) {
+/// Takes out of a JSON Schema what tells no type. A property of such a name stays: it is an object.
+fn only_types(schema: &mut Value) {
+    const OTHER: [&str; 8] =
+        ["$id", "$schema", "additionalProperties", "default", "description", "format", "minimum", "required"];
     match schema {
         Value::Object(object) => {
-            object.retain(|key, value| key != "description" || !value.is_string());
-            object.values_mut().for_each(without_prose);
+            object.retain(|key, value| value.is_object() || !OTHER.contains(&key.as_str()));
+            // Of an observation, the type of its value.
+            if object.contains_key("x-observed")
+                && let Some(Value::Object(properties)) = object.get_mut("properties")
+                && properties.contains_key("value")
+            {
+                properties.retain(|name, _| name == "value");
+                object.remove("oneOf");
+            }
+            object.values_mut().for_each(only_types);
         }
-        Value::Array(items) => items.iter_mut().for_each(without_prose),
+        Value::Array(items) => items.iter_mut().for_each(only_types),
         _ => {}
     }
 }

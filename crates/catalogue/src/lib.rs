@@ -120,7 +120,7 @@ fn scopes() -> Result<rule::Scopes, Vec<Diagnostic>> {
     Ok(rule::Scopes::new(&schema))
 }
 
-/// What [`seaworthy_evidence::json_schema`] says, without its prose, by the build script.
+/// What [`seaworthy_evidence::json_schema`] says of types, by the build script.
 const EVIDENCE_SCHEMA: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.json"));
 
 #[cfg(test)]

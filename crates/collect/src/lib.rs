@@ -18,6 +18,7 @@ pub mod systemd;
 pub mod users;
 
 mod declared;
+mod sock_diag;
 mod survey;
 mod yaml;
 

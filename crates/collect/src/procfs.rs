@@ -133,18 +133,20 @@ impl Proc {
             let path = format!("/proc/self/{path}");
             read_capped(&StdFile::open(path).ok()?, FILE_CAP, 0).ok().flatten()
         };
+        // The kernel lets those who may trace any process, and with some settings a chosen group, see everything.
+        const SYS_PTRACE: u64 = 1 << 19;
+        let capabilities = line_value(&read("status")?, b"CapEff:")
+            .and_then(|hex| u64::from_str_radix(std::str::from_utf8(hex).ok()?.trim(), 16).ok())?;
+        if capabilities & SYS_PTRACE != 0 {
+            return None;
+        }
         let mount: u32 = field(&read(&format!("fdinfo/{}", self.fd.as_raw_fd()))?, b"mnt_id:")?;
         let hiding = hiding(&read("mountinfo")?, mount)?;
-        // The kernel lets those who may trace any process, and with some settings a chosen group, see
-        // everything.
         let exempt_group = hiding.group.is_some_and(|gid| {
             rustix::process::getegid().as_raw() == gid
                 || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|g| g.as_raw() == gid))
         });
-        const SYS_PTRACE: u64 = 1 << 19;
-        let capabilities = line_value(&read("status")?, b"CapEff:")
-            .and_then(|hex| u64::from_str_radix(std::str::from_utf8(hex).ok()?.trim(), 16).ok())?;
-        (!exempt_group && capabilities & SYS_PTRACE == 0).then(|| {
+        (!exempt_group).then(|| {
             let message = format!(
                 "/proc is mounted with hidepid={}, so processes of other users are hidden: run as root",
                 hiding.mode

@@ -1,4 +1,4 @@
-//! Sockets of a process: the inodes behind its file descriptors, joined with the tables of its own network
+//! Sockets of a process: the inodes behind its file descriptors, joined with the sockets of its own network
 //! namespace.
 
 use std::collections::HashSet;
@@ -9,12 +9,13 @@ use rustix::io::Errno;
 use seaworthy_evidence::{ErrorKind, EvidenceError};
 
 use crate::procfs::{ProcessEntry, parse_ascii};
+use crate::sock_diag;
 
 /// Most bytes that are read of one table: some 400,000 connections.
 const CAP: u64 = 64 << 20;
 
-/// Most listening sockets of one process: each is asked by threads of its own, and an etcd has a handful.
-const MAX_LISTENING: usize = 64;
+/// Most listening sockets of one process, each of which is compared with each connection. An etcd has a handful.
+const MAX_LISTENING: usize = 1024;
 
 /// The sockets of one process. Every list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,43 +45,19 @@ impl Sockets {
     /// # Errors
     ///
     /// `PermissionDenied` when its file descriptors may not be seen, `TooLarge` when a table has more than 64
-    /// MiB or more than 64 of its sockets listen, `Vanished`.
+    /// MiB or more than 1024 of its sockets listen, `Vanished`.
     pub fn of_process(process: &ProcessEntry) -> Result<Self, EvidenceError> {
         // The descriptors come first: a connection that is made in between is left out instead of being
         // unowned.
         let mut wanted = process.socket_inodes()?;
         let mut sockets = Self::default();
-        // Each table is read only until all sockets have been found: to come to the end of a TCP table, the kernel
-        // walks all of its hash table of connections, milliseconds on a large machine.
-        for (name, read) in [
-            (
-                "net/unix",
-                Self::read_unix as fn(&mut Self, &mut dyn BufRead, &mut HashSet<u64>) -> io::Result<()>,
-            ),
-            ("net/tcp", Self::read_tcp),
-            ("net/tcp6", Self::read_tcp),
-        ] {
-            if wanted.is_empty() {
-                break;
-            }
-            let table = match process.open_file(name) {
-                Ok(file) => file,
-                // A kernel or a namespace without IPv6, or without Unix sockets.
-                Err(error) if error.kind == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let mut table = BufReader::with_capacity(1 << 16, table.take(CAP));
-            read(&mut sockets, &mut table, &mut wanted).map_err(|error| {
-                match Errno::from_io_error(&error) {
-                    Some(errno) => process.error(name, errno),
-                    None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
-                }
-            })?;
-            if table.get_ref().limit() == 0 {
-                let message =
-                    format!("{}: more than the {CAP} bytes that are read at most", process.origin(name));
-                return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin(name)));
-            }
+        sockets.read_table(process, "net/unix", Self::read_unix, &mut wanted)?;
+        // The kernel answers for our own network only; `/proc/PID` shows that of the process.
+        let ours = process.has_own_namespace("net").is_ok_and(|own| !own);
+        let add = |state, socket| sockets.add(state, socket, &mut wanted);
+        if !ours || sock_diag::for_each_tcp(add).is_err() {
+            sockets.read_table(process, "net/tcp", Self::read_tcp, &mut wanted)?;
+            sockets.read_table(process, "net/tcp6", Self::read_tcp, &mut wanted)?;
         }
         if sockets.listening.len() + sockets.unix_listening.len() > MAX_LISTENING {
             let message = format!("{}: more than {MAX_LISTENING} listening sockets", process.origin("fd"));
@@ -92,24 +69,66 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Adds the sockets with a `wanted` inode in a table of the form of `/proc/net/tcp` or `/proc/net/tcp6`, and
-    /// takes the inodes that are found out of `wanted`.
-    fn read_tcp(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
-        for_each_line(table, |line| {
-            if let Some((state, socket)) = parse_tcp(line)
-                && wanted.remove(&socket.inode)
-            {
-                match state {
-                    TcpState::Established => self.established.push(socket),
-                    TcpState::Listen => self.listening.push(socket),
-                    TcpState::Other => {}
-                }
+    /// Takes out the connections that `process` has closed by now.
+    pub fn retain_open(&mut self, process: &ProcessEntry) {
+        if let Ok(open) = process.socket_inodes() {
+            self.established.retain(|socket| open.contains(&socket.inode));
+        }
+    }
+
+    /// Adds a TCP socket if its inode is `wanted`, which then is not wanted any more; returns whether others are.
+    fn add(&mut self, state: TcpState, socket: TcpSocket, wanted: &mut HashSet<u64>) -> bool {
+        if wanted.remove(&socket.inode) {
+            match state {
+                TcpState::Established => self.established.push(socket),
+                TcpState::Listen => self.listening.push(socket),
+                TcpState::Other => {}
             }
-            !wanted.is_empty()
+        }
+        !wanted.is_empty()
+    }
+
+    /// Adds the sockets with a `wanted` inode in the table `name` of the process by `read`.
+    fn read_table(
+        &mut self,
+        process: &ProcessEntry,
+        name: &str,
+        read: fn(&mut Self, &mut dyn BufRead, &mut HashSet<u64>) -> io::Result<()>,
+        wanted: &mut HashSet<u64>,
+    ) -> Result<(), EvidenceError> {
+        // Each table is read only until all sockets have been found: to come to the end of a TCP table, the kernel
+        // walks all of its hash table of connections, milliseconds on a large machine.
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let table = match process.open_file(name) {
+            Ok(file) => file,
+            // A kernel or a namespace without IPv6, or without Unix sockets.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut table = BufReader::with_capacity(1 << 16, table.take(CAP));
+        read(self, &mut table, wanted).map_err(|error| match Errno::from_io_error(&error) {
+            Some(errno) => process.error(name, errno),
+            None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
+        })?;
+        if table.get_ref().limit() == 0 {
+            let message =
+                format!("{}: more than the {CAP} bytes that are read at most", process.origin(name));
+            return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin(name)));
+        }
+        Ok(())
+    }
+
+    /// Reads a table of the form of `/proc/net/tcp` or `/proc/net/tcp6`.
+    fn read_tcp(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
+        for_each_line(table, |line| match parse_tcp(line) {
+            Some((state, socket)) => self.add(state, socket, wanted),
+            None => true,
         })
     }
 
-    /// Does the same with a table of the form of `/proc/net/unix`.
+    /// Reads a table of the form of `/proc/net/unix`.
     fn read_unix(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
         for_each_line(table, |line| {
             if let Some((inode, listener)) = parse_unix(line)
@@ -122,12 +141,28 @@ impl Sockets {
     }
 }
 
-/// The states of a TCP socket that matter, numbered as in the kernel's `tcp_states.h`.
+/// The states of a TCP socket that matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TcpState {
+pub(crate) enum TcpState {
     Established,
     Listen,
     Other,
+}
+
+impl TcpState {
+    /// Numbers of the states in the kernel's `tcp_states.h`.
+    pub(crate) const ESTABLISHED: u8 = 1;
+    pub(crate) const LISTEN: u8 = 10;
+}
+
+impl From<u8> for TcpState {
+    fn from(number: u8) -> Self {
+        match number {
+            Self::ESTABLISHED => Self::Established,
+            Self::LISTEN => Self::Listen,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Calls `visit` with each line of `table` while it asks for more, reusing one buffer.
@@ -144,11 +179,7 @@ fn for_each_line(table: &mut dyn BufRead, mut visit: impl FnMut(&[u8]) -> bool) 
 fn parse_tcp(line: &[u8]) -> Option<(TcpState, TcpSocket)> {
     let mut fields = words(line);
     let (local, remote) = (fields.nth(1)?, fields.next()?);
-    let state = match fields.next()? {
-        b"01" => TcpState::Established,
-        b"0A" => TcpState::Listen,
-        _ => TcpState::Other,
-    };
+    let state = u8::from_str_radix(std::str::from_utf8(fields.next()?).ok()?, 16).ok()?.into();
     let inode = parse_ascii(fields.nth(5)?)?;
     Some((state, TcpSocket { local: parse_address(local)?, remote: parse_address(remote)?, inode }))
 }
@@ -228,6 +259,50 @@ mod tests {
             );
         }
         assert!(sockets.unix_listening.iter().any(|p| p == path.as_os_str().as_bytes()), "{sockets:?}");
+    }
+
+    #[test]
+    fn the_kernel_says_the_same_in_both_ways() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).ok());
+        let clients: Vec<_> = listeners
+            .iter()
+            .flatten()
+            .map(|listener| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+            .collect();
+        let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let [mut asked, mut read] = [Sockets::default(), Sockets::default()];
+        let mut wanted = process.socket_inodes().unwrap();
+        for table in ["net/tcp", "net/tcp6"] {
+            read.read_table(&process, table, Sockets::read_tcp, &mut wanted.clone()).unwrap();
+        }
+        // A kernel without sock_diag says nothing.
+        if sock_diag::for_each_tcp(|state, socket| asked.add(state, socket, &mut wanted)).is_err() {
+            return;
+        }
+        // Other tests open and close sockets meanwhile.
+        for (listener, client) in listeners.iter().flatten().zip(clients) {
+            let (local, remote) = (listener.local_addr().unwrap(), client.local_addr().unwrap());
+            for sockets in [&asked, &read] {
+                assert!(sockets.listening.iter().any(|s| s.local == local), "{sockets:?}");
+                assert!(
+                    sockets.established.iter().any(|s| (s.local, s.remote) == (remote, local)),
+                    "{sockets:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_does_not_stay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let [kept, closed] = [(); 2].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let mut sockets = Sockets::of_process(&process).unwrap();
+        let [kept_at, closed_at] = [&kept, &closed].map(|stream| stream.local_addr().unwrap());
+        drop(closed);
+        sockets.retain_open(&process);
+        let has = |address| sockets.established.iter().any(|s| s.local == address);
+        assert!(has(kept_at) && !has(closed_at), "{sockets:?}");
     }
 
     #[test]

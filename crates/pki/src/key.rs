@@ -1,5 +1,8 @@
 //! Public keys and signatures.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use aws_lc_rs::{digest, signature};
 use rustls_pki_types::PrivateKeyDer;
 use seaworthy_evidence::PublicKey;
@@ -73,7 +76,22 @@ pub(crate) fn signature_name(algorithm: &AlgorithmIdentifier<'_>) -> String {
 /// checked.
 ///
 /// SHA-1 and RSA keys from 1024 bits are checked too: weak, but a Go program may accept them.
+///
+/// The same question comes up for each use of a certificate, and its answer takes longer than all the rest of a judgement,
+/// so each thread remembers some.
 pub(crate) fn signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> Option<bool> {
+    const MOST: usize = 64;
+    thread_local!(static KNOWN: RefCell<HashMap<[[u8; 32]; 2], Option<bool>>> = RefCell::default());
+    let question = [x509.as_raw(), spki.raw].map(sha256);
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() == MOST {
+            known.clear();
+        }
+        *known.entry(question).or_insert_with(|| verify(x509, spki))
+    })
+}
+
+fn verify(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> Option<bool> {
     let message = x509.tbs_certificate.as_ref();
     let signed = x509.signature_value.data.as_ref();
     let key = spki.subject_public_key.data.as_ref();

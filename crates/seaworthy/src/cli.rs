@@ -146,7 +146,7 @@ pub(crate) struct CatalogueDir {
 }
 
 /// How a node is looked at.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Collection {
     /// Read the host's files below this folder (when running in a container: the mount of the host's /)
     #[arg(long, value_name = "DIR", default_value = "/")]

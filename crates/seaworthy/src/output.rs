@@ -48,7 +48,9 @@ impl FromStr for Output {
 /// Writes styled `text` to stdout; the styles are stripped where they are not wanted. A reader that went away (`| head`)
 /// is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = anstream::stdout().lock();
+    let styled = text.contains('\x1b');
+    let mut stdout: Box<dyn io::Write> =
+        if styled { Box::new(anstream::stdout().lock()) } else { Box::new(io::stdout().lock()) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),

@@ -27,6 +27,8 @@ enum Task {
     Demo,
     /// Measure an audit beside the shell pipelines that check the same controls
     Bench,
+    /// Build the binary that is released: static
+    Release,
     /// Write the generated files: the JSON Schemas
     Generate {
         /// Only compare, and fail if one is stale
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Demo => demo::run(),
         Task::Bench => bench::run(),
+        Task::Release => release_binary().map(|path| say(&path.display().to_string())),
         Task::Generate { check } => generate::run(check),
         Task::Lab => lab(),
         Task::Measure { plan } => bench::measure::run(&plan),
@@ -97,8 +100,37 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the release binary and returns its path.
+/// Builds the release binary and returns its path. It is static, so that it runs on every Linux of this architecture and
+/// starts without a dynamic linker, unless what that needs is not installed.
 fn release_binary() -> anyhow::Result<PathBuf> {
-    run("cargo", &["build", "--quiet", "--release", "--locked", "--package", "seaworthy"])?;
-    Ok(workspace().join("target/release/seaworthy"))
+    let target = static_target();
+    let build = ["build", "--quiet", "--release", "--locked", "--package", "seaworthy"];
+    if let Err(missing) = links_statically(&target) {
+        say(&format!("A dynamic binary is built, for a static one needs {missing}."));
+        run("cargo", &build)?;
+        return Ok(workspace().join("target/release/seaworthy"));
+    }
+    run("cargo", &[&build[..], &["--target", &target]].concat())?;
+    Ok(workspace().join("target").join(target).join("release/seaworthy"))
+}
+
+/// Returns the target of static binaries for this machine.
+fn static_target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// Returns how to get what is missing for a static binary, if anything is.
+fn links_statically(target: &str) -> Result<(), String> {
+    let prints = |program: &str, argument: &[&str]| {
+        let output = Command::new(program).args(argument).current_dir(workspace()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let library = prints("rustc", &["--print", "target-libdir", "--target", target]);
+    if !library.is_some_and(|library| Path::new(&library).exists()) {
+        return Err(format!("`rustup target add {target}`"));
+    }
+    if prints("musl-gcc", &["--version"]).is_none() {
+        return Err("`musl-gcc` (apt-get install musl-tools)".to_owned());
+    }
+    Ok(())
 }

@@ -325,8 +325,9 @@ mod tests {
     }
 
     #[test]
-    fn listeners_that_are_silent_do_not_add_up() {
-        let silent: Vec<_> = (0..40).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    fn listeners_that_are_silent_or_too_many_do_not_add_up() {
+        let silent: Vec<_> =
+            (0..MAX_SOCKETS + 6).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let running = Running::ourselves(&[]);
         let options = crate::survey::Options {
             root: "/".into(),
@@ -340,11 +341,17 @@ mod tests {
         let started = Instant::now();
         let answers = ask_all(&survey, &[Server::read(&running)], &[]);
         assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
+        let mut unasked = 0;
         for listener in silent {
             let address = listener.local_addr().unwrap().to_string();
-            let wire = answers.wire(running.pid(), &address).unwrap();
-            assert_eq!(wire.error().unwrap().kind, ErrorKind::Timeout, "{address}");
+            match answers.wire(running.pid(), &address).unwrap().error().unwrap().kind {
+                ErrorKind::Timeout => {}
+                ErrorKind::TooLarge => unasked += 1,
+                other => panic!("{address}: {other:?}"),
+            }
         }
+        // Other tests may have listeners, too.
+        assert!(unasked >= 6, "{unasked}");
         // No peer URL names any of them.
         let members = answers.members(running.pid()).unwrap();
         assert_eq!(members.as_ref().err().unwrap().kind, ErrorKind::NotFound);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
+use std::thread::ScopedJoinHandle;
 
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
@@ -27,22 +28,20 @@ pub(crate) struct Server<'a> {
     pub(crate) running: &'a Running,
     pub(crate) resolved: Resolved,
     pub(crate) sockets: Result<Sockets, EvidenceError>,
-    identity: Option<ClientIdentity>,
+    identity: OnceLock<Option<ClientIdentity>>,
     offline: OnceLock<Result<bbolt::Membership, EvidenceError>>,
 }
 
 impl<'a> Server<'a> {
-    /// Reads the settings, sockets and peer identity of one process.
+    /// Reads the settings and sockets of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
-        let resolved = resolve(running, None);
-        let reader = Reader::of_process(running);
-        let path = |name: &str| {
-            let settings = resolved.settings.value()?;
-            settings.get(name).filter(|s| s.set).map(|s| s.value.clone())
-        };
-        let identity = membership::identity(&reader, path);
-        let sockets = Sockets::of_process(&running.entry);
-        Self { running, resolved, sockets, identity, offline: OnceLock::new() }
+        Self {
+            running,
+            resolved: resolve(running, None),
+            sockets: Sockets::of_process(&running.entry),
+            identity: OnceLock::new(),
+            offline: OnceLock::new(),
+        }
     }
 
     /// Returns the sockets of the peer URLs, each with whether its URL says TLS.
@@ -50,9 +49,13 @@ impl<'a> Server<'a> {
         listeners::configured(&self.urls(Purpose::Peer), sockets)
     }
 
-    /// Returns the identity for asking as a peer.
+    /// Returns the identity for asking as a peer; read once.
     pub(crate) fn peer_identity(&self) -> Option<ClientIdentity> {
-        self.identity.clone()
+        let path = |name: &str| {
+            let settings = self.resolved.settings.value()?;
+            settings.get(name).filter(|s| s.set).map(|s| s.value.clone())
+        };
+        self.identity.get_or_init(|| membership::identity(&Reader::of_process(self.running), path)).clone()
     }
 
     /// Returns the membership in the data directory; read once.
@@ -186,9 +189,13 @@ fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> BTreeMap<u32, Result<Vi
     };
     let lost = || Err(EvidenceError::new(ErrorKind::Io, "the watch did not finish"));
     std::thread::scope(|scope| {
-        let watches: Vec<_> =
-            servers.iter().map(|s| (s.running.pid(), scope.spawn(move || observe(s)))).collect();
-        watches.into_iter().map(|(pid, watch)| (pid, watch.join().unwrap_or_else(|_| lost()))).collect()
+        let start = |server| std::thread::Builder::new().spawn_scoped(scope, move || observe(server));
+        let watches: Vec<_> = servers.iter().map(|s| (s.running.pid(), start(s))).collect();
+        let finish = |watch: std::io::Result<ScopedJoinHandle<'_, _>>| match watch {
+            Ok(watch) => watch.join().unwrap_or_else(|_| lost()),
+            Err(error) => Err(EvidenceError::from_io(&error, "a thread that watches")),
+        };
+        watches.into_iter().map(|(pid, watch)| (pid, finish(watch))).collect()
     })
 }
 
@@ -352,12 +359,10 @@ impl Finish<'_, '_> {
         let mut hosts = self.hosts.clone();
         let own = self.server.running.root.as_ref().ok().and_then(|r| r.read("/etc/hosts", 1 << 20).ok());
         hosts.extend(own.map(|text| links::hosts(&text)).unwrap_or_default());
-        // A member that cannot dial tries and tries again, so a socket counts only if it is still there by now.
+        // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
         let mut sockets = self.server.sockets.clone();
-        if let (Ok(sockets), Ok(now)) = (&mut sockets, Sockets::of_process(&self.server.running.entry)) {
-            sockets
-                .established
-                .retain(|s| now.established.iter().any(|n| (n.local, n.remote) == (s.local, s.remote)));
+        if let Ok(sockets) = &mut sockets {
+            sockets.retain_open(&self.server.running.entry);
         }
         let all = || -> Result<_, EvidenceError> {
             let matrix = Matrix {

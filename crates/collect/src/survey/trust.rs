@@ -17,7 +17,7 @@ const KUBERNETES_CA: &str = "/etc/kubernetes/pki/ca.crt";
 const CA_FLAGS: [&str; 3] =
     ["client-ca-file", "requestheader-client-ca-file", "kubelet-certificate-authority"];
 /// Folders in which certificates lie that etcd's peers might accept.
-const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
+pub(crate) const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
 
 /// What Kubernetes trusts and holds on this node.
 pub(crate) struct Trust {
@@ -262,20 +262,25 @@ impl Held {
 }
 
 /// Returns the last value of a flag of a Kubernetes component (spf13/pflag): `--flag=value` or `--flag value`.
-fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
-    let mut value = None;
+pub(crate) fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
+    flag_values(argv, flag).pop()
+}
+
+/// Returns every value of a flag, in order.
+pub(crate) fn flag_values(argv: &[Argument], flag: &str) -> Vec<String> {
+    let mut values = Vec::new();
     let mut arguments = argv.iter().skip(1).map(|a| &a.text);
     while let Some(argument) = arguments.next() {
         let Some(rest) = argument.strip_prefix(b"--").and_then(|a| a.strip_prefix(flag.as_bytes())) else {
             continue;
         };
         match rest.split_first() {
-            None => value = arguments.next().cloned(),
-            Some((b'=', text)) => value = Some(text.to_vec()),
+            None => values.extend(arguments.next().cloned()),
+            Some((b'=', text)) => values.push(text.to_vec()),
             Some(_) => {}
         }
     }
-    value.and_then(|v| String::from_utf8(v).ok())
+    values.into_iter().map(|v| String::from_utf8_lossy(&v).into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,10 @@
 //! [`plan`] is the way in; each rule that can be fixed has a module of its own, and they share the `Planner` of this one,
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
+mod client_auth;
+mod client_auto_tls;
+pub(crate) mod client_tls;
+mod clients;
 pub(crate) mod peer_tls;
 
 #[cfg(test)]
@@ -13,7 +17,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
+use seaworthy_evidence::{
+    DeclaredKind, Direction, Etcd, EtcdClient, Member, MemberSource, Origin, Setting, Url,
+};
 
 use crate::edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
 use crate::files::sha256;
@@ -42,6 +48,8 @@ pub struct Situation<'a> {
     pub notes: &'a BTreeMap<String, Note>,
     /// What the peer ports of other members speak, by id. Those that are not in it were not asked, or did not answer.
     pub listens: &'a BTreeMap<String, BTreeSet<Scheme>>,
+    /// What the clients of etcd on this node connect with, or why that could not be seen.
+    pub clients: Result<&'a [EtcdClient], &'a str>,
     /// What the operator wants.
     pub options: &'a Options,
 }
@@ -86,6 +94,9 @@ pub struct Options {
     pub days: u32,
     /// Whether a cluster of two may stop, because one of them is no quorum while the other restarts.
     pub two_members_stop: bool,
+    /// Whether the clients of which nothing is known are ready, by the operator's word: they use TLS, believe the
+    /// certificate that etcd serves with, and have one that it accepts.
+    pub clients_are_ready: bool,
 }
 
 /// Files of a certificate authority, on the host.
@@ -113,7 +124,7 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 1] = [peer_tls::RULE];
+pub const RULES: [&str; 4] = [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE, peer_tls::RULE];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -142,6 +153,9 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 /// When something that must be known is not, or the way on is not supported: each with what to do instead.
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
+        client_auth::RULE => client_auth::plan(situation),
+        client_auto_tls::RULE => client_auto_tls::plan(situation),
+        client_tls::RULE => client_tls::plan(situation),
         peer_tls::RULE => peer_tls::plan(situation),
         other => Err(refuse(
             Objection::Unsupported,
@@ -323,6 +337,11 @@ fn moved<'a>(path: &str, mounts: impl Iterator<Item = (&'a str, &'a str)>) -> Op
     Some(format!("{}{rest}", to.trim_end_matches('/')))
 }
 
+/// Returns the address that a host is, if it is one.
+fn known_host(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
 fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
@@ -403,7 +422,7 @@ impl<'a> Planner<'a> {
                  sets peer URLs to http, and add what this plan sets and kubeadm does not."
                     .to_owned(),
             ],
-            _ => Vec::new(),
+            (source, stage) => self.by_hand_for_clients(matches!(source, Source::Manifest(_)), stage),
         }
     }
 
@@ -415,16 +434,34 @@ impl<'a> Planner<'a> {
         settings: &BTreeMap<String, String>,
         mounts: Vec<manifest::Mount>,
     ) -> Result<Step, Refusal> {
+        self.edit_and_remove(title, why, settings, &[], mounts)
+    }
+
+    /// Returns the step that gives the member these settings where it is declared, and takes the `removed` ones away.
+    fn edit_and_remove(
+        &self,
+        title: &str,
+        why: &str,
+        settings: &BTreeMap<String, String>,
+        removed: &[&str],
+        mounts: Vec<manifest::Mount>,
+    ) -> Result<Step, Refusal> {
         let arguments = || {
             let set = |(flag, value): (&String, &String)| ArgumentEdit::Set {
                 flag: flag.clone(),
                 value: value.clone(),
             };
-            settings.iter().map(set)
+            let remove = |flag: &&str| ArgumentEdit::Remove { flag: (*flag).to_owned() };
+            settings.iter().map(set).chain(removed.iter().map(remove))
         };
         let (path, change, content) = match &self.source {
             Source::Config(path) => {
-                let edits = settings.iter().map(|(name, value)| config_edit(name, value)).collect();
+                let set = settings.iter().map(|(name, value)| config_edit(name, value));
+                let remove = removed.iter().map(|name| {
+                    let (section, key) = config_place(name);
+                    config::Edit::Remove { section, key: key.to_owned() }
+                });
+                let edits = set.chain(remove).collect();
                 (path.clone(), FileEdit::Config { edits }, Content::Text)
             }
             Source::Environment(path) => {
@@ -433,7 +470,8 @@ impl<'a> Planner<'a> {
                     name: name(n),
                     value: value.clone(),
                 };
-                let edits = settings.iter().map(set).collect();
+                let remove = removed.iter().map(|n| environment::Edit::Remove { name: name(n) });
+                let edits = settings.iter().map(set).chain(remove).collect();
                 (path.clone(), FileEdit::Environment { edits }, Content::Environment)
             }
             Source::Manifest(path) => {
@@ -465,7 +503,7 @@ impl<'a> Planner<'a> {
                 Objection::Edit,
                 format!("{path} cannot be edited: {refused}"),
                 "an edit that is not exactly the intended change may keep etcd from starting",
-                format!("set by hand, one member at a time: {}", listed(settings)),
+                format!("change by hand, one member at a time: {}", listed(settings, removed)),
             )
         };
         let after = edited(&change, &path, self.s.declaration).map_err(refused)?;
@@ -490,6 +528,85 @@ impl<'a> Planner<'a> {
             undo,
             restarts: false,
         })
+    }
+
+    /// Returns the step that issues a certificate into a folder of the host, into files of the first of the names `stems`
+    /// that is free, and that name.
+    fn issue<'n>(
+        &self,
+        what: &str,
+        authority: &AuthorityFiles,
+        (directory, stems): (&str, &[&'n str]),
+        hosts: Vec<String>,
+        why: String,
+    ) -> Result<(Step, &'n str), Refusal> {
+        let taken: BTreeSet<&str> =
+            self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
+        let names = |stem: &str| ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
+        let free = |stem: &&&str| names(stem).iter().all(|path| !taken.contains(path.as_str()));
+        let stem = stems.iter().find(free).copied().ok_or_else(|| {
+            refuse(
+                Objection::Unrestorable,
+                format!("{} exist already", names(stems.last().copied().unwrap_or_default()).join(" and ")),
+                "another certificate may be in use, and would be lost",
+                "move them away if nothing uses them, and plan again",
+            )
+        })?;
+        let [certificate, key] = names(stem);
+        let process = self.s.etcd.process.as_result().map_err(unseen)?;
+        let step = Step {
+            title: format!("Issue a {what} for {}", called(self.me)),
+            why,
+            action: Action::Issue {
+                common_name: called(self.me).to_owned(),
+                hosts,
+                days: self.s.options.days,
+                certificate: certificate.clone(),
+                key: key.clone(),
+                ca_certificate: authority.certificate.clone(),
+                ca_key: authority.key.clone(),
+                uid: process.uid,
+                gid: process.gid,
+            },
+            diff: None,
+            preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
+            verify: vec![Verification::CertificateSound],
+            undo: Undo::Remove { paths: vec![certificate, key] },
+            restarts: false,
+        };
+        Ok((step, stem))
+    }
+
+    /// Returns the step that hands leadership over before this member restarts, best to one that is `preferred`; `None`
+    /// when it does not lead, or nobody else could.
+    fn hand_over(&self, preferred: impl Fn(&Member) -> bool) -> Option<Step> {
+        let leads = self.s.health.is_ok_and(|h| h.leader.as_deref() == Some(self.me.id.as_str()));
+        let others = self.members.iter().filter(|m| !m.this && !m.learner && !m.id.is_empty());
+        let mut to: Vec<&Member> = others.collect();
+        to.sort_by_key(|m| !preferred(m));
+        (leads && !to.is_empty()).then(|| Step {
+            title: "Hand leadership over".to_owned(),
+            why: "A leader that restarts costs the cluster an election; one that hands over does not."
+                .to_owned(),
+            action: Action::MoveLeader { to: to.into_iter().map(|m| m.id.clone()).collect() },
+            diff: None,
+            preconditions: vec![Precondition::ClusterHealthy],
+            verify: vec![Verification::Followed],
+            undo: Undo::Nothing,
+            restarts: false,
+        })
+    }
+
+    /// Returns where the process sees the authority's certificate, and the mount that it needs for it.
+    fn authority_seen(&self, authority: &AuthorityFiles) -> (String, Option<manifest::Mount>) {
+        match self.view.inside(&authority.certificate) {
+            Some(path) => (path, None),
+            None => {
+                let (seen, mount) = self.seen(directory(&authority.certificate));
+                let name = authority.certificate.rsplit('/').next().unwrap_or_default();
+                (format!("{seen}/{name}"), mount)
+            }
+        }
     }
 
     /// Returns the step that makes the member run with these settings.
@@ -554,10 +671,11 @@ impl<'a> Planner<'a> {
         hosts.into_iter().collect()
     }
 
-    /// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
-    fn material_directory(&self) -> String {
-        let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| self.given(name));
-        let beside = client.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
+    /// Returns the folder on the host that certificate and key go to: the one that holds what the first of these settings
+    /// names that is given.
+    fn material_directory(&self, settings: &[&str]) -> String {
+        let other = settings.iter().find_map(|name| self.given(name));
+        let beside = other.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
         let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
         beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
     }
@@ -568,7 +686,8 @@ impl<'a> Planner<'a> {
             Some(path) => (path, None),
             None => {
                 let mount = manifest::Mount {
-                    name: "etcd-peer-pki".to_owned(),
+                    name: if self.rule == peer_tls::RULE { "etcd-peer-pki" } else { "etcd-client-pki" }
+                        .to_owned(),
                     host_path: directory.to_owned(),
                     mount_path: directory.to_owned(),
                     kind: "Directory".to_owned(),
@@ -602,23 +721,29 @@ pub fn state(situation: &Situation<'_>) -> State {
 
 /// Returns the edit of a configuration file that gives a setting, named as its flag, this value.
 fn config_edit(name: &str, value: &str) -> config::Edit {
-    let key = match name {
-        "peer-cert-file" => "cert-file",
-        "peer-key-file" => "key-file",
-        "peer-trusted-ca-file" => "trusted-ca-file",
-        "peer-client-cert-auth" => "client-cert-auth",
-        other => {
-            let value = config::Value::Text(value.to_owned());
-            return config::Edit::Set { section: None, key: other.to_owned(), value };
-        }
-    };
+    let (section, key) = config_place(name);
     let value = match value {
-        "true" => config::Value::Boolean(true),
+        "true" if section.is_some() => config::Value::Boolean(true),
         text => config::Value::Text(text.to_owned()),
     };
-    config::Edit::Set { section: Some(config::Section::PeerTransportSecurity), key: key.to_owned(), value }
+    config::Edit::Set { section, key: key.to_owned(), value }
 }
 
-fn listed(settings: &BTreeMap<String, String>) -> String {
-    settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
+/// Returns where a configuration file has a setting, named as its flag.
+fn config_place(name: &str) -> (Option<config::Section>, &str) {
+    use config::Section::{ClientTransportSecurity, PeerTransportSecurity};
+    let key = name.strip_prefix("peer-").unwrap_or(name);
+    match key {
+        "cert-file" | "key-file" | "trusted-ca-file" | "client-cert-auth" | "auto-tls" => {
+            let peer = key.len() < name.len();
+            (Some(if peer { PeerTransportSecurity } else { ClientTransportSecurity }), key)
+        }
+        _ => (None, name),
+    }
+}
+
+fn listed(settings: &BTreeMap<String, String>, removed: &[&str]) -> String {
+    let set = settings.iter().map(|(name, value)| format!("{name}={value}"));
+    let removed = removed.iter().map(|name| format!("no {name}"));
+    set.chain(removed).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,7 @@
 //! A member of the lab, in any state, and its cluster.
 
-use seaworthy_evidence::{Observed, Snapshot};
+use seaworthy_evidence::{Certificate, ClientAuth, Credentials, Observed, Snapshot};
+use seaworthy_pki::certificates_from_pem;
 
 use super::*;
 use crate::issue::{Authority, KeyKind};
@@ -8,9 +9,34 @@ use crate::plan::Stage;
 
 pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
+pub(crate) fn seen<T>(value: T) -> Observed<T> {
+    Observed::seen(value, Origin::derived("the fixture"))
+}
+
 /// Returns a note of a member that has got so far with peer TLS.
 pub(crate) fn note(reached: Option<Stage>) -> Note {
     Note { reached, ..Note::new(peer_tls::RULE, "m2", "node", Timestamp::UNIX_EPOCH) }
+}
+
+/// Returns what the steps do, one word each.
+pub(crate) fn kinds(plan: &Plan) -> Vec<&'static str> {
+    let kind = |action: &Action| match action {
+        Action::CreateAuthority { .. } => "authority",
+        Action::Edit { .. } => "edit",
+        Action::Issue { .. } => "issue",
+        Action::MoveLeader { .. } => "leader",
+        Action::Restart { .. } => "restart",
+        Action::UpdateMember { .. } => "update",
+        other => panic!("{other:?}"),
+    };
+    plan.steps.iter().map(|step| kind(&step.action)).collect()
+}
+
+/// Returns the lines that the plan takes away and adds.
+pub(crate) fn changed_lines(plan: &Plan) -> Vec<String> {
+    let diffs = plan.steps.iter().filter_map(|step| step.diff.as_ref());
+    let lines = diffs.flat_map(|diff| diff.lines().skip(2));
+    lines.filter(|l| l.starts_with(['+', '-'])).map(str::to_owned).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -22,6 +48,7 @@ pub(crate) struct World {
     pub(crate) health: Result<Health, String>,
     pub(crate) notes: BTreeMap<String, Note>,
     pub(crate) listens: BTreeMap<String, BTreeSet<Scheme>>,
+    pub(crate) clients: Result<Vec<EtcdClient>, String>,
     pub(crate) options: Options,
 }
 
@@ -50,7 +77,8 @@ impl World {
             }),
             notes: members.iter().map(|m| (m.id.clone(), note(Some(Stage::Load)))).collect(),
             listens: BTreeMap::new(),
-            options: Options { authority, days: 365, two_members_stop: false },
+            clients: Ok(Vec::new()),
+            options: Options { authority, days: 365, two_members_stop: false, clients_are_ready: false },
         };
         world.declare();
         world
@@ -131,6 +159,68 @@ impl World {
             vec![Declaration { path: MANIFEST.to_owned(), bytes: text.into_bytes(), unrestorable: None }];
     }
 
+    /// Makes clients be served in plaintext, without a certificate.
+    pub(crate) fn clients_in_plaintext(&mut self) {
+        for name in ["cert-file", "key-file", "trusted-ca-file", "client-cert-auth"] {
+            self.unset(name);
+        }
+        let nothing = Credentials {
+            chain: None,
+            key: None,
+            key_matches: None,
+            client_chain: None,
+            trusted: None,
+            revocations: None,
+        };
+        self.etcd.client.credentials = seen(nothing);
+        let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
+        self.etcd.client.client_auth = seen(auth);
+        self.serve("http://127.0.0.1:2379,http://10.77.0.1:2379");
+        (0..3).for_each(|index| self.announce(index, "http"));
+    }
+
+    /// Makes clients be served at these URLs.
+    pub(crate) fn serve(&mut self, urls: &str) {
+        self.settings().get_mut("listen-client-urls").unwrap().value = urls.to_owned();
+        self.declare();
+    }
+
+    /// Makes the membership tell clients to dial a member so.
+    pub(crate) fn announce(&mut self, index: usize, scheme: &str) {
+        let member = &mut self.members()[index];
+        for url in &mut member.client_urls {
+            *url = Url::parse(&format!("{scheme}://{}:2379", url.host)).unwrap();
+        }
+        if member.this {
+            let urls = member.client_urls[0].text.clone();
+            self.settings().get_mut("advertise-client-urls").unwrap().value = urls;
+            self.declare();
+        }
+    }
+
+    /// Returns an API server that dials these URLs, with a certificate that this etcd accepts, and accepts this etcd's.
+    pub(crate) fn api_server(&self, urls: &[&str]) -> EtcdClient {
+        let etcd = self.etcd.client.credentials.value().unwrap();
+        let (chain, trusted) = (etcd.chain.clone(), etcd.trusted.clone());
+        let facts = |all: &Option<Observed<Vec<Certificate>>>| all.clone().unwrap().value().unwrap().clone();
+        EtcdClient {
+            id: "kube-apiserver (pid 900)".to_owned(),
+            component: "kube-apiserver".to_owned(),
+            endpoints: seen(urls.iter().map(|url| Url::parse(url).unwrap()).collect()),
+            accepted_by: Some(seen(facts(&trusted).iter().map(|ca| ca.key.spki.clone()).collect())),
+            accepts: Some(seen(facts(&chain).iter().map(|leaf| leaf.fingerprint.clone()).collect())),
+            credentials: etcd.clone(),
+            origin: Origin::derived("the fixture"),
+        }
+    }
+
+    /// Returns the certificates of the authority.
+    pub(crate) fn authority(&self) -> Vec<Certificate> {
+        let pem = self.options.authority.as_ref().unwrap().pem.clone().unwrap();
+        let parsed = certificates_from_pem(&pem, Origin::derived("the fixture"), self.taken_at).unwrap();
+        parsed.into_iter().map(|parsed| parsed.certificate).collect()
+    }
+
     pub(crate) fn situation(&self) -> Situation<'_> {
         Situation {
             node: &self.node,
@@ -140,12 +230,26 @@ impl World {
             health: self.health.as_ref().map_err(String::as_str),
             notes: &self.notes,
             listens: &self.listens,
+            clients: self.clients.as_deref().map_err(String::as_str),
             options: &self.options,
         }
     }
 
     #[track_caller]
     pub(crate) fn plan(&self) -> Plan {
-        plan(peer_tls::RULE, &self.situation()).unwrap()
+        self.plan_for(peer_tls::RULE)
+    }
+
+    #[track_caller]
+    pub(crate) fn plan_for(&self, rule: &str) -> Plan {
+        plan(rule, &self.situation()).unwrap()
+    }
+
+    /// Returns why there is no plan, in one sentence.
+    #[track_caller]
+    pub(crate) fn refused(&self, rule: &str) -> (Objection, String) {
+        let refusals = plan(rule, &self.situation()).expect_err("a refusal");
+        let Refusal { objection, what, why, instead } = &refusals[0];
+        (*objection, format!("{what}; {why}; {instead}"))
     }
 }

@@ -6,11 +6,11 @@
 //! at once in its own configuration. Other orders were tried, and end in members that cannot reach each other while every
 //! health check is green (see [`order`](crate::order)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use seaworthy_evidence::{Member, TransportSeen, Url};
 
-use super::{LINKS_SECONDS, Planner, Situation, called, directory, has_loaded, is_encrypted, refuse, unseen};
+use super::{LINKS_SECONDS, Planner, Situation, called, has_loaded, is_encrypted, refuse};
 use crate::plan::{
     Action, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, Step, Undo, Until, Verification,
     Waiting,
@@ -91,30 +91,16 @@ impl Planner<'_> {
                 "name one with --ca-cert and --ca-key; on kubeadm nodes it is /etc/kubernetes/pki/etcd/ca.crt",
             )
         })?;
-        let directory = self.material_directory();
-        let taken: BTreeSet<&str> =
-            self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
-        let names = |stem: &str| ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
-        let free = |stem: &&&str| names(stem).iter().all(|path| !taken.contains(path.as_str()));
-        let stem = ["peer", "seaworthy-peer"].iter().find(free);
-        let stem = stem.ok_or_else(|| {
-            refuse(
-                Objection::Unrestorable,
-                format!("{} exist already", names("seaworthy-peer").join(" and ")),
-                "another certificate may be in use, and would be lost",
-                "move them away if nothing uses them, and plan again",
-            )
-        })?;
-        let [certificate, key] = names(stem);
+        let directory = self.material_directory(&["cert-file", "trusted-ca-file"]);
+        let hosts = self.hosts();
+        let why = format!(
+            "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
+            hosts.join(", ")
+        );
+        let files = (directory.as_str(), &["peer", "seaworthy-peer"][..]);
+        let (issue, stem) = self.issue("certificate", authority, files, hosts, why)?;
         let (inside, mount) = self.seen(&directory);
-        let (ca, ca_mount) = match self.view.inside(&authority.certificate) {
-            Some(path) => (path, None),
-            None => {
-                let (seen, mount) = self.seen(self::directory(&authority.certificate));
-                let name = authority.certificate.rsplit('/').next().unwrap_or_default();
-                (format!("{seen}/{name}"), mount)
-            }
-        };
+        let (ca, ca_mount) = self.authority_seen(authority);
         let settings = BTreeMap::from(
             [
                 ("peer-cert-file", format!("{inside}/{stem}.crt")),
@@ -124,8 +110,6 @@ impl Planner<'_> {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
-        let process = self.s.etcd.process.as_result().map_err(unseen)?;
-        let hosts = self.hosts();
         let mut steps = Vec::new();
         if authority.pem.is_none() {
             let paths = vec![authority.certificate.clone(), authority.key.clone()];
@@ -144,29 +128,7 @@ impl Planner<'_> {
                 restarts: false,
             });
         }
-        steps.push(Step {
-            title: format!("Issue a certificate for {}", called(self.me)),
-            why: format!(
-                "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
-                hosts.join(", ")
-            ),
-            action: Action::Issue {
-                common_name: called(self.me).to_owned(),
-                hosts,
-                days: self.s.options.days,
-                certificate: certificate.clone(),
-                key: key.clone(),
-                ca_certificate: authority.certificate.clone(),
-                ca_key: authority.key.clone(),
-                uid: process.uid,
-                gid: process.gid,
-            },
-            diff: None,
-            preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
-            verify: vec![Verification::CertificateSound],
-            undo: Undo::Remove { paths: vec![certificate, key] },
-            restarts: false,
-        });
+        steps.push(issue);
         steps.push(self.edit(
             "Let it load the certificate, with its URLs as they are",
             "While every URL is http, etcd keeps talking plaintext, so members with and without certificates get \
@@ -195,22 +157,7 @@ impl Planner<'_> {
         let urls = secure(&self.me.peer_urls);
         let former: Vec<String> = self.me.peer_urls.iter().map(|url| url.text.clone()).collect();
         let others = || self.members.iter().filter(|m| !m.this);
-        let leads = self.s.health.is_ok_and(|h| h.leader.as_deref() == Some(self.me.id.as_str()));
-        if leads && listens.is_some() {
-            let mut to: Vec<&Member> = others().filter(|m| !m.learner && !m.id.is_empty()).collect();
-            to.sort_by_key(|m| !is_encrypted(m));
-            steps.push(Step {
-                title: "Hand leadership over".to_owned(),
-                why: "A leader that restarts costs the cluster an election; one that hands over does not."
-                    .to_owned(),
-                action: Action::MoveLeader { to: to.into_iter().map(|m| m.id.clone()).collect() },
-                diff: None,
-                preconditions: vec![Precondition::ClusterHealthy],
-                verify: vec![Verification::Followed],
-                undo: Undo::Nothing,
-                restarts: false,
-            });
-        }
+        steps.extend(self.hand_over(is_encrypted).filter(|_| listens.is_some()));
         if update {
             steps.push(Step {
                 title: format!("Tell its peers to dial {} with TLS", called(self.me)),
@@ -318,32 +265,15 @@ impl Planner<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use seaworthy_evidence::{Connection, DeclaredKind, Direction, MemberSource, Observed, Origin};
 
     use super::*;
     use crate::order::{self, Scheme, Turn};
-    use crate::planner::fixture::{MANIFEST, World, note};
+    use crate::planner::fixture::{MANIFEST, World, changed_lines, kinds, note};
     use crate::planner::{self, AuthorityFiles, Declaration, declared_in};
-
-    fn kinds(plan: &Plan) -> Vec<&'static str> {
-        let kind = |action: &Action| match action {
-            Action::CreateAuthority { .. } => "authority",
-            Action::Edit { .. } => "edit",
-            Action::Issue { .. } => "issue",
-            Action::MoveLeader { .. } => "leader",
-            Action::Restart { .. } => "restart",
-            Action::UpdateMember { .. } => "update",
-            other => panic!("{other:?}"),
-        };
-        plan.steps.iter().map(|step| kind(&step.action)).collect()
-    }
-
-    fn changed_lines(plan: &Plan) -> Vec<String> {
-        let diffs = plan.steps.iter().filter_map(|step| step.diff.as_ref());
-        let lines = diffs.flat_map(|diff| diff.lines().skip(2));
-        lines.filter(|l| l.starts_with(['+', '-'])).map(str::to_owned).collect()
-    }
 
     #[track_caller]
     fn refused(world: &World) -> (Objection, String) {

@@ -71,6 +71,7 @@ fn planned(
 ) -> Result<(Plan, Vec<Refusal>), Vec<Refusal>> {
     let declaration = declaration(etcd, snapshot, root).map_err(|refusal| vec![refusal])?;
     let health = health(etcd, root, options);
+    let clients = snapshot.etcd_clients.as_result().map(Vec::clone).map_err(ToString::to_string);
     let situation = Situation {
         node: &snapshot.node.name,
         taken_at: snapshot.taken_at,
@@ -79,6 +80,7 @@ fn planned(
         health: health.as_ref().map_err(String::as_str),
         notes: &BTreeMap::new(),
         listens: &BTreeMap::new(),
+        clients: clients.as_deref().map_err(String::as_str),
         options: wanted,
     };
     let plan = planner::plan(RULE, &situation)?;
@@ -111,7 +113,12 @@ fn wanted(options: &cli::Fix, root: &Root) -> Result<Options, UsageError> {
             Err(_) => None,
         }
     };
-    Ok(Options { authority, days: options.days, two_members_stop: options.two_members_stop })
+    Ok(Options {
+        authority,
+        days: options.days,
+        two_members_stop: options.two_members_stop,
+        clients_are_ready: false,
+    })
 }
 
 /// Returns the member that is meant, or why there is none to plan for.

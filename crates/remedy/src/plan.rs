@@ -214,7 +214,7 @@ pub enum Action {
     Restart {
         /// Who restarts it.
         by: RestartedBy,
-        /// Settings that are in effect afterwards.
+        /// Settings that are in effect afterwards; one that is empty is not set any more.
         settings: BTreeMap<String, String>,
     },
     /// Sets owner and mode of a file or directory.

@@ -228,15 +228,20 @@ impl Client {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<Option<i64>, Error> {
-        self.transact(conditions, key.as_ref(), value.as_ref(), 0)
+        self.transact(conditions, put(key.as_ref(), value.as_ref(), 0))
+    }
+
+    /// Removes a key if all conditions hold, in one transaction, and returns whether they did.
+    pub fn delete_if(&self, conditions: &[Condition<'_>], key: impl AsRef<[u8]>) -> Result<bool, Error> {
+        let delete = DeleteRangeRequest { key: key.as_ref().to_vec() };
+        let operation = RequestOp { put: None, delete: Some(delete) };
+        self.transact(conditions, operation).map(|revision| revision.is_some())
     }
 
     pub(crate) fn transact(
         &self,
         conditions: &[Condition<'_>],
-        key: &[u8],
-        value: &[u8],
-        lease: i64,
+        operation: RequestOp,
     ) -> Result<Option<i64>, Error> {
         let compare = |condition: &Condition<'_>| {
             let (target, key, revision) = match *condition {
@@ -245,11 +250,8 @@ impl Client {
             };
             Compare { target, key: key.to_vec(), revision: Some(revision) }
         };
-        let put = PutRequest { key: key.to_vec(), value: value.to_vec(), lease };
-        let question = TxnRequest {
-            compare: conditions.iter().map(compare).collect(),
-            success: vec![RequestOp { put: Some(put) }],
-        };
+        let compare = conditions.iter().map(compare).collect();
+        let question = TxnRequest { compare, success: vec![operation] };
         let answer = self.anywhere(Repeat::IfUnsent, |endpoint| TXN.call(self, endpoint, &question))?;
         Ok(answer.succeeded.then_some(answer.header.map_or(0, |header| header.revision)))
     }
@@ -472,6 +474,11 @@ const MAX_TTL: i64 = 3600;
 
 fn seconds_of(answer: &LeaseResponse) -> Duration {
     Duration::from_secs(answer.ttl.clamp(0, MAX_TTL).unsigned_abs())
+}
+
+/// Returns the operation that sets a key, bound to a lease unless that is 0.
+pub(crate) fn put(key: &[u8], value: &[u8], lease: i64) -> RequestOp {
+    RequestOp { put: Some(PutRequest { key: key.to_vec(), value: value.to_vec(), lease }), delete: None }
 }
 
 /// Returns the first key of a range and the first after it, for all keys that begin with `prefix`. A zero

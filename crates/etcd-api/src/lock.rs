@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Client, Condition, Error, Timeouts, error::quote};
+use crate::{Client, Condition, Error, Timeouts, client::put, error::quote};
 
 /// A lock: a key that only its holder created, bound to a lease that a thread keeps alive.
 ///
@@ -61,6 +61,21 @@ impl Lock {
                 return Err(Error::Locked { key: key.into(), owner, waited });
             }
             thread::sleep(POLL);
+        }
+    }
+
+    /// Removes the lock `key` if it says that `owner` holds it, and returns whether it did. For an owner that knows that
+    /// its former self has ended, and does not want to wait until the lease of that one has, too.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not answer.
+    pub fn break_own(client: &Client, key: &str, owner: &str) -> Result<bool, Error> {
+        match client.get(key)? {
+            Some(held) if held.value == owner.as_bytes() => {
+                client.delete_if(&[Condition::Created(key.as_bytes(), held.created)], key)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -117,7 +132,7 @@ impl Lock {
         let start = Instant::now();
         let (lease, ttl) = client.grant(ttl)?;
         let free = Condition::Created(key.as_bytes(), 0);
-        let taken = client.transact(&[free], key.as_bytes(), owner.as_bytes(), lease);
+        let taken = client.transact(&[free], put(key.as_bytes(), owner.as_bytes(), lease));
         let Ok(Some(fence)) = taken else {
             // It may have been carried out all the same: the key must not stay as long as the lease.
             let _ = client.revoke(lease);

@@ -226,6 +226,8 @@ pub(crate) enum Revision {
 pub(crate) struct RequestOp {
     #[prost(message, optional, tag = "2")]
     pub(crate) put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) delete: Option<DeleteRangeRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -316,9 +318,14 @@ mod tests {
         let created = Compare { target: 1, key, revision: Some(Revision::Create(300)) };
         let modified = Compare { target: 2, key: b"m".to_vec(), revision: Some(Revision::Mod(0)) };
         check(
-            &TxnRequest { compare: vec![created, modified], success: vec![RequestOp { put: Some(put) }] },
+            &TxnRequest {
+                compare: vec![created, modified],
+                success: vec![RequestOp { put: Some(put), delete: None }],
+            },
             "0a0810011a016b28ac020a0710021a016d3000120b12090a016b12017618b424",
         );
+        let delete = Some(DeleteRangeRequest { key: b"k".to_vec() });
+        check(&RequestOp { put: None, delete }, "1a030a016b");
         check(&LeaseGrantRequest { ttl: 10 }, "080a");
         check(&LeaseRequest { id: 0x1234 }, "08b424");
     }

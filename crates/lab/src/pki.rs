@@ -37,6 +37,17 @@ impl Authority {
         Ok(Self(Arc::new(Inner { issuer, key: pem, chain: String::new() })))
     }
 
+    /// Creates a root authority whose certificate is valid only then.
+    pub fn valid(common_name: &str, validity: Validity) -> Result<Self, Error> {
+        let key = KeyPair::generate()?;
+        let pem = key.serialize_pem();
+        let mut params = authority(common_name)?;
+        let (from, to) = validity.dates();
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        let issuer = CertifiedIssuer::self_signed(params, key)?;
+        Ok(Self(Arc::new(Inner { issuer, key: pem, chain: String::new() })))
+    }
+
     /// Creates an authority below this one. Leaves that it issues carry its certificate in their file.
     pub fn intermediate(&self, common_name: &str) -> Result<Self, Error> {
         let key = KeyPair::generate()?;
@@ -199,13 +210,7 @@ impl Leaf {
             Usage::Server => vec![server],
             Usage::Unrestricted => vec![],
         };
-        let now = SystemTime::now();
-        let (from, to) = match self.validity {
-            Validity::Ahead(skew) => (now + skew - HOUR, now + skew + 365 * DAY),
-            Validity::Days(days) => (now - HOUR, now + days * DAY),
-            Validity::Expired => (now - 30 * DAY, now - DAY),
-            Validity::Future => (now + 30 * DAY, now + 395 * DAY),
-        };
+        let (from, to) = self.validity.dates();
         (params.not_before, params.not_after) = (from.into(), to.into());
         params.use_authority_key_identifier_extension = true;
         let serial = next_serial();
@@ -242,6 +247,19 @@ pub enum Validity {
     Expired,
     /// From 30 days from now.
     Future,
+}
+
+impl Validity {
+    fn dates(self) -> (SystemTime, SystemTime) {
+        let now = SystemTime::now();
+        let (from, to) = match self {
+            Self::Ahead(skew) => (now + skew - HOUR, now + skew + 365 * DAY),
+            Self::Days(days) => (now - HOUR, now + days * DAY),
+            Self::Expired => (now - 30 * DAY, now - DAY),
+            Self::Future => (now + 30 * DAY, now + 395 * DAY),
+        };
+        (from, to)
+    }
 }
 
 /// The kind of a key.

@@ -182,13 +182,16 @@ impl Root {
         Self { before: Some(hook), ..self }
     }
 
-    /// Returns the regular file at `path`, or `None` when there is nothing.
+    /// Returns the regular file at `path`, or `None` when there is nothing, or no directory that it could be in.
     ///
     /// # Errors
     ///
     /// When there is something else, a link that leads to nothing, or a file above [`MAX_BYTES`].
     pub fn read(&self, path: &Path) -> Result<Option<Content>, FileError> {
-        self.target(path)?.read()
+        match self.target(path) {
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            target => target?.read(),
+        }
     }
 
     /// Replaces or creates a file. Returns whether anything had to be done: when the file is already as it
@@ -271,6 +274,23 @@ impl Root {
             failed("create the directory")(error)
         })?;
         Ok(true)
+    }
+
+    /// Returns permission bits, owner and group of the file or directory at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither, or cannot be opened.
+    pub fn attributes(&self, path: &Path) -> Result<(u32, u32, u32), FileError> {
+        let failed = |doing| move |error| io_error(path, doing, error);
+        let place = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).map_err(failed("open"))?;
+        let stat = rustix::fs::fstat(&place).map_err(failed("stat"))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => {
+                Ok((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
+            }
+            _ => Err(FileError::NotAFile(path.to_owned())),
+        }
     }
 
     /// Sets the permission bits of the file or directory at `path`, and returns how they were.

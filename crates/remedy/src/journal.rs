@@ -27,6 +27,19 @@ const MAX_BYTES: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct State {
     directory: PathBuf,
+    hook: Option<Hook>,
+}
+
+/// Is called before and after each line is written; tests stop the process there.
+pub type Hook = fn(Moment);
+
+/// A moment at a line of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It is about to be written.
+    Before,
+    /// It is durable.
+    After,
 }
 
 /// The right to change something: one process at a time has it, until it is dropped or the process ends.
@@ -42,7 +55,7 @@ pub struct Journal {
     file: File,
     record: Record,
     directory: PathBuf,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// What is known of a fix.
@@ -102,6 +115,11 @@ pub enum Event {
     },
     /// Everything is as it was before.
     RolledBack,
+    /// From here on it is taken back.
+    RollingBack {
+        /// Why.
+        why: String,
+    },
 }
 
 /// How a fix stands.
@@ -113,6 +131,8 @@ pub enum Standing {
     Failed,
     /// Undone.
     RolledBack,
+    /// Being undone, or killed meanwhile.
+    RollingBack,
     /// Under way, or killed.
     Unfinished,
 }
@@ -165,9 +185,20 @@ impl State {
         let stat = fs::symlink_metadata(directory).map_err(io("stat"))?;
         let mine = stat.uid() == rustix::process::geteuid().as_raw();
         match stat.is_dir() && mine && stat.mode() & 0o022 == 0 {
-            true => Ok(Self { directory: directory.to_owned() }),
+            true => Ok(Self { directory: directory.to_owned(), hook: None }),
             false => Err(JournalError::Unsafe(directory.to_owned())),
         }
+    }
+
+    /// Returns the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns this state with a hook for every journal that is opened in it.
+    #[must_use]
+    pub fn with_hook(self, hook: Hook) -> Self {
+        Self { hook: Some(hook), ..self }
     }
 
     /// Takes the lock.
@@ -230,7 +261,7 @@ impl State {
     pub fn current(&self) -> Result<Option<Record>, JournalError> {
         for id in self.list()?.iter().rev() {
             let record = self.read(id)?;
-            if matches!(record.standing(), Standing::Failed | Standing::Unfinished) {
+            if matches!(record.standing(), Standing::Failed | Standing::RollingBack | Standing::Unfinished) {
                 return Ok(Some(record));
             }
         }
@@ -333,7 +364,7 @@ impl Lock {
             Ok(file)
         };
         let file = open().map_err(|error| io_error(&path, "open", error))?;
-        Ok(Journal { file, record, directory, _lock: self })
+        Ok(Journal { file, record, directory, lock: self })
     }
 }
 
@@ -384,6 +415,15 @@ impl Journal {
         self.write(Event::Done)
     }
 
+    /// Writes down that from here on it is taken back.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn rolling_back(&mut self, why: &str) -> Result<(), JournalError> {
+        self.write(Event::RollingBack { why: why.to_owned() })
+    }
+
     /// Writes down that everything is as it was before.
     ///
     /// # Errors
@@ -397,6 +437,8 @@ impl Journal {
         let entry = Entry { number: self.record.entries.len() as u64, at: Timestamp::now(), event };
         let path = self.directory.join("journal.jsonl");
         let line = line(&entry, &path)?;
+        let hook = |moment| self.lock.state.hook.iter().for_each(|hook| hook(moment));
+        hook(Moment::Before);
         let io = |error| io_error(&path, "write", error);
         let end = self.file.stream_position().map_err(io)?;
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
@@ -405,6 +447,7 @@ impl Journal {
             let _ = self.file.set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)));
             return Err(io(error));
         }
+        hook(Moment::After);
         self.record.entries.push(entry);
         Ok(())
     }
@@ -417,8 +460,32 @@ impl Record {
             Some(Event::Done) => Standing::Done,
             Some(Event::Failed { .. }) => Standing::Failed,
             Some(Event::RolledBack) => Standing::RolledBack,
+            _ if self.rolling_back().is_some() => Standing::RollingBack,
             _ => Standing::Unfinished,
         }
+    }
+
+    /// Returns why it is being taken back, or was; `None` when it is not.
+    pub fn rolling_back(&self) -> Option<&str> {
+        self.entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::RollingBack { why } => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns the facts that were written down before `step`; `None` when it was not begun.
+    pub fn before(&self, step: &str) -> Option<&Value> {
+        self.entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::Before { step: begun, facts } if begun == step => Some(facts),
+            _ => None,
+        })
+    }
+
+    /// Returns whether `step` has been carried out.
+    pub fn is_after(&self, step: &str) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| matches!(&entry.event, Event::After { step: done, .. } if done == step))
     }
 }
 

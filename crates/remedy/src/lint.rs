@@ -2,6 +2,8 @@
 //!
 //! Each objection says what would come of it, as experiments on real clusters showed.
 
+mod peers;
+
 use std::collections::BTreeSet;
 
 use seaworthy_etcd::Version;
@@ -36,6 +38,7 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));
     found.extend(rejoining(plan, situation.etcd));
+    found.extend(peers::certificates(plan, situation));
     found.extend(rivals(situation.etcd));
     found.extend(edits(plan, situation));
     found
@@ -45,11 +48,21 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
 /// cluster.
 ///
 /// The plan begins once what it waits for has happened. What else is not known of another member is taken for the worst:
-/// that it has loaded nothing. It listens as its port was heard to speak, else as its peers are told to dial it.
+/// that it has loaded nothing, and trusts and presents what it did before. It listens as its port was heard to speak, else as its peers are told to dial it.
 pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
+    if plan.steps.is_empty() {
+        return None;
+    }
+    match plan.rule.as_str() {
+        peer_tls::RULE => tls_order(plan, situation),
+        _ => peers::order(plan, situation),
+    }
+}
+
+fn tls_order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let members = situation.etcd.cluster.value()?.members.as_slice();
     let settings = situation.etcd.settings.value()?;
-    if members.len() < 2 || plan.steps.is_empty() || plan.rule != peer_tls::RULE {
+    if members.len() < 2 {
         return None;
     }
     let waits: BTreeSet<&str> = plan.waits_for.iter().map(|w| w.member.as_str()).collect();
@@ -119,17 +132,21 @@ pub fn order(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
     let switch = [order::Change::Advertise(Scheme::Https), listen(BTreeSet::from([Scheme::Https]))];
     turns.append(&mut others(&|m| !is_encrypted(m), &switch));
     let refusal = order::check(&cluster, &turns).err()?;
+    let instead = "load certificates on every member first, and then change one member's URLs at a time: in the \
+                   membership, and at once in its configuration";
+    Some(parts(refusal, &turns, members, instead))
+}
+
+/// Returns the refusal of an order that would part members.
+fn parts(refusal: order::Refusal, turns: &[Turn], members: &[Member], instead: &str) -> Refusal {
     let whose = turns.get(refusal.turn).and_then(|t| members.get(t.member)).map_or("?", called);
     let when = if refusal.turn == 0 { "in this plan" } else { "after it" };
-    Some(Refusal {
-        objection: Objection::Order,
-        what: format!("the order would part members, at the turn of {whose} ({when})"),
-        why: refusal.reason,
-        instead:
-            "load certificates on every member first, and then change one member's URLs at a time: in the \
-                  membership, and at once in its configuration"
-                .to_owned(),
-    })
+    refuse(
+        Objection::Order,
+        format!("the order would part members, at the turn of {whose} ({when})"),
+        refusal.reason,
+        instead,
+    )
 }
 
 /// Returns what the steps of `plan` do to who can dial whom.
@@ -387,7 +404,7 @@ fn authority(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
 
 /// Objects to certificates that this member has loaded, and with which its peers could not talk to it.
 fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
-    if plan.stage != Stage::Encrypt {
+    if plan.rule != peer_tls::RULE || plan.stage != Stage::Encrypt {
         return Vec::new();
     }
     let object = |what: String| {

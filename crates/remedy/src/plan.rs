@@ -26,6 +26,9 @@ pub struct Plan {
     pub state: State,
     /// How far this member is.
     pub stage: Stage,
+    /// SHA-256 of the public key of the authority that the members change to, which the note of this turn has to say;
+    /// null when the plan changes no authority.
+    pub authority: Option<String>,
     /// What must happen elsewhere before the first step.
     pub waits_for: Vec<Waiting>,
     /// The steps, in order.
@@ -70,7 +73,9 @@ pub enum Stage {
     Change,
     /// Every member announces TLS to clients; it stops to serve them in plaintext.
     Close,
-    /// The former authority is no longer trusted.
+    /// There is no new authority yet; it makes one, and changes nothing else.
+    Create,
+    /// The former authority, or what members made themselves, is no longer trusted.
     Distrust,
     /// Nothing is to be done on it.
     Done,
@@ -78,7 +83,8 @@ pub enum Stage {
     Encrypt,
     /// It has no certificate for its peers yet; it loads one, and stays plaintext.
     Load,
-    /// It trusts both authorities; it presents a certificate of the new one.
+    /// It trusts both authorities, or comes to trust the self-made certificates of the others beside one; it presents a
+    /// certificate of the new one.
     Present,
     /// It goes back to how it was.
     Return,
@@ -152,12 +158,15 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
-    /// Writes certificates of authorities into one file.
+    /// Writes certificates into one file, which anybody may read: those of authorities, and those of members that no
+    /// authority vouches for.
     Bundle {
         /// The file.
         path: String,
-        /// The files whose certificates are in it, in order.
+        /// The files whose certificates are in it, in order. What else is in them is left out.
         of: Vec<String>,
+        /// Certificates that follow, as PEM: those that no file of this node holds.
+        with: Vec<String>,
         /// SHA-256 of the file afterwards.
         after: String,
     },
@@ -214,7 +223,7 @@ pub enum Action {
     Restart {
         /// Who restarts it.
         by: RestartedBy,
-        /// Settings that are in effect afterwards; one that is empty is not set any more.
+        /// Settings that are in effect afterwards; an empty value says that one is not set any more.
         settings: BTreeMap<String, String>,
     },
     /// Sets owner and mode of a file or directory.
@@ -454,7 +463,7 @@ pub enum Until {
     Presenting,
     /// The other member has completed the turn that it has begun.
     TurnEnded,
-    /// The other member no longer talks TLS with its peers: it was taken back first.
+    /// The other member was taken back, because it relies on what this one would take away.
     TakenBack,
 }
 
@@ -470,6 +479,12 @@ pub struct Refusal {
     pub why: String,
     /// What to do instead.
     pub instead: String,
+}
+
+impl From<Refusal> for Vec<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        vec![refusal]
+    }
 }
 
 /// The class of a [`Refusal`].

@@ -7,10 +7,16 @@ mod client_auth;
 mod client_auto_tls;
 pub(crate) mod client_tls;
 mod clients;
+pub(crate) mod peer_auth;
+pub(crate) mod peer_auto_tls;
+pub(crate) mod peer_ca;
 pub(crate) mod peer_tls;
+pub(crate) mod peers;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+
+pub use peers::bundled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,8 +27,11 @@ use seaworthy_evidence::{
     DeclaredKind, Direction, Etcd, EtcdClient, Member, MemberSource, Origin, Setting, Url,
 };
 
+use seaworthy_pki::Parsed;
+
 use crate::edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
 use crate::files::sha256;
+
 use crate::lint;
 use crate::note::Note;
 use crate::order::Scheme;
@@ -48,6 +57,12 @@ pub struct Situation<'a> {
     pub notes: &'a BTreeMap<String, Note>,
     /// What the peer ports of other members speak, by id. Those that are not in it were not asked, or did not answer.
     pub listens: &'a BTreeMap<String, BTreeSet<Scheme>>,
+    /// The certificates that the peer ports of members serve, this one's included, by id: leaf first, as they came in the
+    /// handshake. Those that are not in it were not asked, or did not answer with TLS.
+    pub served: &'a BTreeMap<String, Vec<Parsed>>,
+    /// The content of the file that the member's `peer-trusted-ca-file` names, as its process sees it; `None` when it
+    /// names none, or it could not be read.
+    pub trusted: Option<&'a [u8]>,
     /// What the clients of etcd on this node connect with, or why that could not be seen.
     pub clients: Result<&'a [EtcdClient], &'a str>,
     /// What the operator wants.
@@ -124,7 +139,16 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 4] = [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE, peer_tls::RULE];
+pub const RULES: [&str; 8] = [
+    client_auth::RULE,
+    client_auto_tls::RULE,
+    client_tls::RULE,
+    peer_auth::RULE,
+    peer_auto_tls::RULE,
+    peer_ca::RULE,
+    peer_tls::RULE,
+    peer_ca::UNIQUE,
+];
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
@@ -153,18 +177,28 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 /// When something that must be known is not, or the way on is not supported: each with what to do instead.
 pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
     let plan = match rule {
-        client_auth::RULE => client_auth::plan(situation),
-        client_auto_tls::RULE => client_auto_tls::plan(situation),
-        client_tls::RULE => client_tls::plan(situation),
-        peer_tls::RULE => peer_tls::plan(situation),
-        other => Err(refuse(
-            Objection::Unsupported,
-            format!("there is no fix for {other}"),
-            "what to change for it, and in which order, is not known to this version",
-            format!("the rules with a fix are {}", RULES.join(", ")),
-        )),
+        client_auth::RULE => client_auth::plan(situation)?,
+        client_auto_tls::RULE => client_auto_tls::plan(situation)?,
+        client_tls::RULE => client_tls::plan(situation)?,
+        peer_auth::RULE => peer_auth::plan(situation)?,
+        peer_auto_tls::RULE => peer_auto_tls::plan(situation)?,
+        peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
+        peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, situation)?,
+        peer_tls::RULE => peer_tls::plan(situation)?,
+        other => {
+            return Err(refuse(
+                Objection::Unsupported,
+                format!("there is no fix for {other}"),
+                "what to change for it, and in which order, is not known to this version",
+                format!("the rules with a fix are {}", RULES.join(", ")),
+            )
+            .into());
+        }
     };
-    let plan = plan.map_err(|refusal| vec![refusal])?;
+    // While another member's turn is under way, what the wires say is half of it.
+    if plan.waits_for.iter().any(|waiting| waiting.until == Until::TurnEnded) {
+        return Ok(plan);
+    }
     match lint::order(&plan, situation) {
         Some(refusal) => Err(vec![refusal]),
         None => Ok(plan),
@@ -211,6 +245,12 @@ pub(crate) fn called(member: &Member) -> &str {
 /// Returns whether others dial the member with TLS.
 pub(crate) fn is_encrypted(member: &Member) -> bool {
     !member.peer_urls.is_empty() && member.peer_urls.iter().all(Url::is_tls)
+}
+
+/// Returns where the process sees a file of the host, or will once its folder is mounted.
+pub(crate) fn seen_at(situation: &Situation<'_>, path: &str) -> Option<String> {
+    let view = View::of(situation).ok()?;
+    Some(view.inside(path).unwrap_or_else(|| path.to_owned()))
 }
 
 fn is_etcd(path: &[u8]) -> bool {
@@ -346,6 +386,31 @@ fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
+/// What a step changes in a member's configuration.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    /// Settings with their new values.
+    set: BTreeMap<String, String>,
+    /// Settings that are not given any more.
+    removed: BTreeSet<&'static str>,
+    /// Variables of the process that are none of etcd's, with their new values; `None` for one that is not set any more.
+    variables: BTreeMap<&'static str, Option<String>>,
+}
+
+impl Changes {
+    /// Returns the changes that give these settings their values.
+    fn setting<const N: usize>(settings: [(&str, String); N]) -> Self {
+        let set = settings.map(|(name, value)| (name.to_owned(), value));
+        Self { set: BTreeMap::from(set), ..Self::default() }
+    }
+
+    /// Returns what is in effect afterwards; an empty value says that a setting is not given any more.
+    fn effective(&self) -> BTreeMap<String, String> {
+        let removed = self.removed.iter().map(|name| ((*name).to_owned(), String::new()));
+        self.set.clone().into_iter().chain(removed).collect()
+    }
+}
+
 /// Everything a step may need, once it is known to be there.
 struct Planner<'a> {
     rule: &'static str,
@@ -399,6 +464,7 @@ impl<'a> Planner<'a> {
             made_at: self.s.taken_at,
             state: state(&self.s),
             stage,
+            authority: None,
             waits_for,
             by_hand: if steps.is_empty() { Vec::new() } else { self.by_hand(stage) },
             steps,
@@ -415,14 +481,32 @@ impl<'a> Planner<'a> {
 
     /// Returns what has to be changed where the declaration is generated from.
     fn by_hand(&self, stage: Stage) -> Vec<String> {
-        match (&self.source, stage) {
-            (Source::Manifest(_), Stage::Load | Stage::Encrypt) => vec![
+        let generated = matches!(self.source, Source::Manifest(_));
+        if [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE].contains(&self.rule) {
+            return self.by_hand_for_clients(generated, stage);
+        }
+        if !generated {
+            return Vec::new();
+        }
+        match (self.rule, stage) {
+            (peer_tls::RULE, Stage::Load | Stage::Encrypt) => vec![
                 "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: \
                  under etcd.local.extraArgs there, and in a directory of patches if one is used, remove what \
                  sets peer URLs to http, and add what this plan sets and kubeadm does not."
                     .to_owned(),
             ],
-            (source, stage) => self.by_hand_for_clients(matches!(source, Source::Manifest(_)), stage),
+            (peer_auth::RULE, Stage::Change)
+            | (peer_auto_tls::RULE, Stage::Change | Stage::Present | Stage::Distrust)
+            | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present | Stage::Distrust) => {
+                let manifest = "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: change \
+                     there, under etcd.local.extraArgs, and in a directory of patches if one is used, what this plan \
+                     changes.";
+                let renewal =
+                    "`kubeadm certs renew` knows nothing of this certificate: renew it before it expires.";
+                let renewal = (stage == Stage::Present).then_some(renewal);
+                [manifest].into_iter().chain(renewal).map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -434,48 +518,70 @@ impl<'a> Planner<'a> {
         settings: &BTreeMap<String, String>,
         mounts: Vec<manifest::Mount>,
     ) -> Result<Step, Refusal> {
-        self.edit_and_remove(title, why, settings, &[], mounts)
+        let changes = Changes { set: settings.clone(), ..Changes::default() };
+        self.change(title, why, &changes, mounts)
     }
 
-    /// Returns the step that gives the member these settings where it is declared, and takes the `removed` ones away.
-    fn edit_and_remove(
+    /// Returns the step that makes these changes where the member is declared.
+    fn change(
         &self,
         title: &str,
         why: &str,
-        settings: &BTreeMap<String, String>,
-        removed: &[&str],
+        changes: &Changes,
         mounts: Vec<manifest::Mount>,
     ) -> Result<Step, Refusal> {
         let arguments = || {
-            let set = |(flag, value): (&String, &String)| ArgumentEdit::Set {
-                flag: flag.clone(),
-                value: value.clone(),
-            };
-            let remove = |flag: &&str| ArgumentEdit::Remove { flag: (*flag).to_owned() };
-            settings.iter().map(set).chain(removed.iter().map(remove))
+            let set = changes
+                .set
+                .iter()
+                .map(|(flag, value)| ArgumentEdit::Set { flag: flag.clone(), value: value.clone() });
+            let removed =
+                changes.removed.iter().map(|flag| ArgumentEdit::Remove { flag: (*flag).to_owned() });
+            removed.chain(set)
         };
+        let variables = || {
+            changes.variables.iter().map(|(name, value)| match value.clone() {
+                Some(value) => environment::Edit::Set { name: (*name).to_owned(), value },
+                None => environment::Edit::Remove { name: (*name).to_owned() },
+            })
+        };
+        if let (Source::Config(path) | Source::Unit(path), Some(name)) =
+            (&self.source, changes.variables.keys().next())
+        {
+            return Err(refuse(
+                Objection::Unsupported,
+                format!("{path} cannot give etcd the variable {name}"),
+                "without it members with and without self-made certificates could not dial each other",
+                format!(
+                    "by hand, one member at a time: {}, and {}; then plan again",
+                    listed(&changes.effective()),
+                    changes.variables.iter().map(|(n, v)| variable(n, v.as_deref())).collect::<String>()
+                ),
+            ));
+        }
         let (path, change, content) = match &self.source {
             Source::Config(path) => {
-                let set = settings.iter().map(|(name, value)| config_edit(name, value));
-                let remove = removed.iter().map(|name| {
-                    let (section, key) = config_place(name);
+                let removed = changes.removed.iter().map(|name| {
+                    let (section, key) = config_key(name);
                     config::Edit::Remove { section, key: key.to_owned() }
                 });
-                let edits = set.chain(remove).collect();
+                let set = changes.set.iter().map(|(name, value)| config_edit(name, value));
+                let edits = removed.chain(set).collect();
                 (path.clone(), FileEdit::Config { edits }, Content::Text)
             }
             Source::Environment(path) => {
                 let name = |name: &str| format!("ETCD_{}", name.to_uppercase().replace('-', "_"));
-                let set = |(n, value): (&String, &String)| environment::Edit::Set {
-                    name: name(n),
-                    value: value.clone(),
-                };
-                let remove = removed.iter().map(|n| environment::Edit::Remove { name: name(n) });
-                let edits = settings.iter().map(set).chain(remove).collect();
+                let removed = changes.removed.iter().map(|n| environment::Edit::Remove { name: name(n) });
+                let set = changes
+                    .set
+                    .iter()
+                    .map(|(n, value)| environment::Edit::Set { name: name(n), value: value.clone() });
+                let edits = removed.chain(set).chain(variables()).collect();
                 (path.clone(), FileEdit::Environment { edits }, Content::Environment)
             }
             Source::Manifest(path) => {
                 let edits = arguments().map(manifest::Edit::Argument);
+                let edits = edits.chain(variables().map(manifest::Edit::Variable));
                 let edits = edits.chain(mounts.iter().cloned().map(manifest::Edit::Mount)).collect();
                 let container = self.view.container.clone().unwrap_or_default();
                 (path.clone(), FileEdit::Manifest { container, edits }, Content::Manifest)
@@ -503,7 +609,7 @@ impl<'a> Planner<'a> {
                 Objection::Edit,
                 format!("{path} cannot be edited: {refused}"),
                 "an edit that is not exactly the intended change may keep etcd from starting",
-                format!("change by hand, one member at a time: {}", listed(settings, removed)),
+                format!("set by hand, one member at a time: {}", listed(&changes.effective())),
             )
         };
         let after = edited(&change, &path, self.s.declaration).map_err(refused)?;
@@ -528,85 +634,6 @@ impl<'a> Planner<'a> {
             undo,
             restarts: false,
         })
-    }
-
-    /// Returns the step that issues a certificate into a folder of the host, into files of the first of the names `stems`
-    /// that is free, and that name.
-    fn issue<'n>(
-        &self,
-        what: &str,
-        authority: &AuthorityFiles,
-        (directory, stems): (&str, &[&'n str]),
-        hosts: Vec<String>,
-        why: String,
-    ) -> Result<(Step, &'n str), Refusal> {
-        let taken: BTreeSet<&str> =
-            self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
-        let names = |stem: &str| ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
-        let free = |stem: &&&str| names(stem).iter().all(|path| !taken.contains(path.as_str()));
-        let stem = stems.iter().find(free).copied().ok_or_else(|| {
-            refuse(
-                Objection::Unrestorable,
-                format!("{} exist already", names(stems.last().copied().unwrap_or_default()).join(" and ")),
-                "another certificate may be in use, and would be lost",
-                "move them away if nothing uses them, and plan again",
-            )
-        })?;
-        let [certificate, key] = names(stem);
-        let process = self.s.etcd.process.as_result().map_err(unseen)?;
-        let step = Step {
-            title: format!("Issue a {what} for {}", called(self.me)),
-            why,
-            action: Action::Issue {
-                common_name: called(self.me).to_owned(),
-                hosts,
-                days: self.s.options.days,
-                certificate: certificate.clone(),
-                key: key.clone(),
-                ca_certificate: authority.certificate.clone(),
-                ca_key: authority.key.clone(),
-                uid: process.uid,
-                gid: process.gid,
-            },
-            diff: None,
-            preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
-            verify: vec![Verification::CertificateSound],
-            undo: Undo::Remove { paths: vec![certificate, key] },
-            restarts: false,
-        };
-        Ok((step, stem))
-    }
-
-    /// Returns the step that hands leadership over before this member restarts, best to one that is `preferred`; `None`
-    /// when it does not lead, or nobody else could.
-    fn hand_over(&self, preferred: impl Fn(&Member) -> bool) -> Option<Step> {
-        let leads = self.s.health.is_ok_and(|h| h.leader.as_deref() == Some(self.me.id.as_str()));
-        let others = self.members.iter().filter(|m| !m.this && !m.learner && !m.id.is_empty());
-        let mut to: Vec<&Member> = others.collect();
-        to.sort_by_key(|m| !preferred(m));
-        (leads && !to.is_empty()).then(|| Step {
-            title: "Hand leadership over".to_owned(),
-            why: "A leader that restarts costs the cluster an election; one that hands over does not."
-                .to_owned(),
-            action: Action::MoveLeader { to: to.into_iter().map(|m| m.id.clone()).collect() },
-            diff: None,
-            preconditions: vec![Precondition::ClusterHealthy],
-            verify: vec![Verification::Followed],
-            undo: Undo::Nothing,
-            restarts: false,
-        })
-    }
-
-    /// Returns where the process sees the authority's certificate, and the mount that it needs for it.
-    fn authority_seen(&self, authority: &AuthorityFiles) -> (String, Option<manifest::Mount>) {
-        match self.view.inside(&authority.certificate) {
-            Some(path) => (path, None),
-            None => {
-                let (seen, mount) = self.seen(directory(&authority.certificate));
-                let name = authority.certificate.rsplit('/').next().unwrap_or_default();
-                (format!("{seen}/{name}"), mount)
-            }
-        }
     }
 
     /// Returns the step that makes the member run with these settings.
@@ -640,6 +667,111 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns whether a member left word that it has reached one of these stages of this rule.
+    fn reached(&self, member: &Member, stages: &[Stage]) -> bool {
+        let note = self.s.notes.get(&member.id).filter(|note| note.rule == self.rule);
+        note.and_then(|note| note.reached).is_some_and(|reached| stages.contains(&reached))
+    }
+
+    /// Returns the step in which a leader hands over, to one of those that are to come first if it can; `None` when
+    /// another member leads.
+    fn hand_over(&self, to_first: impl Fn(&Member) -> bool) -> Option<Step> {
+        let leads = self.s.health.is_ok_and(|h| h.leader.as_deref() == Some(self.me.id.as_str()));
+        let others = self.members.iter().filter(|m| !m.this && !m.learner && !m.id.is_empty());
+        let mut to: Vec<&Member> = others.collect();
+        to.sort_by_key(|m| !to_first(m));
+        (leads && !to.is_empty()).then(|| Step {
+            title: "Hand leadership over".to_owned(),
+            why: "A leader that restarts costs the cluster an election; one that hands over does not."
+                .to_owned(),
+            action: Action::MoveLeader { to: to.into_iter().map(|m| m.id.clone()).collect() },
+            diff: None,
+            preconditions: vec![Precondition::ClusterHealthy],
+            verify: vec![Verification::Followed],
+            undo: Undo::Nothing,
+            restarts: false,
+        })
+    }
+
+    /// Returns the step that makes an authority which issues certificates for members only.
+    fn create_authority(&self, authority: &AuthorityFiles) -> Step {
+        let paths = vec![authority.certificate.clone(), authority.key.clone()];
+        Step {
+            title: "Make a certificate authority for the members only".to_owned(),
+            why: "Its certificates open no other door, and no other certificate opens this one.".to_owned(),
+            action: Action::CreateAuthority {
+                certificate: authority.certificate.clone(),
+                key: authority.key.clone(),
+            },
+            diff: None,
+            preconditions: paths.iter().map(|p| Precondition::Absent { path: p.clone() }).collect(),
+            verify: vec![Verification::CertificateSound],
+            undo: Undo::Remove { paths },
+            restarts: false,
+        }
+    }
+
+    /// Returns the step that makes a key and a certificate of this authority for the member.
+    fn issue(&self, authority: &AuthorityFiles, files: [String; 2]) -> Result<Step, Refusal> {
+        let hosts = self.hosts();
+        let why = format!(
+            "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
+            hosts.join(", ")
+        );
+        self.issue_for("certificate", authority, files, hosts, why)
+    }
+
+    /// Returns the step that issues a certificate of this kind, which names these hosts.
+    fn issue_for(
+        &self,
+        kind: &str,
+        authority: &AuthorityFiles,
+        [certificate, key]: [String; 2],
+        hosts: Vec<String>,
+        why: String,
+    ) -> Result<Step, Refusal> {
+        let process = self.s.etcd.process.as_result().map_err(unseen)?;
+        Ok(Step {
+            title: format!("Issue a {kind} for {}", called(self.me)),
+            why,
+            action: Action::Issue {
+                common_name: called(self.me).to_owned(),
+                hosts,
+                days: self.s.options.days,
+                certificate: certificate.clone(),
+                key: key.clone(),
+                ca_certificate: authority.certificate.clone(),
+                ca_key: authority.key.clone(),
+                uid: process.uid,
+                gid: process.gid,
+            },
+            diff: None,
+            preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
+            verify: vec![Verification::CertificateSound],
+            undo: Undo::Remove { paths: vec![certificate, key] },
+            restarts: false,
+        })
+    }
+
+    /// Returns the first of the names with which no file of these endings is known to be in the folder.
+    fn free(&self, directory: &str, stems: &[&str], ends: &[&str]) -> Result<String, Refusal> {
+        let taken: BTreeSet<&str> =
+            self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
+        let names = |stem: &str| -> Vec<String> {
+            ends.iter().map(|end| format!("{directory}/{stem}.{end}")).collect()
+        };
+        let free = |stem: &&&str| names(stem).iter().all(|path| !taken.contains(path.as_str()));
+        stems.iter().find(free).map(|stem| (*stem).to_owned()).ok_or_else(|| {
+            let last = stems.last().copied().unwrap_or_default();
+            refuse(
+                Objection::Unrestorable,
+                format!("{} exist already", names(last).join(" and ")),
+                "another certificate may be in use, and would be lost",
+                "move them away if nothing uses them, and plan again",
+            )
+        })
+    }
+
     /// Returns the value of a setting that is given, not by default.
     fn given(&self, name: &str) -> Option<&str> {
         let setting = self.settings.get(name)?;
@@ -671,13 +803,29 @@ impl<'a> Planner<'a> {
         hosts.into_iter().collect()
     }
 
-    /// Returns the folder on the host that certificate and key go to: the one that holds what the first of these settings
-    /// names that is given.
-    fn material_directory(&self, settings: &[&str]) -> String {
+    /// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
+    fn material_directory(&self) -> String {
+        self.directory_beside(&["cert-file", "trusted-ca-file"])
+    }
+
+    /// Returns the folder on the host that holds what the first of these settings names that is given; the usual one for
+    /// such files when none is.
+    fn directory_beside(&self, settings: &[&str]) -> String {
         let other = settings.iter().find_map(|name| self.given(name));
         let beside = other.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
         let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
         beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+    }
+
+    /// Returns where the process sees a file of the host, and the mount of its folder that it needs for it.
+    fn seen_file(&self, path: &str) -> (String, Option<manifest::Mount>) {
+        match self.view.inside(path) {
+            Some(path) => (path, None),
+            None => {
+                let (seen, mount) = self.seen(directory(path));
+                (format!("{seen}/{}", path.rsplit('/').next().unwrap_or_default()), mount)
+            }
+        }
     }
 
     /// Returns where the process sees a folder of the host, and the mount that it needs for it.
@@ -686,8 +834,10 @@ impl<'a> Planner<'a> {
             Some(path) => (path, None),
             None => {
                 let mount = manifest::Mount {
-                    name: if self.rule == peer_tls::RULE { "etcd-peer-pki" } else { "etcd-client-pki" }
-                        .to_owned(),
+                    name: format!(
+                        "etcd-{}-pki",
+                        if self.rule.starts_with("etcd-client-") { "client" } else { "peer" }
+                    ),
                     host_path: directory.to_owned(),
                     mount_path: directory.to_owned(),
                     kind: "Directory".to_owned(),
@@ -719,31 +869,37 @@ pub fn state(situation: &Situation<'_>) -> State {
     }
 }
 
-/// Returns the edit of a configuration file that gives a setting, named as its flag, this value.
-fn config_edit(name: &str, value: &str) -> config::Edit {
-    let (section, key) = config_place(name);
-    let value = match value {
-        "true" if section.is_some() => config::Value::Boolean(true),
-        text => config::Value::Text(text.to_owned()),
-    };
-    config::Edit::Set { section, key: key.to_owned(), value }
-}
-
-/// Returns where a configuration file has a setting, named as its flag.
-fn config_place(name: &str) -> (Option<config::Section>, &str) {
+/// Returns where a configuration file has the setting that is named as its flag.
+fn config_key(name: &str) -> (Option<config::Section>, &str) {
     use config::Section::{ClientTransportSecurity, PeerTransportSecurity};
     let key = name.strip_prefix("peer-").unwrap_or(name);
+    let section = if key.len() < name.len() { PeerTransportSecurity } else { ClientTransportSecurity };
     match key {
-        "cert-file" | "key-file" | "trusted-ca-file" | "client-cert-auth" | "auto-tls" => {
-            let peer = key.len() < name.len();
-            (Some(if peer { PeerTransportSecurity } else { ClientTransportSecurity }), key)
+        "auto-tls" | "cert-file" | "key-file" | "trusted-ca-file" | "client-cert-auth" => {
+            (Some(section), key)
         }
         _ => (None, name),
     }
 }
 
-fn listed(settings: &BTreeMap<String, String>, removed: &[&str]) -> String {
-    let set = settings.iter().map(|(name, value)| format!("{name}={value}"));
-    let removed = removed.iter().map(|name| format!("no {name}"));
-    set.chain(removed).collect::<Vec<_>>().join(", ")
+/// Returns the edit of a configuration file that gives a setting, named as its flag, this value.
+fn config_edit(name: &str, value: &str) -> config::Edit {
+    let (section, key) = config_key(name);
+    let value = match (section, value) {
+        (Some(_), "true") => config::Value::Boolean(true),
+        (_, text) => config::Value::Text(text.to_owned()),
+    };
+    config::Edit::Set { section, key: key.to_owned(), value }
+}
+
+/// Returns in words what a variable becomes.
+fn variable(name: &str, value: Option<&str>) -> String {
+    match value {
+        Some(value) => format!("the variable {name}={value}"),
+        None => format!("no variable {name}"),
+    }
+}
+
+fn listed(settings: &BTreeMap<String, String>) -> String {
+    settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }

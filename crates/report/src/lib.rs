@@ -8,6 +8,7 @@
 //! with escape sequences cannot take over a terminal.
 
 pub mod explain;
+pub mod fix;
 pub mod json;
 pub mod plan;
 pub mod probe;

@@ -50,8 +50,8 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
         let _ = write!(out, "\n{text}");
     }
     if !plan.steps.is_empty() {
-        let text = "This is a plan only: this version of seaworthy does not carry it out.";
-        let _ = write!(out, "\n{}", wrap(text, width, "", ""));
+        let text = format!("Nothing was changed. Carry it out with: seaworthy fix {} --apply", plan.rule);
+        let _ = write!(out, "\n{}", wrap(&text, width, "", ""));
     }
     out
 }
@@ -81,10 +81,7 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
     let member = &plan.state.member;
     if plan.steps.is_empty() {
         let why = match (plan.rule.as_str(), plan.stage, plan.state.peer_urls.len()) {
-            ("etcd-peer-tls", Stage::Done, 0 | 1) => {
-                format!("{member} is the only member, so it has no peers")
-            }
-            ("etcd-peer-tls", Stage::Done, _) => {
+            ("etcd-peer-tls", Stage::Done, 2..) => {
                 format!("{member} listens with TLS for its peers, and they dial it so")
             }
             ("etcd-client-tls", Stage::Done, _) => {
@@ -96,6 +93,7 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
             ("etcd-client-auto-tls", Stage::Done, _) => {
                 format!("{member} is not set to make up a certificate for its clients")
             }
+            (_, Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
             _ => format!("{member} is as it should be"),
         };
         return (Status::Pass, "NOTHING TO DO", format!("{why}{}", then(plan)));
@@ -170,7 +168,15 @@ fn step_text(out: &mut String, number: usize, step: &Step, width: usize) {
 /// Returns what is particular to an action, as labels and texts.
 fn details(action: &Action) -> Vec<(&'static str, String)> {
     match action {
-        Action::Bundle { path, of, .. } => vec![("from", of.join(", ")), ("file", path.clone())],
+        Action::Bundle { path, of, with, .. } => {
+            let members = match with.len() {
+                0 => None,
+                1 => Some("1 member's own".to_owned()),
+                count => Some(format!("{count} members' own")),
+            };
+            let of: Vec<String> = of.iter().cloned().chain(members).collect();
+            vec![("from", of.join(", ")), ("file", path.clone())]
+        }
         Action::CreateAuthority { certificate, key } => {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
@@ -248,6 +254,7 @@ mod tests {
                 files: BTreeMap::new(),
             },
             stage: if steps == 0 { Stage::Done } else { Stage::Load },
+            authority: None,
             waits_for: Vec::new(),
             steps: vec![step; steps],
             then_waits_for: vec![Waiting { member: "m2".to_owned(), until: Until::Loaded }],

@@ -24,11 +24,12 @@ Exit codes:
 
 const FIX_EXIT_CODES: &str = "\
 Exit codes:
-  0  nothing to do on this node
-  1  a plan is needed, and nothing is against carrying it out
+  0  nothing to do, or done and verified; with --rollback: taken back
+  1  a plan is needed, and nothing is against carrying it out; with --apply: the rule does not pass all the same
   2  wrong usage
   3  it must wait, evidence is missing, or something is against it
-  4  an operation failed";
+  4  an operation failed, and could not be taken back either
+  5  something failed, and was taken back";
 
 const PLAIN_EXIT_CODES: &str = "\
 Exit codes:
@@ -107,10 +108,12 @@ pub(crate) enum Command {
     /// may probe: each attempt leaves a line in the log of the server.
     #[command(after_help = PROBE_EXIT_CODES)]
     Probe(Probe),
-    /// Plan how to make a rule pass on this node: the steps, the diffs, what is verified and what undoes them
+    /// Make a rule pass on this node: print the plan, carry it out, verify it, or take it back
     ///
-    /// It prints a plan and changes nothing. Carrying a plan out is not there yet: this version has no --apply. Run it as
-    /// root on the node; what stands against the plan is said with the plan, and what other members must do first.
+    /// Without --apply the plan is printed and nothing is changed: the steps, the diffs, what must hold before each, what is
+    /// verified after it, and what undoes it. With --apply it is carried out, one step at a time, each written down before
+    /// and after; what fails is taken back. Run it as root on every node of the cluster, at once or one after the other:
+    /// the members take turns under a lock in etcd, and wait for each other. A run that was killed is finished by the next.
     #[command(after_help = FIX_EXIT_CODES)]
     Fix(Fix),
     /// Work with catalogues of rules
@@ -202,9 +205,30 @@ pub(crate) struct Snapshot {
 
 #[derive(Debug, Args)]
 pub(crate) struct Fix {
-    /// The rule; etcd-peer-tls is the only one so far
+    /// The rule (`seaworthy fix` without one lists those with a fix)
     #[arg(value_name = "RULE")]
-    pub(crate) rule: String,
+    pub(crate) rule: Option<String>,
+    /// Carry the plan out, verify it, and take it back if it fails
+    #[arg(long, group = "mode", requires = "rule")]
+    pub(crate) apply: bool,
+    /// Show the fixes of this node, and how far each member is
+    #[arg(long, group = "mode")]
+    pub(crate) status: bool,
+    /// Finish the fix that was begun and not ended, or take it back where that was begun
+    #[arg(long, group = "mode")]
+    pub(crate) resume: bool,
+    /// Take a fix back, and first the later ones of its rule; the last one without an id
+    #[arg(long, group = "mode", value_name = "ID", num_args = 0..=1, default_missing_value = "last")]
+    pub(crate) rollback: Option<String>,
+    /// How long to wait for other members
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "600")]
+    pub(crate) wait: Duration,
+    /// How long this member may take to restart, and to be connected and healthy again
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "180")]
+    pub(crate) settle: Duration,
+    /// Where fixes are written down, below --root [default: /var/lib/seaworthy]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Certificate of the authority that issues this member's certificate [default: kubeadm's etcd CA]
     #[arg(long, value_name = "FILE", requires = "ca_key")]
     pub(crate) ca_cert: Option<String>,

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Incomplete = 3,
     /// An operation failed.
     Failure = 4,
+    /// A fix failed, and was taken back.
+    RolledBack = 5,
 }
 
 impl From<Exit> for ExitCode {

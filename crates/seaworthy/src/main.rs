@@ -6,6 +6,8 @@
 mod cli;
 mod commands;
 mod exit;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod output;
 
 use std::process::ExitCode;

@@ -30,4 +30,4 @@ pub use get::{Security, get};
 pub use http::{HttpError, HttpResponse, Question, parse_response};
 pub use identity::{ClientIdentity, IdentityError, Roots};
 pub use observe::{Seen, observe};
-pub use probe::probe;
+pub use probe::{probe, served};

@@ -100,6 +100,19 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
     Ok(wire)
 }
 
+/// Returns the certificates that the listener at `target` serves, leaf first, as they came: nothing is verified, and no
+/// certificate is presented.
+///
+/// # Errors
+///
+/// When it does not speak TLS, or serves what cannot be parsed.
+pub fn served(target: &Target, options: &Options) -> Result<Vec<seaworthy_pki::Parsed>, EvidenceError> {
+    let presented = handshake(&Connector::new(target, options))?.presented;
+    let origin = target.origin("TLS handshake");
+    let chain = presented.chain.iter();
+    chain.map(|der| seaworthy_pki::Parsed::from_der(der, origin.clone(), options.now)).collect()
+}
+
 /// The probe's questions have short answers.
 const MAX_ANSWER: usize = 64 << 10;
 const MAX_BODY: usize = 32 << 10;

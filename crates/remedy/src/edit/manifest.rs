@@ -6,7 +6,7 @@ use serde_saphyr::DuplicateKeyPolicy;
 
 use super::arguments::{self, Operation};
 use super::yaml::{New, Node, Step, Yaml};
-use super::{ArgumentEdit, Refused, printable, text};
+use super::{ArgumentEdit, Refused, environment, printable, text};
 use Step::{At, Key};
 
 /// A change of one container of a pod.
@@ -17,6 +17,8 @@ pub enum Edit {
     Argument(ArgumentEdit),
     /// Lets the container see a file or directory of the host.
     Mount(Mount),
+    /// Changes a variable of the container's environment.
+    Variable(environment::Edit),
 }
 
 /// A file or directory of the host in a container.
@@ -56,6 +58,7 @@ pub fn apply(
         match edit {
             Edit::Argument(edit) => current = edit_arguments(current, container, &is_program, edit)?,
             Edit::Mount(mount) => current = add_mount(current, container, mount)?,
+            Edit::Variable(edit) => current = edit_variable(&current, container, edit)?,
         }
     }
     Ok(current.into_bytes())
@@ -276,6 +279,57 @@ fn add_mount(text: String, container: &str, mount: &Mount) -> Result<String, Ref
     append(&yaml, &base, "volumeMounts", New::Mapping(item))
 }
 
+fn edit_variable(text: &str, container: &str, edit: &environment::Edit) -> Result<String, Refused> {
+    let (environment::Edit::Remove { name } | environment::Edit::Set { name, .. }) = edit;
+    if !environment::is_name(name) {
+        return Err(Refused::because("that is no name of a variable"));
+    }
+    let yaml = parse(text)?;
+    let base = [Key("spec"), Key("containers"), At(find(&yaml, container)?)];
+    let list = [&base[..], &[Key("env")]].concat();
+    let items = yaml.find(&list)?.map(Node::items).unwrap_or_default();
+    let mut named = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        if item.get("name").and_then(Node::text) == Some(name) {
+            named.push((index, item));
+        }
+    }
+    let (at, item) = match (named.as_slice(), edit) {
+        ([], environment::Edit::Remove { .. }) => return Ok(text.to_owned()),
+        ([], environment::Edit::Set { value, .. }) => {
+            let variable = New::Mapping(vec![
+                ("name".into(), New::Text(name.clone())),
+                ("value".into(), New::Text(literal(value)?.to_owned())),
+            ]);
+            return append(&yaml, &base, "env", variable);
+        }
+        ([one], _) => *one,
+        _ => return Err(Refused::because(format!("{name} is set more than once"))),
+    };
+    match edit {
+        environment::Edit::Remove { .. } if items.len() == 1 => yaml.remove(&list),
+        environment::Edit::Remove { .. } => yaml.remove(&[&list[..], &[At(at)]].concat()),
+        environment::Edit::Set { value, .. } => {
+            let old = item.get("value").and_then(Node::text);
+            let old = old.ok_or_else(|| Refused::because(format!("{name} comes from elsewhere")))?;
+            if old == value {
+                return Ok(text.to_owned());
+            }
+            let path = [&list[..], &[At(at), Key("value")]].concat();
+            yaml.replace(&path, &New::Text(literal(value)?.to_owned()))
+        }
+    }
+}
+
+/// Returns a value that kubelet does not expand.
+fn literal(value: &str) -> Result<&str, Refused> {
+    printable(value)?;
+    match value.contains("$(") {
+        true => Err(Refused::because("the new value has a reference to a variable, $(…)")),
+        false => Ok(value),
+    }
+}
+
 /// Returns the text with `item` at the end of the list `key` of the mapping at `parent`, created if need be.
 fn append(yaml: &Yaml<'_>, parent: &[Step<'_>], key: &str, item: New) -> Result<String, Refused> {
     let path = [parent, &[Key(key)]].concat();
@@ -404,6 +458,42 @@ mod tests {
         let want =
             r#"{"kind": "Pod", "spec": {"containers": [{"name": "etcd", "command": ["etcd", "--a=9"]}]}}"#;
         assert_eq!(edit(json, &edits).as_deref(), Ok(want));
+    }
+
+    #[test]
+    fn variables_are_set_and_taken_away() {
+        let set = |name: &str, value: &str| {
+            Edit::Variable(environment::Edit::Set { name: name.into(), value: value.into() })
+        };
+        let remove = |name: &str| Edit::Variable(environment::Edit::Remove { name: name.into() });
+        let after = edit(KUBEADM, &[set("SSL_CERT_FILE", "/x.crt")]).unwrap();
+        assert_eq!(lines(KUBEADM, &after), "+    - name: SSL_CERT_FILE\n+      value: /x.crt\n");
+        assert_eq!(edit(&after, &[set("SSL_CERT_FILE", "/x.crt")]), Ok(after.clone()), "a second time");
+        let other = edit(&after, &[set("SSL_CERT_FILE", "/y.crt")]).unwrap();
+        assert_eq!(lines(&after, &other), "-      value: /x.crt\n+      value: /y.crt\n");
+        assert_eq!(edit(&after, &[remove("SSL_CERT_FILE")]).as_deref(), Ok(KUBEADM));
+        assert_eq!(edit(KUBEADM, &[remove("SSL_CERT_FILE")]).as_deref(), Ok(KUBEADM));
+        let more = edit(&after, &[set("A", "true")]).unwrap();
+        assert_eq!(lines(&after, &more), "+    - name: A\n+      value: \"true\"\n", "no boolean");
+        assert_eq!(edit(&more, &[remove("A")]).as_deref(), Ok(&*after));
+
+        let bare = "kind: Pod\nspec:\n  containers:\n  - name: etcd\n    command: [etcd] # c\n";
+        let alone = edit(bare, &[set("A", "1")]).unwrap();
+        let want = "+    env:\n+    - name: A\n+      value: \"1\"\n";
+        assert_eq!(lines(bare, &alone), want, "no number");
+        assert_eq!(edit(&alone, &[remove("A")]).as_deref(), Ok(bare));
+
+        let pod = |env: &str| {
+            format!("kind: Pod\nspec:\n  containers:\n  - name: etcd\n    command: [etcd]\n    env: {env}\n")
+        };
+        for (env, change, why) in [
+            ("[{name: A, valueFrom: {fieldRef: {fieldPath: x}}}]", set("A", "1"), "A comes from elsewhere"),
+            ("[{name: A, value: '1'}, {name: A, value: '2'}]", set("A", "1"), "A is set more than once"),
+            ("[]", set("A", "$(B)"), "the new value has a reference to a variable, $(…)"),
+            ("[]", set("A=", "1"), "that is no name of a variable"),
+        ] {
+            assert_eq!(edit(&pod(env), &[change]).unwrap_err().why, why, "{env}");
+        }
     }
 
     #[test]

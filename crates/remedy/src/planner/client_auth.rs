@@ -41,10 +41,10 @@ impl Planner<'_> {
         if auth.enforced && !auth.system_roots {
             return Ok(self.document(Stage::Done, Vec::new(), Vec::new(), Vec::new()));
         }
-        let (authority, cas) = self.authority()?;
+        let (authority, cas) = self.authority_for_clients()?;
         let served = Served::Present(self.sound()?);
         self.cuts_off(&Terms { tls_only: false, served, demanded: Some(keys(&cas)) })?;
-        let (path, mount) = self.authority_seen(authority);
+        let (path, mount) = self.seen_file(&authority.certificate);
         let settings = BTreeMap::from([
             ("trusted-ca-file".to_owned(), path),
             ("client-cert-auth".to_owned(), "true".to_owned()),
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!((plan.stage, kinds(&plan)), (Stage::Change, vec!["edit", "restart"]));
         assert_eq!(
             changed_lines(&plan),
-            ["+    - --client-cert-auth=true", "+    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt"]
+            ["+--client-cert-auth=true", "+--trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt"]
         );
         let verify = &plan.steps[1].verify;
         assert!(
@@ -118,7 +118,7 @@ mod tests {
         type Break = fn(&mut World);
         let cases: [(&str, Objection, Break); 7] = [
             ("seaworthy fix etcd-client-tls", Objection::Order, |w| {
-                w.serve("https://127.0.0.1:2379,http://127.0.0.1:2379");
+                w.serve_clients("https://127.0.0.1:2379,http://127.0.0.1:2379");
             }),
             ("seaworthy fix etcd-client-auto-tls", Objection::Order, |w| {
                 w.etcd.client.auto_tls =

@@ -2,12 +2,12 @@
 //!
 //! One turn of each member. Who did not verify goes on as before; who will has to have the CA beforehand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seaworthy_evidence::Url;
 
 use super::clients::{Material, Served, Terms, keys};
-use super::{LINKS_SECONDS, Planner, Situation, unseen};
+use super::{Changes, LINKS_SECONDS, Planner, Situation, unseen};
 use crate::plan::{Plan, Refusal, Stage, Verification};
 
 /// The rule that the plan is for.
@@ -39,12 +39,12 @@ impl Planner<'_> {
             // Beside a certificate of its own making etcd ignored them; beside a real one it does not.
             let demands = self.given("trusted-ca-file").is_some()
                 || self.settings.get("client-cert-auth").and_then(|s| s.on).unwrap_or_default();
-            let (authority, cas) = self.authority()?;
+            let (authority, cas) = self.authority_for_clients()?;
             let trusted = self.s.etcd.client.credentials.as_result().map_err(unseen)?.trusted.as_ref();
             let demanded = match trusted.map(|trusted| trusted.as_result().map_err(unseen)) {
                 _ if !demands => None,
                 Some(trusted) => Some(keys(trusted?)),
-                None => Some(std::collections::BTreeSet::new()),
+                None => Some(BTreeSet::new()),
             };
             self.cuts_off(&Terms { tls_only: false, served: Served::ByAuthority(&cas), demanded })?;
             if auto.in_effect {
@@ -66,9 +66,10 @@ impl Planner<'_> {
         };
         let Material { mut steps, settings, mounts } = material;
         steps.extend(self.hand_over(|_| true));
-        steps.push(self.edit_and_remove(title, why, &settings, &["auto-tls"], mounts)?);
-        let mut effective = settings;
-        effective.insert("auto-tls".to_owned(), String::new());
+        let removed = BTreeSet::from(["auto-tls"]);
+        let changes = Changes { set: settings, removed, ..Changes::default() };
+        steps.push(self.change(title, why, &changes, mounts)?);
+        let effective = changes.effective();
         steps.push(self.restart(effective, verify));
         Ok(self.document(Stage::Change, Vec::new(), steps, Vec::new()))
     }
@@ -88,7 +89,7 @@ mod tests {
     fn self_made() -> World {
         let mut world = World::encrypted();
         world.clients_in_plaintext();
-        world.serve("https://127.0.0.1:2379,https://10.77.0.1:2379");
+        world.serve_clients("https://127.0.0.1:2379,https://10.77.0.1:2379");
         (0..3).for_each(|index| world.announce(index, "https"));
         request(&mut world, true);
         world
@@ -111,9 +112,9 @@ mod tests {
         assert_eq!(
             changed_lines(&plan),
             [
-                "-    - --auto-tls=true".to_owned(),
-                format!("+    - --cert-file={pki}/seaworthy-server.crt"),
-                format!("+    - --key-file={pki}/seaworthy-server.key"),
+                "---auto-tls=true".to_owned(),
+                format!("+--cert-file={pki}/seaworthy-server.crt"),
+                format!("+--key-file={pki}/seaworthy-server.key"),
             ],
             "no CA: it would demand certificates at once"
         );
@@ -157,7 +158,7 @@ mod tests {
         request(&mut world, false);
         let plan = world.plan_for(RULE);
         assert_eq!(kinds(&plan), ["edit", "restart"]);
-        assert_eq!(changed_lines(&plan), ["-    - --auto-tls=true"]);
+        assert_eq!(changed_lines(&plan), ["---auto-tls=true"]);
         // Without any certificate, a listener for metrics with TLS would keep etcd from starting.
         world.clients_in_plaintext();
         request(&mut world, false);

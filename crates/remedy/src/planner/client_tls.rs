@@ -60,7 +60,7 @@ impl Planner<'_> {
 
     /// Returns the steps after which it serves TLS beside plaintext.
     fn serve(&self, listens: &[Url], alone: &[&Url]) -> Result<Plan, Refusal> {
-        let (authority, cas) = self.authority()?;
+        let (authority, cas) = self.authority_for_clients()?;
         let used = listens.iter().any(Url::is_tls);
         let demanding = self.given("trusted-ca-file").is_some();
         let trusted = self.s.etcd.client.credentials.value().and_then(|c| c.trusted.as_ref()?.value());
@@ -91,7 +91,7 @@ impl Planner<'_> {
             Some(_) => self.new_material(authority)?,
         };
         if !demanding && !used {
-            let (path, mount) = self.authority_seen(authority);
+            let (path, mount) = self.seen_file(&authority.certificate);
             settings.insert("trusted-ca-file".to_owned(), path);
             settings.insert("client-cert-auth".to_owned(), "true".to_owned());
             mounts.extend(mount);
@@ -221,7 +221,7 @@ mod tests {
     /// Returns a member that serves both, with a client that has moved; the others do too.
     fn serving() -> World {
         let mut world = World::loaded();
-        world.serve(BOTH);
+        world.serve_clients(BOTH);
         (0..3).for_each(|index| world.announce(index, "http"));
         let ids: Vec<String> = world.members().iter().map(|m| m.id.clone()).collect();
         let at = world.taken_at;
@@ -244,14 +244,14 @@ mod tests {
         assert_eq!(
             changed_lines(&plan),
             [
-                "-    - --listen-client-urls=http://127.0.0.1:2379,http://10.77.0.1:2379".to_owned(),
+                "---listen-client-urls=http://127.0.0.1:2379,http://10.77.0.1:2379".to_owned(),
                 "+    - \"--listen-client-urls=https://127.0.0.1:2379,https://10.77.0.1:2379,http://127.0.0.1:2379,\
                  http://10.77.0.1:2379\""
                     .to_owned(),
-                format!("+    - --cert-file={pki}/seaworthy-server.crt"),
-                "+    - --client-cert-auth=true".to_owned(),
-                format!("+    - --key-file={pki}/seaworthy-server.key"),
-                format!("+    - --trusted-ca-file={pki}/ca.crt"),
+                format!("+--cert-file={pki}/seaworthy-server.crt"),
+                "+--client-cert-auth=true".to_owned(),
+                format!("+--key-file={pki}/seaworthy-server.key"),
+                format!("+--trusted-ca-file={pki}/ca.crt"),
             ]
         );
         let Action::Issue { hosts, .. } = &plan.steps[0].action else { panic!("{plan:?}") };
@@ -268,12 +268,12 @@ mod tests {
     #[test]
     fn a_certificate_that_does_is_used_and_another_one_is_not() {
         let mut world = serving();
-        world.serve("http://127.0.0.1:2379");
+        world.serve_clients("http://127.0.0.1:2379");
         let plan = world.plan_for(RULE);
         assert_eq!((plan.stage, kinds(&plan)), (Stage::Serve, vec!["edit", "restart"]));
         assert_eq!(changed_lines(&plan).len(), 2, "only the URLs: {:?}", changed_lines(&plan));
         // It names 127.0.0.1 and 10.77.0.1 only.
-        world.serve("http://127.0.0.1:2379,http://10.9.9.9:2379");
+        world.serve_clients("http://127.0.0.1:2379,http://10.9.9.9:2379");
         let Observed::Seen { value, .. } = &mut world.etcd.client.credentials else { panic!() };
         value.trusted = Some(seen(Vec::new()));
         let (objection, said) = world.refused(RULE);
@@ -283,7 +283,7 @@ mod tests {
         value.trusted = Some(seen(trusted));
         assert_eq!(kinds(&world.plan_for(RULE)), ["issue", "edit", "restart"]);
         // Where TLS is used already, a certificate in use is not replaced.
-        world.serve("https://127.0.0.1:2379,http://10.9.9.9:2379");
+        world.serve_clients("https://127.0.0.1:2379,http://10.9.9.9:2379");
         let (objection, said) = world.refused(RULE);
         assert!(objection == Objection::Certificate && said.contains("does not name 10.9.9.9"), "{said}");
     }
@@ -295,7 +295,7 @@ mod tests {
         setting.origin = seaworthy_evidence::Origin::Default { component: "etcd".into(), version: None };
         world.declare();
         let lines = changed_lines(&world.plan_for(RULE));
-        let want = "+    - --advertise-client-urls=http://10.77.0.1:2379".to_owned();
+        let want = "+--advertise-client-urls=http://10.77.0.1:2379".to_owned();
         assert!(lines.contains(&want), "{lines:?}");
     }
 
@@ -307,8 +307,8 @@ mod tests {
         assert_eq!(
             changed_lines(&plan),
             [
-                "-    - --advertise-client-urls=http://10.77.0.1:2379",
-                "+    - --advertise-client-urls=https://10.77.0.1:2379"
+                "---advertise-client-urls=http://10.77.0.1:2379",
+                "+--advertise-client-urls=https://10.77.0.1:2379"
             ]
         );
         assert_eq!(plan.waits_for, []);
@@ -327,11 +327,11 @@ mod tests {
         let plan = world.plan_for(RULE);
         let lines = changed_lines(&plan);
         assert_eq!(plan.waits_for, []);
-        assert_eq!(lines[1], "+    - --listen-client-urls=https://127.0.0.1:2379");
+        assert_eq!(lines[1], "+--listen-client-urls=https://127.0.0.1:2379");
         assert!(plan.steps[1].verify.contains(&Verification::ClientPlaintextRefused));
         assert_eq!(lint(&plan, &world.situation()), []);
 
-        world.serve(URL);
+        world.serve_clients(URL);
         let plan = world.plan_for(RULE);
         assert_eq!((plan.stage, plan.steps.len()), (Stage::Done, 0));
         assert_eq!(waits(&plan.then_waits_for), [("m2", Until::Closed), ("m3", Until::Closed)]);
@@ -471,7 +471,7 @@ mod tests {
                 w.etcd.client.auto_tls =
                     seen(AutoTls { requested: true, in_effect: true, why: String::new() });
             }),
-            ("has a password", Objection::Unsupported, |w| w.serve("http://***@10.77.0.1:2379")),
+            ("has a password", Objection::Unsupported, |w| w.serve_clients("http://***@10.77.0.1:2379")),
             ("listen-client-http-urls", Objection::Unsupported, |w| {
                 let other = w.settings()["listen-client-urls"].clone();
                 w.settings().insert("listen-client-http-urls".to_owned(), other);

@@ -79,7 +79,7 @@ impl Planner<'_> {
 
     /// Returns the authority that is there already, with its certificates. One that is made for the purpose would be
     /// believed by no client.
-    pub(super) fn authority(&self) -> Result<(&AuthorityFiles, Vec<Certificate>), Refusal> {
+    pub(super) fn authority_for_clients(&self) -> Result<(&AuthorityFiles, Vec<Certificate>), Refusal> {
         let lacking = |what: &str| {
             refuse(
                 Objection::Authority,
@@ -166,14 +166,15 @@ impl Planner<'_> {
     /// Returns what it takes to give the member a certificate of the authority to serve with.
     pub(super) fn new_material(&self, authority: &AuthorityFiles) -> Result<Material, Refusal> {
         let beside = ["trusted-ca-file", "cert-file", "peer-trusted-ca-file", "peer-cert-file"];
-        let folder = self.material_directory(&beside);
+        let folder = self.directory_beside(&beside);
         let hosts = self.client_hosts()?;
         let why = format!(
             "Its clients dial it at {}; it is also what this node presents to the other members' client ports.",
             hosts.join(", ")
         );
-        let files = (folder.as_str(), &["server", "seaworthy-server"][..]);
-        let (step, stem) = self.issue("server certificate", authority, files, hosts, why)?;
+        let stem = self.free(&folder, &["server", "seaworthy-server"], &["crt", "key"])?;
+        let files = ["crt", "key"].map(|end| format!("{folder}/{stem}.{end}"));
+        let step = self.issue_for("server certificate", authority, files, hosts, why)?;
         let (inside, mount) = self.seen(&folder);
         let settings = [("cert-file", "crt"), ("key-file", "key")]
             .map(|(name, end)| (name.to_owned(), format!("{inside}/{stem}.{end}")));
@@ -433,7 +434,7 @@ impl Planner<'_> {
         let files = self.s.etcd.files.pki.value().into_iter().flatten();
         let trusted = self.s.etcd.client.credentials.value().and_then(|c| c.trusted.as_ref());
         let trusted = trusted.and_then(Observed::value).map(Vec::as_slice).unwrap_or_default();
-        let authority = self.authority().map(|(_, cas)| cas).unwrap_or_default();
+        let authority = self.authority_for_clients().map(|(_, cas)| cas).unwrap_or_default();
         let fits = match &terms.served {
             Served::ByAuthority(cas) => keys(cas).is_subset(demanded),
             Served::Present(leaf) => {
@@ -477,9 +478,6 @@ impl Planner<'_> {
 
     /// Returns what a person has to do for the clients, so that the change lasts and the next turn can follow.
     pub(super) fn by_hand_for_clients(&self, generated: bool, stage: Stage) -> Vec<String> {
-        if !self.rule.starts_with("etcd-client-") {
-            return Vec::new();
-        }
         let mut found = Vec::new();
         if self.rule == client_tls::RULE && stage == Stage::Serve {
             let urls = self.members.iter().flat_map(|m| &m.client_urls);

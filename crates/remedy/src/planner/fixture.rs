@@ -3,8 +3,10 @@
 use seaworthy_evidence::{Certificate, ClientAuth, Credentials, Observed, Snapshot};
 use seaworthy_pki::certificates_from_pem;
 
+use std::sync::Arc;
+
 use super::*;
-use crate::issue::{Authority, KeyKind};
+use crate::issue::{Authority, Host, KeyKind, Profile};
 use crate::plan::Stage;
 
 pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
@@ -18,27 +20,6 @@ pub(crate) fn note(reached: Option<Stage>) -> Note {
     Note { reached, ..Note::new(peer_tls::RULE, "m2", "node", Timestamp::UNIX_EPOCH) }
 }
 
-/// Returns what the steps do, one word each.
-pub(crate) fn kinds(plan: &Plan) -> Vec<&'static str> {
-    let kind = |action: &Action| match action {
-        Action::CreateAuthority { .. } => "authority",
-        Action::Edit { .. } => "edit",
-        Action::Issue { .. } => "issue",
-        Action::MoveLeader { .. } => "leader",
-        Action::Restart { .. } => "restart",
-        Action::UpdateMember { .. } => "update",
-        other => panic!("{other:?}"),
-    };
-    plan.steps.iter().map(|step| kind(&step.action)).collect()
-}
-
-/// Returns the lines that the plan takes away and adds.
-pub(crate) fn changed_lines(plan: &Plan) -> Vec<String> {
-    let diffs = plan.steps.iter().filter_map(|step| step.diff.as_ref());
-    let lines = diffs.flat_map(|diff| diff.lines().skip(2));
-    lines.filter(|l| l.starts_with(['+', '-'])).map(str::to_owned).collect()
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) node: String,
@@ -48,8 +29,12 @@ pub(crate) struct World {
     pub(crate) health: Result<Health, String>,
     pub(crate) notes: BTreeMap<String, Note>,
     pub(crate) listens: BTreeMap<String, BTreeSet<Scheme>>,
+    pub(crate) served: BTreeMap<String, Vec<Parsed>>,
+    pub(crate) trusted: Option<Vec<u8>>,
     pub(crate) clients: Result<Vec<EtcdClient>, String>,
     pub(crate) options: Options,
+    /// The authority of the options.
+    pub(crate) issuer: Arc<Authority>,
 }
 
 impl World {
@@ -60,8 +45,8 @@ impl World {
         snapshot["etcd"]["value"][0]["links"]["value"] = serde_json::json!([]);
         let snapshot: Snapshot = serde_json::from_value(snapshot).unwrap();
         let etcd = snapshot.etcd.value().unwrap()[0].clone();
-        let (authority, _) = Authority::create("etcd-ca", KeyKind::EcP256, snapshot.taken_at).unwrap();
-        let pem = authority.pem().as_bytes().to_vec();
+        let (issuer, _) = Authority::create("etcd-ca", KeyKind::EcP256, snapshot.taken_at).unwrap();
+        let pem = issuer.pem().as_bytes().to_vec();
         let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/ca.{end}"));
         let authority = Some(AuthorityFiles { certificate, pem: Some(pem), key });
         let members = etcd.cluster.value().unwrap().members.clone();
@@ -77,8 +62,11 @@ impl World {
             }),
             notes: members.iter().map(|m| (m.id.clone(), note(Some(Stage::Load)))).collect(),
             listens: BTreeMap::new(),
+            served: BTreeMap::new(),
+            trusted: None,
             clients: Ok(Vec::new()),
             options: Options { authority, days: 365, two_members_stop: false, clients_are_ready: false },
+            issuer: Arc::new(issuer),
         };
         world.declare();
         world
@@ -106,6 +94,112 @@ impl World {
         world
     }
 
+    /// Returns the same where no member demands a certificate of its peers, with certificates of the options' authority.
+    pub(crate) fn unauthenticated() -> Self {
+        let mut world = Self::encrypted();
+        world.notes.clear();
+        world.unset("peer-trusted-ca-file");
+        world.unset("peer-client-cert-auth");
+        world.client_auth(false);
+        let issuer = Arc::clone(&world.issuer);
+        (0..3).for_each(|index| world.serve(index, &issuer));
+        world.declare();
+        world
+    }
+
+    pub(crate) fn client_auth(&mut self, enforced: bool) {
+        match &mut self.etcd.peer.client_auth {
+            Observed::Seen { value, .. } => value.enforced = enforced,
+            Observed::Failed { error } => panic!("{error}"),
+        }
+    }
+
+    /// Lets the peer port of a member serve a certificate of this authority.
+    pub(crate) fn serve(&mut self, index: usize, issuer: &Authority) {
+        let member = self.members()[index].clone();
+        let hosts = member.peer_urls.iter().map(|url| Host::parse(&url.host).unwrap());
+        let profile = Profile::peer(&member.name, hosts);
+        let (_, issued) = issuer.issue(&profile, KeyKind::EcP256, self.taken_at).unwrap();
+        self.served.insert(member.id, vec![issued.certificate]);
+    }
+
+    /// Returns the same where every member serves a certificate that it made itself.
+    pub(crate) fn self_made() -> Self {
+        let mut world = Self::unauthenticated();
+        world.unset("peer-cert-file");
+        world.unset("peer-key-file");
+        world.set("peer-auto-tls", "true");
+        world.auto_tls(true, true);
+        for index in 0..3 {
+            let host = world.members()[index].peer_urls[0].host.clone();
+            world.serve_self_made(index, &host);
+        }
+        world
+    }
+
+    pub(crate) fn auto_tls(&mut self, requested: bool, in_effect: bool) {
+        match &mut self.etcd.peer.auto_tls {
+            Observed::Seen { value, .. } => (value.requested, value.in_effect) = (requested, in_effect),
+            Observed::Failed { error } => panic!("{error}"),
+        }
+        if !requested {
+            self.unset("peer-auto-tls");
+            self.declare();
+        }
+    }
+
+    /// Lets the peer port of a member serve a certificate as etcd makes it.
+    pub(crate) fn serve_self_made(&mut self, index: usize, host: &str) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let made = params.self_signed(&key).unwrap();
+        let parsed = Parsed::from_der(made.der(), Origin::derived("the fixture"), self.taken_at).unwrap();
+        let id = self.id(index);
+        self.served.insert(id, vec![parsed]);
+    }
+
+    /// Returns the same with mutual TLS under an authority that signs for others as well, and another one at hand for
+    /// the peers alone.
+    pub(crate) fn shared_authority() -> (Self, Arc<Authority>) {
+        let mut world = Self::encrypted();
+        world.notes.clear();
+        let former = Arc::clone(&world.issuer);
+        (0..3).for_each(|index| world.serve(index, &former));
+        world.trusted = Some(former.pem().as_bytes().to_vec());
+        let (new, _) = Authority::create("etcd-peer-ca", KeyKind::EcP256, world.taken_at).unwrap();
+        let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/peer-ca.{end}"));
+        let pem = Some(new.pem().as_bytes().to_vec());
+        world.options.authority = Some(AuthorityFiles { certificate, pem, key });
+        world.impostors(1);
+        (world, Arc::new(new))
+    }
+
+    pub(crate) fn impostors(&mut self, count: usize) {
+        let impostor = seaworthy_evidence::Impostor {
+            path: "/etc/kubernetes/pki/apiserver-etcd-client.crt".to_owned(),
+            subject: "CN=apiserver".to_owned(),
+            message: "it could act as a member".to_owned(),
+            origin: Origin::derived("the fixture"),
+        };
+        self.etcd.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
+    }
+
+    /// Adds a member that is like the first one.
+    pub(crate) fn join(&mut self, id: &str, name: &str) {
+        let mut member = self.members()[0].clone();
+        (member.id, member.name, member.this) = (id.to_owned(), name.to_owned(), false);
+        let well = MemberHealth { version: Some("3.6.13".to_owned()), trouble: None };
+        if let Ok(health) = &mut self.health {
+            health.members.insert(id.to_owned(), well);
+        }
+        self.members().push(member);
+    }
+
+    pub(crate) fn id(&self, index: usize) -> String {
+        self.etcd.cluster.value().unwrap().members[index].id.clone()
+    }
+
     pub(crate) fn seen(&mut self, change: &mut dyn FnMut(&mut Etcd)) {
         change(&mut self.etcd);
     }
@@ -124,7 +218,7 @@ impl World {
         }
     }
 
-    fn unset(&mut self, name: &str) {
+    pub(crate) fn unset(&mut self, name: &str) {
         let setting = self.settings().get_mut(name).unwrap();
         (setting.set, setting.on) = (false, None);
         setting.value.clear();
@@ -175,12 +269,12 @@ impl World {
         self.etcd.client.credentials = seen(nothing);
         let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
         self.etcd.client.client_auth = seen(auth);
-        self.serve("http://127.0.0.1:2379,http://10.77.0.1:2379");
+        self.serve_clients("http://127.0.0.1:2379,http://10.77.0.1:2379");
         (0..3).for_each(|index| self.announce(index, "http"));
     }
 
     /// Makes clients be served at these URLs.
-    pub(crate) fn serve(&mut self, urls: &str) {
+    pub(crate) fn serve_clients(&mut self, urls: &str) {
         self.settings().get_mut("listen-client-urls").unwrap().value = urls.to_owned();
         self.declare();
     }
@@ -230,9 +324,18 @@ impl World {
             health: self.health.as_ref().map_err(String::as_str),
             notes: &self.notes,
             listens: &self.listens,
+            served: &self.served,
+            trusted: self.trusted.as_deref(),
             clients: self.clients.as_deref().map_err(String::as_str),
             options: &self.options,
         }
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        let setting = self.settings().get_mut(name).unwrap();
+        (setting.set, setting.value) = (true, value.to_owned());
+        setting.origin = Origin::Argv { pid: 33, index: 1 };
+        self.declare();
     }
 
     #[track_caller]
@@ -252,4 +355,24 @@ impl World {
         let Refusal { objection, what, why, instead } = &refusals[0];
         (*objection, format!("{what}; {why}; {instead}"))
     }
+}
+
+pub(crate) fn kinds(plan: &Plan) -> Vec<&'static str> {
+    let kind = |action: &Action| match action {
+        Action::Bundle { .. } => "bundle",
+        Action::CreateAuthority { .. } => "authority",
+        Action::Edit { .. } => "edit",
+        Action::Issue { .. } => "issue",
+        Action::MoveLeader { .. } => "leader",
+        Action::Restart { .. } => "restart",
+        other => panic!("{other:?}"),
+    };
+    plan.steps.iter().map(|step| kind(&step.action)).collect()
+}
+
+/// Returns the lines that the edits of a plan take away and add.
+pub(crate) fn changed_lines(plan: &Plan) -> Vec<String> {
+    let diffs = plan.steps.iter().filter_map(|step| step.diff.as_ref());
+    let lines = diffs.flat_map(|diff| diff.lines().skip(2));
+    lines.filter(|l| l.starts_with(['+', '-'])).map(|l| l.replace("    - --", "--")).collect()
 }

@@ -91,16 +91,10 @@ impl Planner<'_> {
                 "name one with --ca-cert and --ca-key; on kubeadm nodes it is /etc/kubernetes/pki/etcd/ca.crt",
             )
         })?;
-        let directory = self.material_directory(&["cert-file", "trusted-ca-file"]);
-        let hosts = self.hosts();
-        let why = format!(
-            "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
-            hosts.join(", ")
-        );
-        let files = (directory.as_str(), &["peer", "seaworthy-peer"][..]);
-        let (issue, stem) = self.issue("certificate", authority, files, hosts, why)?;
+        let directory = self.material_directory();
+        let stem = self.free(&directory, &["peer", "seaworthy-peer"], &["crt", "key"])?;
         let (inside, mount) = self.seen(&directory);
-        let (ca, ca_mount) = self.authority_seen(authority);
+        let (ca, ca_mount) = self.seen_file(&authority.certificate);
         let settings = BTreeMap::from(
             [
                 ("peer-cert-file", format!("{inside}/{stem}.crt")),
@@ -112,23 +106,9 @@ impl Planner<'_> {
         );
         let mut steps = Vec::new();
         if authority.pem.is_none() {
-            let paths = vec![authority.certificate.clone(), authority.key.clone()];
-            steps.push(Step {
-                title: "Make a certificate authority for the members only".to_owned(),
-                why: "Its certificates open no other door, and no other certificate opens this one."
-                    .to_owned(),
-                action: Action::CreateAuthority {
-                    certificate: authority.certificate.clone(),
-                    key: authority.key.clone(),
-                },
-                diff: None,
-                preconditions: paths.iter().map(|p| Precondition::Absent { path: p.clone() }).collect(),
-                verify: vec![Verification::CertificateSound],
-                undo: Undo::Remove { paths },
-                restarts: false,
-            });
+            steps.push(self.create_authority(authority));
         }
-        steps.push(issue);
+        steps.push(self.issue(authority, ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}")))?);
         steps.push(self.edit(
             "Let it load the certificate, with its URLs as they are",
             "While every URL is http, etcd keeps talking plaintext, so members with and without certificates get \
@@ -157,7 +137,9 @@ impl Planner<'_> {
         let urls = secure(&self.me.peer_urls);
         let former: Vec<String> = self.me.peer_urls.iter().map(|url| url.text.clone()).collect();
         let others = || self.members.iter().filter(|m| !m.this);
-        steps.extend(self.hand_over(is_encrypted).filter(|_| listens.is_some()));
+        if listens.is_some() {
+            steps.extend(self.hand_over(is_encrypted));
+        }
         if update {
             steps.push(Step {
                 title: format!("Tell its peers to dial {} with TLS", called(self.me)),
@@ -272,8 +254,27 @@ mod tests {
 
     use super::*;
     use crate::order::{self, Scheme, Turn};
-    use crate::planner::fixture::{MANIFEST, World, changed_lines, kinds, note};
+    use crate::planner::fixture::{MANIFEST, World, note};
     use crate::planner::{self, AuthorityFiles, Declaration, declared_in};
+
+    fn kinds(plan: &Plan) -> Vec<&'static str> {
+        let kind = |action: &Action| match action {
+            Action::CreateAuthority { .. } => "authority",
+            Action::Edit { .. } => "edit",
+            Action::Issue { .. } => "issue",
+            Action::MoveLeader { .. } => "leader",
+            Action::Restart { .. } => "restart",
+            Action::UpdateMember { .. } => "update",
+            other => panic!("{other:?}"),
+        };
+        plan.steps.iter().map(|step| kind(&step.action)).collect()
+    }
+
+    fn changed_lines(plan: &Plan) -> Vec<String> {
+        let diffs = plan.steps.iter().filter_map(|step| step.diff.as_ref());
+        let lines = diffs.flat_map(|diff| diff.lines().skip(2));
+        lines.filter(|l| l.starts_with(['+', '-'])).map(str::to_owned).collect()
+    }
 
     #[track_caller]
     fn refused(world: &World) -> (Objection, String) {

@@ -1,52 +1,55 @@
-//! `seaworthy fix`: collects, plans, lints and prints. Nothing is changed.
+//! `seaworthy fix`: plans, carries out, shows and takes back.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use seaworthy_collect::root::Root;
-use seaworthy_collect::systemd::Unit;
-use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeouts};
-use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot};
+use seaworthy_remedy::apply::{Fix, Outcome, Progress};
+use seaworthy_remedy::journal::{self, Record, Standing, State};
 use seaworthy_remedy::lint::lint;
-use seaworthy_remedy::plan::{Objection, Plan, Refusal};
-use seaworthy_remedy::planner::{
-    self, AuthorityFiles, Declaration, Health, MemberHealth, Options, Situation,
-};
+use seaworthy_remedy::node::{Node, NotObserved};
+use seaworthy_remedy::plan::{Plan, Refusal};
+use seaworthy_remedy::planner::{self, AuthorityFiles, Options};
+use seaworthy_report::fix::{self, MemberStanding};
 use seaworthy_report::plan;
 
+use crate::cli;
 use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
-use crate::{cli, commands::snapshot};
 
-/// The only rule that there is a plan for.
-const RULE: &str = "etcd-peer-tls";
 /// Where kubeadm keeps etcd's authority.
 const KUBEADM_CA: [&str; 2] = ["/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key"];
-/// Where kubeadm keeps certificates for clients of etcd, without their ending.
-const KUBEADM_CLIENTS: [&str; 2] =
-    ["/etc/kubernetes/pki/etcd/healthcheck-client", "/etc/kubernetes/pki/apiserver-etcd-client"];
 /// Most bytes of a file that is read.
 const CAP: usize = 1 << 20;
 
 pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
-    if options.rule != RULE {
-        let message = format!("there is no fix for `{}`", options.rule);
-        return Err(UsageError::new(message, format!("the only rule with a fix so far is {RULE}")).into());
+    let node = Node { root: options.root.clone(), timeout: options.timeout, member: options.member.clone() };
+    if options.status {
+        return status(options, &node);
     }
-    let collection = cli::Collection {
-        root: options.root.clone(),
-        no_wire: false,
-        observe: None,
-        timeout: options.timeout,
-    };
-    let snapshot = snapshot::take(&collection)?;
+    if options.resume || options.rollback.is_some() {
+        return go_on_or_back(options, &node);
+    }
+    let listed = || format!("the rules with a fix are {}", planner::RULES.join(", "));
+    let rule = options.rule.as_deref().ok_or_else(|| UsageError::new("which rule?", listed()))?;
+    if !planner::RULES.contains(&rule) {
+        return Err(UsageError::new(format!("there is no fix for `{rule}`"), listed()).into());
+    }
     let root = Root::host(&options.root)
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
     let wanted = wanted(options, &root)?;
-    let planned = match member(&snapshot, options)? {
-        Ok(etcd) => planned(etcd, &snapshot, &root, options, &wanted),
-        Err(refusal) => Err(vec![refusal]),
-    };
-    let (plan, refusals) = match planned {
+    match options.apply {
+        true => {
+            apply(options, &node, rule, &|| self::wanted(options, &root).unwrap_or_else(|_| wanted.clone()))
+        }
+        false => show(options, &node, rule, &wanted),
+    }
+}
+
+/// Prints the plan, and changes nothing.
+fn show(options: &cli::Fix, node: &Node, rule: &str, wanted: &Options) -> anyhow::Result<Exit> {
+    let (plan, refusals) = match planned(node, rule, wanted)? {
         Ok((plan, refusals)) => (Some(plan), refusals),
         Err(refusals) => (None, refusals),
     };
@@ -62,30 +65,165 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
 }
 
 /// Returns the plan and what is against it, or why there is none.
+#[expect(clippy::type_complexity, reason = "a plan with its objections, or objections alone")]
 fn planned(
-    etcd: &Etcd,
-    snapshot: &Snapshot,
-    root: &Root,
-    options: &cli::Fix,
+    node: &Node,
+    rule: &str,
     wanted: &Options,
-) -> Result<(Plan, Vec<Refusal>), Vec<Refusal>> {
-    let declaration = declaration(etcd, snapshot, root).map_err(|refusal| vec![refusal])?;
-    let health = health(etcd, root, options);
-    let clients = snapshot.etcd_clients.as_result().map(Vec::clone).map_err(ToString::to_string);
-    let situation = Situation {
-        node: &snapshot.node.name,
-        taken_at: snapshot.taken_at,
-        etcd,
-        declaration: &declaration,
-        health: health.as_ref().map_err(String::as_str),
-        notes: &BTreeMap::new(),
-        listens: &BTreeMap::new(),
-        clients: clients.as_deref().map_err(String::as_str),
-        options: wanted,
+) -> Result<Result<(Plan, Vec<Refusal>), Vec<Refusal>>, UsageError> {
+    let seen = match node.observe() {
+        Ok(seen) => seen,
+        Err(NotObserved::Refused(refusal)) => return Ok(Err(vec![refusal])),
+        Err(error) => return Err(not_observed(&error)),
     };
-    let plan = planner::plan(RULE, &situation)?;
-    let refusals = lint(&plan, &situation);
-    Ok((plan, refusals))
+    let situation = seen.situation(wanted);
+    Ok(planner::plan(rule, &situation).map(|plan| {
+        let refusals = lint(&plan, &situation);
+        (plan, refusals)
+    }))
+}
+
+/// Carries the plan out.
+fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Options) -> anyhow::Result<Exit> {
+    let state = state(options)?;
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    // What is the operator's to correct is said before anything is waited for.
+    if let Err(error @ NotObserved::Several(_)) = node.observe() {
+        return Err(not_observed(&error).into());
+    }
+    let told = Cell::new(false);
+    let tell = |progress: &Progress| tell(progress, &told);
+    let fix = Fix {
+        node,
+        rule,
+        options: wanted,
+        state: &state,
+        catalogue: &catalogue,
+        wait: options.wait,
+        settle: options.settle,
+        tell: &tell,
+    };
+    let outcome = fix.apply()?;
+    ended(options, rule, &outcome)?;
+    Ok(match outcome {
+        Outcome::Done { .. } => Exit::Clean,
+        Outcome::NotProven { .. } => Exit::Findings,
+        Outcome::RolledBack { .. } => Exit::RolledBack,
+        Outcome::Stopped { .. } => Exit::Failure,
+        _ => Exit::Incomplete,
+    })
+}
+
+/// Finishes or takes back what is written down.
+fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
+    let state = state(options)?;
+    let record = match &options.rollback {
+        None => state.current()?.ok_or_else(|| {
+            UsageError::new("there is no fix that was begun and not ended", "see `seaworthy fix --status`")
+        })?,
+        Some(id) if id == "last" => {
+            let mut records = records(&state)?.into_iter().rev();
+            let standing = |record: &Record| record.standing() != Standing::RolledBack;
+            records.find(standing).ok_or_else(|| {
+                UsageError::new("there is no fix to take back", "see `seaworthy fix --status`")
+            })?
+        }
+        Some(id) => state.read(id).map_err(|error| {
+            UsageError::new(error.to_string(), "see `seaworthy fix --status` for the ids")
+        })?,
+    };
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    let rule = record.plan.get("rule").and_then(|rule| rule.as_str()).unwrap_or_default().to_owned();
+    let member = record.plan.pointer("/state/member").and_then(|name| name.as_str()).map(str::to_owned);
+    let node = Node { member: node.member.clone().or(member), ..node.clone() };
+    let told = Cell::new(false);
+    let tell = |progress: &Progress| tell(progress, &told);
+    let unplanned = Options {
+        authority: None,
+        days: options.days,
+        two_members_stop: options.two_members_stop,
+        clients_are_ready: false,
+    };
+    let fix = Fix {
+        node: &node,
+        rule: &rule,
+        options: &|| unplanned.clone(),
+        state: &state,
+        catalogue: &catalogue,
+        wait: options.wait,
+        settle: options.settle,
+        tell: &tell,
+    };
+    let back = options.rollback.is_some();
+    let outcome = if back { fix.roll_back(&record.id)? } else { fix.go_on(&record.id)? };
+    ended(options, &rule, &outcome)?;
+    Ok(match outcome {
+        Outcome::Done { .. } => Exit::Clean,
+        Outcome::RolledBack { .. } if back => Exit::Clean,
+        Outcome::RolledBack { .. } => Exit::RolledBack,
+        Outcome::Stopped { .. } => Exit::Failure,
+        _ => Exit::Incomplete,
+    })
+}
+
+/// Prints what is written down, and how far the members are.
+fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
+    let records = records(&state(options)?)?;
+    let members = node.observe().map_err(|error| error.to_string()).and_then(|seen| {
+        let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
+        let standing = |m: &seaworthy_evidence::Member| MemberStanding {
+            name: if m.name.is_empty() { m.id.clone() } else { m.name.clone() },
+            peer_urls: m.peer_urls.iter().map(|url| url.text.clone()).collect(),
+            note: seen.notes.get(&m.id).cloned(),
+        };
+        let mut members: Vec<_> = cluster.members.iter().map(standing).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(members)
+    });
+    let members = members.as_deref().map_err(String::as_str);
+    output::print(&match options.format {
+        Format::Json => fix::status_json(&records, members),
+        Format::Text => fix::status_text(&records, members, output::width()),
+    })?;
+    Ok(Exit::Clean)
+}
+
+fn ended(options: &cli::Fix, rule: &str, outcome: &Outcome) -> anyhow::Result<()> {
+    output::print(&match options.format {
+        Format::Json => fix::outcome_json(rule, outcome),
+        Format::Text => fix::outcome_text(rule, outcome, output::width()),
+    })
+}
+
+/// Says what happens, on stderr: for a person who watches, and for the log of a script.
+fn tell(progress: &Progress, told: &Cell<bool>) {
+    anstream::eprint!("{}", fix::progress_text(progress, output::width()));
+    if matches!(progress, Progress::Waiting { .. }) && !told.replace(true) && std::io::stderr().is_terminal()
+    {
+        let dim = anstyle::Style::new().dimmed();
+        anstream::eprintln!("  {dim}it is safe to stop this with Ctrl-C, and to run it again{dim:#}");
+    }
+}
+
+fn state(options: &cli::Fix) -> anyhow::Result<State> {
+    let directory = options.state_dir.clone().unwrap_or_else(|| PathBuf::from(journal::DEFAULT_DIRECTORY));
+    let below = directory.strip_prefix("/").unwrap_or(&directory);
+    let state = State::open(&options.root.join(below))?;
+    #[cfg(debug_assertions)]
+    let state = state.with_hook(crate::failpoint::hook);
+    Ok(state)
+}
+
+fn records(state: &State) -> anyhow::Result<Vec<Record>> {
+    state.list()?.iter().map(|id| Ok(state.read(id)?)).collect()
+}
+
+fn not_observed(error: &NotObserved) -> UsageError {
+    let help = match error {
+        NotObserved::Several(_) => "name one with --member",
+        _ => "give the folder that holds the root of the host with --root",
+    };
+    UsageError::new(error.to_string(), help)
 }
 
 /// Returns what the operator wants, after making sure that the files are there.
@@ -101,7 +239,9 @@ fn wanted(options: &cli::Fix, root: &Root) -> Result<Options, UsageError> {
         }
     }
     let authority = if options.new_ca {
-        Some(AuthorityFiles { certificate, pem: None, key })
+        // Once it is made, it is there.
+        let pem = root.read(&certificate, CAP).ok();
+        Some(AuthorityFiles { certificate, pem, key })
     } else {
         let pem = root.read(&certificate, CAP).and_then(|pem| root.open(&key).map(|_| pem));
         match pem {
@@ -119,156 +259,4 @@ fn wanted(options: &cli::Fix, root: &Root) -> Result<Options, UsageError> {
         two_members_stop: options.two_members_stop,
         clients_are_ready: false,
     })
-}
-
-/// Returns the member that is meant, or why there is none to plan for.
-fn member<'a>(snapshot: &'a Snapshot, options: &cli::Fix) -> Result<Result<&'a Etcd, Refusal>, UsageError> {
-    let refuse = |what: String| Refusal {
-        objection: Objection::Evidence,
-        what,
-        why: "a plan is made from a running member".to_owned(),
-        instead: "run it as root on a node where the member runs".to_owned(),
-    };
-    let all = match snapshot.etcd.as_result() {
-        Ok(all) => all,
-        Err(error) => return Ok(Err(refuse(error.to_string()))),
-    };
-    let meant = |etcd: &&Etcd| options.member.is_none() || etcd.name == options.member;
-    let found: Vec<&Etcd> = all.iter().filter(meant).collect();
-    match found.as_slice() {
-        [one] => Ok(Ok(one)),
-        [] => Ok(Err(refuse(match &options.member {
-            Some(name) => format!("no member called {name} runs on this node"),
-            None => "no etcd runs on this node".to_owned(),
-        }))),
-        several => {
-            let names: Vec<&str> = several.iter().map(|e| e.id.as_str()).collect();
-            let message = format!("several members run on this node: {}", names.join(", "));
-            Err(UsageError::new(message, "name one with --member"))
-        }
-    }
-}
-
-/// Returns the files that declare the member.
-fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Declaration>, Refusal> {
-    let mut paths = planner::declared_in(etcd)?;
-    let declared = etcd.declared.value().and_then(|d| d.first());
-    let unit = declared.filter(|d| d.kind == DeclaredKind::SystemdUnit).map(|d| d.path.as_str());
-    let name = unit.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    if !name.is_empty()
-        && let Ok(Some(unit)) = Unit::find(root, name, &snapshot.node.name)
-        && paths.first() == Some(&unit.path)
-    {
-        paths.extend(unit.drop_ins);
-    }
-    let refuse = |error: EvidenceError| Refusal {
-        objection: Objection::Evidence,
-        what: format!("a file that declares the member could not be read: {error}"),
-        why: "what cannot be read cannot be edited".to_owned(),
-        instead: "run it as root on the node".to_owned(),
-    };
-    let read = |path: String| {
-        let bytes = root.read(&path, CAP).map_err(refuse)?;
-        Ok(Declaration { unrestorable: unrestorable(root, &snapshot.node.root, &path), path, bytes })
-    };
-    paths.into_iter().map(read).collect()
-}
-
-/// Returns why the file could not be put back; `None` when nothing is known to be against it.
-fn unrestorable(root: &Root, host: &str, path: &str) -> Option<String> {
-    if let Ok(Some(target)) = root.read_link(path) {
-        return Some(format!("it is a symbolic link to {}", target.to_string_lossy()));
-    }
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let directory = format!("{}{directory}", host.trim_end_matches('/'));
-    let stat = rustix::fs::statvfs(directory.as_str()).ok()?;
-    let read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-    read_only.then(|| "its file system is read-only".to_owned())
-}
-
-/// Returns how the members are, as they say themselves, or why they could not be asked.
-fn health(etcd: &Etcd, root: &Root, options: &cli::Fix) -> Result<Health, String> {
-    let members = etcd.cluster.as_result().map_err(|error| error.to_string())?.members.as_slice();
-    let timeouts = Timeouts { connect: options.timeout, call: options.timeout.max(Timeouts::default().call) };
-    let tls = members.iter().flat_map(|m| &m.client_urls).any(|url| url.is_tls());
-    let security = if tls { security(etcd, root)? } else { Security::plaintext() };
-    let client = |members: &[&Member]| -> Result<Client, String> {
-        let urls = members.iter().flat_map(|m| &m.client_urls);
-        let endpoints = urls.map(|url| url.text.parse::<Endpoint>()).collect::<Result<Vec<_>, _>>();
-        endpoints.and_then(|all| Client::new(all, security.clone(), timeouts)).map_err(|e| e.to_string())
-    };
-    // The members are asked at the same time, so that one that is silent costs its own time only.
-    let asked: Vec<_> = std::thread::scope(|scope| {
-        let ask =
-            |member| (member, scope.spawn(move || client(&[member]).map(|client| ask(&client, member))));
-        let asked: Vec<_> = members.iter().map(ask).collect();
-        let lost = || Err("the question did not end".to_owned());
-        asked.into_iter().map(|(m, thread)| (m, thread.join().unwrap_or_else(|_| lost()))).collect()
-    });
-    let mut health = Health::default();
-    for (member, answer) in asked {
-        let silent = |why| (MemberHealth { version: None, trouble: Some(why) }, None);
-        let (answer, leader) = answer.unwrap_or_else(silent);
-        health.leader = health.leader.or(leader);
-        health.members.insert(member.id.clone(), answer);
-    }
-    let everybody: Vec<&Member> = members.iter().filter(|m| !m.client_urls.is_empty()).collect();
-    let name = |id: u64| members.iter().find(|m| number(m) == Some(id)).map_or("?", |m| m.name.as_str());
-    for alarm in client(&everybody)?.alarms().map_err(|error| error.to_string())? {
-        let kind = match alarm.kind {
-            AlarmKind::NoSpace => "NOSPACE".to_owned(),
-            AlarmKind::Corrupt => "CORRUPT".to_owned(),
-            other => format!("{other:?}"),
-        };
-        health.alarms.push(format!("{kind} at {}", name(alarm.member_id)));
-    }
-    let leader = health.leader.take().and_then(|id| id.parse().ok());
-    health.leader = members.iter().find(|m| leader.is_some() && number(m) == leader).map(|m| m.id.clone());
-    Ok(health)
-}
-
-/// Returns how a member is, and whom it takes for the leader.
-fn ask(client: &Client, member: &Member) -> (MemberHealth, Option<String>) {
-    let mut health = MemberHealth { version: None, trouble: Some("it has no client URL".to_owned()) };
-    for endpoint in client.endpoints() {
-        let status = match client.status(endpoint) {
-            Ok(status) => status,
-            Err(error) => {
-                health.trouble = Some(error.to_string());
-                continue;
-            }
-        };
-        // A learner refuses the read; what it lacks is said by the others.
-        let read = if member.learner { Ok(0) } else { client.revision(endpoint) };
-        let complaint = status.errors.first().cloned().or_else(|| read.err().map(|error| error.to_string()));
-        let foreign = (number(member) != Some(status.member_id))
-            .then(|| format!("member {:x} answers in its place", status.member_id));
-        let health = MemberHealth { version: Some(status.version), trouble: foreign.or(complaint) };
-        return (health, status.leader.map(|id| id.to_string()));
-    }
-    (health, None)
-}
-
-fn number(member: &Member) -> Option<u64> {
-    u64::from_str_radix(&member.id, 16).ok()
-}
-
-/// Returns whom to believe and whom to be at client ports: what kubeadm made for that, else the member itself.
-fn security(etcd: &Etcd, root: &Root) -> Result<Security, String> {
-    let settings = etcd.settings.as_result().map_err(|error| error.to_string())?;
-    let given = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
-    let as_text = |error: EvidenceError| error.to_string();
-    let own = given("cert-file").zip(given("key-file"));
-    let pairs = KUBEADM_CLIENTS.map(|stem| (format!("{stem}.crt"), format!("{stem}.key")));
-    let mut identity = None;
-    for (certificate, key) in pairs.into_iter().chain(own) {
-        if let (Ok(certificate), Ok(key)) = (root.read(&certificate, CAP), root.read(&key, CAP)) {
-            identity = Some((certificate, key));
-            break;
-        }
-    }
-    let ca = given("trusted-ca-file").unwrap_or_else(|| KUBEADM_CA[0].to_owned());
-    let ca = root.read(&ca, CAP).or_else(|error| root.read(KUBEADM_CA[0], CAP).map_err(|_| error));
-    let identity = identity.as_ref().map(|(certificates, key)| Identity { certificates, key });
-    Security::tls(&ca.map_err(as_text)?, identity).map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, MemberSpec, Node};
 use serde_json::Value;
 
 /// Where the nodes see the folder of the program under test.
-const SEAWORTHY: &str = "/host-bin/seaworthy";
+pub(crate) const SEAWORTHY: &str = "/host-bin/seaworthy";
 
 /// Returns every etcd version of the lab.
 pub(crate) fn versions() -> Vec<EtcdBinary> {

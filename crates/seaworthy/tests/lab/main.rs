@@ -12,6 +12,9 @@
 
 mod canary;
 mod common;
+mod fix_apply;
+mod fix_fault;
+mod fix_kill;
 mod fix_plan;
 mod hostile;
 mod truth_table;

@@ -1,0 +1,783 @@
+//! Carries plans out: the only place where a fix changes something.
+//!
+//! A cluster has one member on each node, and this runs on each of them. What keeps the runs out of each other's way is a
+//! lock in etcd itself: a member has its *turn* under it, made of one plan. With the lock in hand the node is observed and
+//! planned anew, so a plan is never older than the last turn of anybody. Between turns a run waits for what its next plan
+//! waits for. A turn leaves word in etcd when it begins and when it ends; one that was killed in between keeps the others
+//! waiting until it is finished or taken back, which every run does first.
+//!
+//! Each step is written down before and after. What fails is taken back by the plan of [`way_back`](crate::way_back),
+//! which goes through the same steps and verifications.
+
+mod act;
+mod verify;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use seaworthy_catalogue::Catalogue;
+use seaworthy_etcd_api::{Error, Lock};
+use seaworthy_evidence::Etcd;
+
+use crate::files::{FileError, Root};
+use crate::journal::{self, Journal, JournalError, Record, Standing, State};
+use crate::lint::lint;
+use crate::node::{Node, NotObserved, Observation};
+use crate::note::{self, Note};
+use crate::plan::{Action, Objection, Plan, Refusal, Stage, Step, Waiting};
+use crate::planner::{self, Options};
+use crate::way_back::{self, Facts, Process};
+
+/// How long a lock outlives a run that was killed.
+const LOCK_TTL: Duration = Duration::from_secs(15);
+/// How long the lock may be held by another before that is worth a word.
+const SOON: Duration = Duration::from_secs(1);
+/// How often something that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(250);
+/// How long something may be against a turn that passes by itself, like an election.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A rule to fix on a node.
+pub struct Fix<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// The rule.
+    pub rule: &'a str,
+    /// What the operator wants, read anew before each plan: a turn may have made an authority that was not there.
+    pub options: &'a dyn Fn() -> Options,
+    /// Where it is written down.
+    pub state: &'a State,
+    /// The rules, by which the result is judged.
+    pub catalogue: &'a Catalogue,
+    /// How long to wait for other members.
+    pub wait: Duration,
+    /// How long a member may take to restart and to be connected and healthy again.
+    pub settle: Duration,
+    /// Is told what happens.
+    pub tell: &'a dyn Fn(&Progress),
+}
+
+/// What happens while a fix is carried out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Progress {
+    /// A fix is begun, gone on with or taken back.
+    Turn {
+        /// Its id.
+        id: String,
+        /// What it does.
+        doing: &'static str,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// A step is begun.
+    Step {
+        /// Its number, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// What it does.
+        title: String,
+    },
+    /// A step is done and verified.
+    Verified {
+        /// What was verified.
+        what: Vec<String>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Something is waited for.
+    Waiting {
+        /// What.
+        what: String,
+    },
+}
+
+/// How a fix ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The rule passes. These fixes were made; none when it passed already.
+    Done {
+        /// Their ids.
+        ids: Vec<String>,
+        /// What was verified at the end.
+        verified: Vec<String>,
+    },
+    /// Nothing is left to be done by this fix, and the rule does not pass all the same.
+    NotProven {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// What is missing.
+        why: String,
+    },
+    /// Something is against it. What was done before stays, and is safe.
+    Refused {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// The plan, if there is one.
+        plan: Option<Box<Plan>>,
+        /// What is against it.
+        refusals: Vec<Refusal>,
+    },
+    /// Something went wrong, and was taken back.
+    RolledBack {
+        /// Id of the fix.
+        id: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// Something went wrong, and could not be taken back either.
+    Stopped {
+        /// Id of the fix.
+        id: String,
+        /// What went wrong, and what kept it from being taken back.
+        why: String,
+    },
+    /// Other members have not got so far yet. What was done before stays, and is safe.
+    Waiting {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// What is waited for.
+        waits_for: Vec<Waiting>,
+    },
+}
+
+/// Why nothing could be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The node.
+    #[error(transparent)]
+    NotObserved(#[from] NotObserved),
+    /// A plan that was written down is not one of this version.
+    #[error(
+        "the plan of fix {id} cannot be read: {why}; finish it with the version of seaworthy that began it"
+    )]
+    Plan {
+        /// Id of the fix.
+        id: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Why a step was not carried out or not verified.
+struct Stop(String);
+
+impl<E: fmt::Display> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How a turn ended.
+enum Turn {
+    /// It is done and verified.
+    Done(String),
+    /// There was nothing to do, or it must wait.
+    NotNow,
+    /// It is over for this run.
+    Over(Outcome),
+}
+
+impl Fix<'_> {
+    /// Carries out what is to be done on this node, turn by turn, waiting for other members in between.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be said or done at all. Whatever happens to a fix that was begun is an [`Outcome`].
+    pub fn apply(&self) -> Result<Outcome, ApplyError> {
+        let mut ids = Vec::new();
+        let start = Instant::now();
+        let mut against: Option<Instant> = None;
+        let waited = RefCell::new(String::new());
+        loop {
+            if let Some(record) = self.state.current()? {
+                match self.resume(&record)? {
+                    Turn::Done(id) => ids.push(id),
+                    Turn::Over(outcome) => return Ok(outcome),
+                    Turn::NotNow => thread::sleep(POLL),
+                }
+                continue;
+            }
+            let seen = match self.node.observe() {
+                Err(NotObserved::Refused(refusal)) => Err(vec![refusal]),
+                other => Ok(other?),
+            };
+            let options = (self.options)();
+            let planned = seen.and_then(|seen| {
+                let plan = planner::plan(self.rule, &seen.situation(&options))?;
+                Ok((plan, seen))
+            });
+            let (plan, seen) = match planned {
+                Ok(planned) => planned,
+                // What is against it may be the turn of another member.
+                Err(_) if against.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    thread::sleep(POLL);
+                    continue;
+                }
+                Err(refusals) => return Ok(Outcome::Refused { ids, plan: None, refusals }),
+            };
+            against = None;
+            let waits_for = match plan.steps.is_empty() {
+                true if plan.then_waits_for.is_empty() => return self.conclude(ids),
+                true => plan.then_waits_for.clone(),
+                false => plan.waits_for.clone(),
+            };
+            if !waits_for.is_empty() {
+                if start.elapsed() >= self.wait {
+                    return Ok(Outcome::Waiting { ids, waits_for });
+                }
+                self.tell_waiting(&waits_for, &waited);
+                self.own_up(&plan, &seen, &options);
+                thread::sleep(POLL);
+                continue;
+            }
+            match self.turn(&ids, start)? {
+                Turn::Done(id) => ids.push(id),
+                Turn::NotNow => thread::sleep(POLL),
+                Turn::Over(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Finishes the fix that was begun and not ended, or takes it back when that was begun, and then goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn go_on(&self, id: &str) -> Result<Outcome, ApplyError> {
+        let record = self.state.read(id)?;
+        match self.resume(&record)? {
+            Turn::Done(id) => Ok(Outcome::Done { ids: vec![id], verified: Vec::new() }),
+            Turn::Over(outcome) => Ok(outcome),
+            Turn::NotNow => Ok(Outcome::Waiting { ids: Vec::new(), waits_for: Vec::new() }),
+        }
+    }
+
+    /// Takes back the fix `id`, and before it every later one of its rule that stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn roll_back(&self, id: &str) -> Result<Outcome, ApplyError> {
+        let rule = |record: &Record| record.plan.get("rule").cloned();
+        let meant = self.state.read(id)?;
+        let start = Instant::now();
+        let mut last = Outcome::RolledBack { id: id.to_owned(), why: "it was taken back before".to_owned() };
+        for later in self.state.list()?.into_iter().rev().filter(|other| other.as_str() >= id) {
+            let record = self.state.read(&later)?;
+            if rule(&record) != rule(&meant) || record.standing() == Standing::RolledBack {
+                continue;
+            }
+            last = match self.take_back(&later, start)? {
+                Ok(outcome) => outcome,
+                Err(waits_for) => return Ok(Outcome::Waiting { ids: Vec::new(), waits_for }),
+            };
+            match &last {
+                Outcome::RolledBack { .. } => {}
+                other => return Ok(other.clone()),
+            }
+        }
+        Ok(last)
+    }
+
+    /// Takes one fix back once others allow it, or says for whom it still waits in the end.
+    fn take_back(&self, id: &str, start: Instant) -> Result<Result<Outcome, Vec<Waiting>>, ApplyError> {
+        let waited = RefCell::new(String::new());
+        loop {
+            let lock = match self.local_lock()? {
+                Ok(lock) => lock,
+                Err(outcome) => return Ok(Ok(outcome)),
+            };
+            let mut journal = lock.open(id)?;
+            let plan = plan_of(journal.record())?;
+            let mut waits_for = self.back_waits_for(journal.record(), &plan);
+            if waits_for.is_empty() {
+                let lock = self.cluster_lock(&plan, self.wait).ok().flatten();
+                // Somebody may have had a turn before the lock was taken.
+                waits_for = self.back_waits_for(journal.record(), &plan);
+                if waits_for.is_empty() {
+                    let wanted = "the operator wants it back as it was";
+                    let why = journal.record().rolling_back().unwrap_or(wanted).to_owned();
+                    return self.back(&mut journal, &plan, lock.as_ref(), &why).map(Ok);
+                }
+            }
+            if start.elapsed() >= self.wait {
+                return Ok(Err(waits_for));
+            }
+            self.tell_waiting(&waits_for, &waited);
+            drop(journal);
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Says what is waited for, when that is news.
+    fn tell_waiting(&self, waits_for: &[Waiting], told: &RefCell<String>) {
+        let what = waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if told.replace(what.clone()) != what {
+            (self.tell)(&Progress::Waiting { what });
+        }
+    }
+
+    /// Returns whom the way back of the fix waits for.
+    fn back_waits_for(&self, record: &Record, plan: &Plan) -> Vec<Waiting> {
+        let Ok(seen) = self.node.observe() else { return Vec::new() };
+        let members = seen.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+        let begun = record.entries.first().map_or(Timestamp::MIN, |entry| entry.at);
+        way_back::waits_for(plan, begun, members, &seen.notes)
+    }
+
+    /// Has one turn of this member, under the lock of the cluster.
+    fn turn(&self, ids: &[String], start: Instant) -> Result<Turn, ApplyError> {
+        let refused = |plan: Option<Plan>, refusals| {
+            Turn::Over(Outcome::Refused { ids: ids.to_vec(), plan: plan.map(Box::new), refusals })
+        };
+        let local = match self.local_lock()? {
+            Ok(lock) => lock,
+            Err(_) => return Ok(Turn::NotNow),
+        };
+        let mut lock: Option<Lock> = None;
+        let begun = Instant::now();
+        let (seen, plan) = loop {
+            let options = (self.options)();
+            let unseen = |refusal| (None, vec![refusal]);
+            let planned = match self.node.observe() {
+                Err(NotObserved::Refused(refusal)) => Err(unseen(refusal)),
+                other => {
+                    let seen = other?;
+                    let situation = seen.situation(&options);
+                    match planner::plan(self.rule, &situation) {
+                        Err(refusals) => Err((None, refusals)),
+                        Ok(plan) => {
+                            if plan.steps.is_empty() || !plan.waits_for.is_empty() {
+                                return Ok(Turn::NotNow);
+                            }
+                            match lint(&plan, &situation) {
+                                refusals if refusals.is_empty() => Ok((seen, plan)),
+                                refusals => Err((Some(plan), refusals)),
+                            }
+                        }
+                    }
+                }
+            };
+            match planned {
+                // Only with the lock in hand is what was seen still so.
+                Ok((seen, plan)) if lock.is_some() || !touches_cluster(&plan) => break (seen, plan),
+                Ok((_, plan)) => {
+                    let left = self.wait.saturating_sub(start.elapsed()).max(LOCK_TTL * 2);
+                    match self.cluster_lock(&plan, left) {
+                        Ok(taken) => lock = taken,
+                        Err(Stop(why)) => {
+                            let refusal = refusal("the lock of the cluster could not be taken", &why);
+                            return Ok(refused(Some(plan), vec![refusal]));
+                        }
+                    }
+                }
+                Err((plan, refusals)) => {
+                    let lasting = refusals.iter().any(|r| !passes_by_itself(r.objection));
+                    if lasting || begun.elapsed() > PATIENCE {
+                        return Ok(refused(plan, refusals));
+                    }
+                    thread::sleep(POLL);
+                }
+            }
+        };
+        let document = serde_json::to_value(&plan)
+            .map_err(|error| ApplyError::Plan { id: "to be begun".to_owned(), why: error.to_string() })?;
+        let mut journal = local.begin(&document)?;
+        let id = journal.record().id.clone();
+        (self.tell)(&Progress::Turn { id: id.clone(), doing: "begun", steps: plan.steps.len() });
+        self.carry_out(&mut journal, &plan, lock.as_ref(), Some(&seen.etcd))
+            .map(|ended| ended_turn(ended, id))
+    }
+
+    /// Goes on with a fix that was begun.
+    fn resume(&self, record: &Record) -> Result<Turn, ApplyError> {
+        let local = match self.local_lock()? {
+            Ok(lock) => lock,
+            Err(_) => return Ok(Turn::NotNow),
+        };
+        let mut journal = local.open(&record.id)?;
+        let id = journal.record().id.clone();
+        let plan = plan_of(journal.record())?;
+        let lock = match self.cluster_lock(&plan, LOCK_TTL * 3) {
+            Ok(lock) => lock,
+            Err(Stop(why)) => {
+                let why = format!(
+                    "it is begun and not ended, and the lock of the cluster could not be taken: {why}"
+                );
+                return Ok(Turn::Over(Outcome::Stopped { id, why }));
+            }
+        };
+        if let Some(why) = journal.record().rolling_back().map(str::to_owned) {
+            return self.back(&mut journal, &plan, lock.as_ref(), &why).map(Turn::Over);
+        }
+        (self.tell)(&Progress::Turn { id: id.clone(), doing: "gone on with", steps: plan.steps.len() });
+        let etcd = self.node.glance()?;
+        self.carry_out(&mut journal, &plan, lock.as_ref(), etcd.as_ref()).map(|ended| ended_turn(ended, id))
+    }
+
+    /// Carries out the steps of `plan` that are not done yet, and takes all of them back when one fails.
+    fn carry_out(
+        &self,
+        journal: &mut Journal,
+        plan: &Plan,
+        lock: Option<&Lock>,
+        etcd: Option<&Etcd>,
+    ) -> Result<Option<Outcome>, ApplyError> {
+        let done = self
+            .leave_word(lock, plan, |note| note.under_way = Some(plan.stage))
+            .and_then(|()| self.steps(journal, plan, "", lock, etcd))
+            .and_then(|()| {
+                self.leave_word(lock, plan, |note| {
+                    note.reached = Some(plan.stage);
+                    note.under_way = None;
+                })
+            });
+        match done {
+            Ok(()) => {
+                journal.done()?;
+                Ok(None)
+            }
+            Err(Stop(why)) => self.back(journal, plan, lock, &why).map(Some),
+        }
+    }
+
+    /// Takes back what was begun of `plan`, whatever was `why`.
+    fn back(
+        &self,
+        journal: &mut Journal,
+        plan: &Plan,
+        lock: Option<&Lock>,
+        why: &str,
+    ) -> Result<Outcome, ApplyError> {
+        let id = journal.record().id.clone();
+        if journal.record().rolling_back().is_none() {
+            // If it cannot be written down (a full disk), going back is still right, and a re-run finds the way.
+            let _ = journal.rolling_back(why);
+        }
+        let begun = begun(journal.record(), plan);
+        let waits_for = self.back_waits_for(journal.record(), plan);
+        let back = way_back::way_back(plan, &begun, waits_for);
+        if !back.waits_for.is_empty() {
+            let waits = back.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            let why = format!("{why}; it cannot be taken back yet: {waits}");
+            return Ok(Outcome::Stopped { id, why });
+        }
+        (self.tell)(&Progress::Turn { id: id.clone(), doing: "taken back", steps: back.steps.len() });
+        let etcd = self.node.glance().ok().flatten();
+        let done = self.steps(journal, &back, "back-", lock, etcd.as_ref()).and_then(|()| {
+            self.leave_word(lock, plan, |note| {
+                note.reached = before(plan.stage);
+                note.under_way = None;
+            })
+        });
+        match done {
+            Ok(()) => {
+                journal.rolled_back()?;
+                let trouble =
+                    self.trouble(plan).map(|trouble| format!("; it is as it was before, and yet {trouble}"));
+                Ok(Outcome::RolledBack { id, why: format!("{why}{}", trouble.unwrap_or_default()) })
+            }
+            Err(Stop(obstacle)) => {
+                let why = format!("{why}; taking it back failed: {obstacle}");
+                let _ = journal.failed("back", &why);
+                Ok(Outcome::Stopped { id, why })
+            }
+        }
+    }
+
+    /// Carries out the steps of a plan, one after the other, and verifies each.
+    fn steps(
+        &self,
+        journal: &mut Journal,
+        plan: &Plan,
+        prefix: &str,
+        lock: Option<&Lock>,
+        etcd: Option<&Etcd>,
+    ) -> Result<(), Stop> {
+        let root = Root::open(&self.node.root)?;
+        let forth = prefix.is_empty();
+        let process = began_with(journal.record()).unwrap_or_else(|| etcd.and_then(process));
+        for (index, step) in plan.steps.iter().enumerate() {
+            let name = format!("{prefix}{}", index + 1);
+            if forth && journal.record().is_after(&name) {
+                continue;
+            }
+            let (number, of) = (index + 1, plan.steps.len());
+            (self.tell)(&Progress::Step { number, of, title: step.title.clone() });
+            let start = Instant::now();
+            let begun =
+                journal.record().before(&name).and_then(|facts| serde_json::from_value(facts.clone()).ok());
+            let facts = match begun {
+                Some(facts) => facts,
+                None => {
+                    self.holds(&root, &step.preconditions)?;
+                    let facts = Facts {
+                        process,
+                        preimages: act::preimages(&root, journal, step)?,
+                        settings: former(plan, etcd),
+                    };
+                    let value = serde_json::to_value(&facts)?;
+                    match journal.before(&name, value) {
+                        // On the way back nothing new is learnt from it.
+                        Err(_) if !forth => {}
+                        written => written?,
+                    }
+                    facts
+                }
+            };
+            if let Some(lock) = lock.filter(|_| forth && step_touches_cluster(step)) {
+                lock.confirm()?;
+            }
+            self.act_patiently(&root, journal, plan, step, &facts)?;
+            self.verify(&root, plan, step, &facts)?;
+            match journal.after(&name, serde_json::Value::Null) {
+                Err(_) if !forth => {}
+                written => written?,
+            }
+            let what = step.verify.iter().map(ToString::to_string).collect();
+            (self.tell)(&Progress::Verified { what, took: start.elapsed() });
+        }
+        Ok(())
+    }
+
+    /// Does what the step says. What asks the cluster is tried again for a while: it may be between two leaders.
+    fn act_patiently(
+        &self,
+        root: &Root,
+        journal: &Journal,
+        plan: &Plan,
+        step: &Step,
+        facts: &Facts,
+    ) -> Result<(), Stop> {
+        let asks = matches!(step.action, Action::MoveLeader { .. } | Action::UpdateMember { .. });
+        let start = Instant::now();
+        loop {
+            match self.act(root, journal, plan, step, facts) {
+                Err(_) if asks && start.elapsed() < PATIENCE => thread::sleep(POLL),
+                done => return done,
+            }
+        }
+    }
+
+    /// Judges the result, once every member is where the fix leads.
+    fn conclude(&self, mut ids: Vec<String>) -> Result<Outcome, ApplyError> {
+        match self.proven() {
+            Ok(verified) => Ok(Outcome::Done { ids, verified }),
+            Err(Stop(why)) => match ids.pop() {
+                None => Ok(Outcome::NotProven { ids, why }),
+                Some(id) => {
+                    let lock = match self.local_lock()? {
+                        Ok(lock) => lock,
+                        Err(outcome) => return Ok(outcome),
+                    };
+                    let mut journal = lock.open(&id)?;
+                    let plan = plan_of(journal.record())?;
+                    let cluster = self.cluster_lock(&plan, self.wait);
+                    self.back(&mut journal, &plan, cluster.as_ref().ok().and_then(Option::as_ref), &why)
+                }
+            },
+        }
+    }
+
+    /// Returns the right to change this node, or the outcome when another run has it.
+    fn local_lock(&self) -> Result<Result<journal::Lock, Outcome>, ApplyError> {
+        match self.state.lock() {
+            Ok(lock) => Ok(Ok(lock)),
+            Err(JournalError::Busy(process)) => {
+                let what = format!("the run that is under way on this node (process {process})");
+                (self.tell)(&Progress::Waiting { what: what.clone() });
+                Ok(Err(Outcome::Refused {
+                    ids: Vec::new(),
+                    plan: None,
+                    refusals: vec![refusal(
+                        &format!("{what} has not ended"),
+                        "two at once would undo each other",
+                    )],
+                }))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Returns the lock of the cluster, if the plan needs it.
+    fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Option<Lock>, Stop> {
+        if !touches_cluster(plan) {
+            return Ok(None);
+        }
+        let (member, node) = (&plan.state.member, &plan.state.node);
+        let owner = format!("{member} on node {node}, with {}", self.state.directory().display());
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            let taken = self.observe().and_then(|seen| {
+                let client = self.node.client(&seen.etcd).map_err(Stop)?;
+                // This run has the node's own lock, so who else of this owner held it was killed.
+                Lock::break_own(&client, note::LOCK, &owner)?;
+                // Whoever waits longer is told for whom.
+                let patience = if told { wait.saturating_sub(start.elapsed()) } else { SOON.min(wait) };
+                Ok(Lock::acquire(&client, note::LOCK, &owner, LOCK_TTL, patience))
+            });
+            match taken {
+                Ok(Ok(lock)) => return Ok(Some(lock)),
+                Ok(Err(Error::Locked { owner, .. })) if !told && SOON < wait => {
+                    (self.tell)(&Progress::Waiting { what: format!("the turn of {owner}") });
+                    told = true;
+                }
+                Ok(Err(error)) if start.elapsed() > PATIENCE.max(wait) => return Err(error.into()),
+                Err(stop) if start.elapsed() > PATIENCE.max(wait) => return Err(stop),
+                _ if wait.is_zero() => return Err(Stop("somebody else has it".to_owned())),
+                _ => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Leaves word of the stage before that of the plan where there is none: that a plan has got so far shows that this
+    /// member has, by whatever way, and the others wait for its word as it waits for theirs.
+    fn own_up(&self, plan: &Plan, seen: &Observation, options: &Options) {
+        let Some(evident) = before(plan.stage) else { return };
+        let known = seen.notes.get(&plan.state.member_id).filter(|note| note.rule == plan.rule);
+        let said = known.is_some_and(|note| {
+            note.authority == plan.authority
+                && note.reached.is_some_and(|reached| rank(reached) >= rank(evident))
+        });
+        let sound =
+            || !lint(plan, &seen.situation(options)).iter().any(|r| r.objection == Objection::Certificate);
+        if !said
+            && sound()
+            && let Ok(Ok(_local)) = self.local_lock()
+        {
+            let lock = self.cluster_lock(plan, Duration::ZERO).ok().flatten();
+            let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(evident));
+        }
+    }
+
+    /// Leaves word of how far this member is.
+    fn leave_word(&self, lock: Option<&Lock>, plan: &Plan, change: impl Fn(&mut Note)) -> Result<(), Stop> {
+        let Some(lock) = lock else { return Ok(()) };
+        let state = &plan.state;
+        let seen = self.node.observe().map(|seen| seen.notes).unwrap_or_default();
+        let known = seen.get(&state.member_id).filter(|note| note.rule == plan.rule).cloned();
+        let mut note =
+            known.unwrap_or_else(|| Note::new(&plan.rule, &state.member, &state.node, Timestamp::now()));
+        note.at = Timestamp::now();
+        note.authority.clone_from(&plan.authority);
+        change(&mut note);
+        Ok(note::leave(lock, &state.member_id, &note)?)
+    }
+
+    /// Returns an observation of the running member.
+    fn observe(&self) -> Result<Observation, Stop> {
+        Ok(self.node.observe()?)
+    }
+}
+
+fn ended_turn(ended: Option<Outcome>, id: String) -> Turn {
+    ended.map_or(Turn::Done(id), Turn::Over)
+}
+
+fn refusal(what: &str, why: &str) -> Refusal {
+    Refusal {
+        objection: Objection::Evidence,
+        what: what.to_owned(),
+        why: why.to_owned(),
+        instead: "look at `seaworthy fix --status`, and try again".to_owned(),
+    }
+}
+
+/// Returns whether an objection can be the passing effect of another member's turn.
+fn passes_by_itself(objection: Objection) -> bool {
+    matches!(objection, Objection::Evidence | Objection::Health | Objection::Quorum | Objection::Order)
+}
+
+fn step_touches_cluster(step: &Step) -> bool {
+    step.restarts
+        || matches!(
+            step.action,
+            Action::UpdateMember { .. } | Action::MoveLeader { .. } | Action::Edit { .. }
+        )
+}
+
+/// Returns whether one member at a time may carry such a plan out.
+fn touches_cluster(plan: &Plan) -> bool {
+    let touches = plan.stage == Stage::Create || plan.steps.iter().any(step_touches_cluster);
+    plan.state.peer_urls.len() > 1 && touches
+}
+
+fn plan_of(record: &Record) -> Result<Plan, ApplyError> {
+    let error = |error: serde_json::Error| ApplyError::Plan { id: record.id.clone(), why: error.to_string() };
+    Plan::from_json(&serde_json::to_vec(&record.plan).map_err(error)?).map_err(error)
+}
+
+/// Returns the steps of `plan` that were begun, with what was written down before them.
+fn begun(record: &Record, plan: &Plan) -> BTreeMap<usize, Facts> {
+    let facts = |index: usize| serde_json::from_value(record.before(&(index + 1).to_string())?.clone()).ok();
+    (0..plan.steps.len()).filter_map(|index| Some((index, facts(index)?))).collect()
+}
+
+/// Returns the process that the member was when the fix began; `None` when nothing was written down yet.
+fn began_with(record: &Record) -> Option<Option<Process>> {
+    let facts: Facts = serde_json::from_value(record.before("1")?.clone()).ok()?;
+    Some(facts.process)
+}
+
+/// Returns which process a member is.
+fn process(etcd: &Etcd) -> Option<Process> {
+    let process = etcd.process.value()?;
+    Some(Process { pid: process.pid, started_ms: process.started_at.as_millisecond() })
+}
+
+/// Returns the values that the settings of the plan have now.
+fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> {
+    let settings = etcd.and_then(|etcd| etcd.settings.value());
+    let now = |name: &String| {
+        let setting = settings?.get(name)?;
+        setting.set.then(|| setting.value.clone())
+    };
+    let restarts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Restart { settings, .. } => Some(settings),
+        _ => None,
+    });
+    restarts.flat_map(BTreeMap::keys).map(|name| (name.clone(), now(name))).collect()
+}
+
+/// Returns the stage that a member has reached when its next one is this.
+fn before(stage: Stage) -> Option<Stage> {
+    match stage {
+        Stage::Encrypt => Some(Stage::Load),
+        Stage::Present => Some(Stage::Trust),
+        Stage::Distrust => Some(Stage::Present),
+        Stage::Announce => Some(Stage::Serve),
+        Stage::Close => Some(Stage::Announce),
+        Stage::Change
+        | Stage::Create
+        | Stage::Done
+        | Stage::Load
+        | Stage::Return
+        | Stage::Serve
+        | Stage::Trust => None,
+    }
+}
+
+/// Returns how far a stage is among those of its rule.
+fn rank(stage: Stage) -> u8 {
+    match stage {
+        Stage::Change | Stage::Create | Stage::Done | Stage::Return => 0,
+        Stage::Load | Stage::Serve | Stage::Trust => 1,
+        Stage::Announce | Stage::Encrypt | Stage::Present => 2,
+        Stage::Close | Stage::Distrust => 3,
+    }
+}

@@ -1,0 +1,320 @@
+//! Does what a step says. Done twice, it is as done once.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use zeroize::Zeroizing;
+
+use super::{Fix, Stop, plan_of, process};
+use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
+use crate::issue::{Authority, Host, KeyKind, Profile};
+use crate::journal::Journal;
+use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
+use crate::planner::{Declaration, bundled, edited};
+use crate::way_back::Facts;
+
+/// Mode of a certificate, which is no secret.
+const PUBLIC: u32 = 0o644;
+/// Mode of a private key.
+const PRIVATE: u32 = 0o600;
+
+/// Stores what is at the paths that the step touches, and returns the ids of the pre-images by path.
+pub(super) fn preimages(
+    root: &Root,
+    journal: &Journal,
+    step: &Step,
+) -> Result<BTreeMap<String, String>, FileError> {
+    let paths: Vec<&String> = match &step.action {
+        Action::Bundle { path, .. } | Action::Edit { path, .. } => vec![path],
+        Action::CreateAuthority { certificate, key } | Action::Issue { certificate, key, .. } => {
+            vec![certificate, key]
+        }
+        Action::MoveLeader { .. }
+        | Action::Restart { .. }
+        | Action::Restore { .. }
+        | Action::SetAttributes { .. }
+        | Action::UpdateMember { .. } => Vec::new(),
+    };
+    if paths.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let store = Preimages::open(&journal.preimages())?;
+    paths.into_iter().map(|path| Ok((path.clone(), store.store(root, Path::new(path))?))).collect()
+}
+
+impl Fix<'_> {
+    /// Does what the step says, as far as it is not done yet.
+    pub(super) fn act(
+        &self,
+        root: &Root,
+        journal: &Journal,
+        plan: &Plan,
+        step: &Step,
+        facts: &Facts,
+    ) -> Result<(), Stop> {
+        match &step.action {
+            Action::Bundle { path, of, with, after } => {
+                let files = of.iter().map(|file| read(root, file)).collect::<Result<Vec<_>, _>>()?;
+                let parts: Vec<&[u8]> =
+                    files.iter().map(Vec::as_slice).chain(with.iter().map(String::as_bytes)).collect();
+                let bundle = bundled(&parts, Timestamp::now())?;
+                if sha256(&bundle) != *after {
+                    return Err(Stop(format!("{} changed since the plan was made", of.join(" or "))));
+                }
+                write(root, path, &bundle, Attributes::Set { mode: PUBLIC, uid: 0, gid: 0 })
+            }
+            Action::CreateAuthority { certificate, key } => {
+                let name = format!("etcd peers of {}", plan.state.member);
+                let (authority, secret) = Authority::create(&name, KeyKind::default(), Timestamp::now())?;
+                let owned = |mode| Attributes::Set { mode, uid: 0, gid: 0 };
+                write(root, key, secret.as_bytes(), owned(PRIVATE))?;
+                write(root, certificate, authority.pem().as_bytes(), owned(PUBLIC))
+            }
+            Action::Edit { path, change, after } => edit(root, path, change, after),
+            Action::Issue {
+                common_name,
+                hosts,
+                days,
+                certificate,
+                key,
+                ca_certificate,
+                ca_key,
+                uid,
+                gid,
+            } => {
+                let ca = Zeroizing::new(read(root, ca_key)?);
+                let authority = Authority::load(&read(root, ca_certificate)?, &ca, Timestamp::now())?;
+                let hosts = hosts.iter().map(|host| Host::parse(host)).collect::<Result<Vec<_>, _>>()?;
+                let mut profile = Profile::peer(common_name, hosts);
+                profile.lifetime = Duration::from_secs(u64::from(*days) * 86_400);
+                let (secret, issued) = authority.issue(&profile, authority.kind(), Timestamp::now())?;
+                let owned = |mode| Attributes::Set { mode, uid: *uid, gid: *gid };
+                write(root, key, secret.as_bytes(), owned(PRIVATE))?;
+                write(root, certificate, issued.pem.as_bytes(), owned(PUBLIC))
+            }
+            Action::MoveLeader { to } => self.move_leader(plan, to),
+            Action::Restart { by, .. } => self.restart(plan, by, facts),
+            Action::Restore { path, preimage } => restore(root, journal, path, preimage),
+            Action::SetAttributes { path, mode, uid, gid } => {
+                // A change of owner takes bits away, so the mode comes last.
+                root.set_owner(Path::new(path), *uid, *gid)?;
+                root.set_mode(Path::new(path), *mode)?;
+                Ok(())
+            }
+            Action::UpdateMember { member_id, peer_urls, via } => {
+                self.update_member(member_id, peer_urls, via)
+            }
+        }
+    }
+
+    /// Hands leadership over, if this member leads.
+    fn move_leader(&self, plan: &Plan, to: &[String]) -> Result<(), Stop> {
+        let seen = self.observe()?;
+        let leader = seen.health.as_ref().ok().and_then(|health| health.leader.clone());
+        if leader.as_deref() != Some(plan.state.member_id.as_str()) {
+            return Ok(());
+        }
+        let client = self.node.client(&seen.etcd).map_err(Stop)?;
+        let mut failure = Stop("there is no other member to lead".to_owned());
+        for id in to.iter().filter_map(|id| u64::from_str_radix(id, 16).ok()) {
+            match client.move_leader(id) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error.into(),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Changes the peer URLs of a member, through others: it may be about to restart.
+    fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), Stop> {
+        let etcd = self.node.glance()?;
+        let seen = self.node.observe().map(|seen| seen.etcd);
+        let etcd = seen.ok().or(etcd).ok_or_else(|| Stop("the member does not run".to_owned()))?;
+        let client = self.node.client_at(&etcd, via.iter().map(String::as_str)).map_err(Stop)?;
+        let id = u64::from_str_radix(id, 16)?;
+        let shows = || -> Result<bool, Stop> {
+            let members = client.members()?;
+            let mut listed = members.iter().filter(|m| m.id == id).map(|m| m.peer_urls.clone());
+            let mut wanted = urls.to_vec();
+            wanted.sort();
+            Ok(listed.next().is_some_and(|mut listed| {
+                listed.sort();
+                listed == wanted
+            }))
+        };
+        if shows()? {
+            return Ok(());
+        }
+        match client.update_member(id, urls) {
+            Err(error) if !error.may_have_happened() || !shows()? => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the member run with its files as they are now. Whether it does is verified afterwards.
+    fn restart(&self, plan: &Plan, by: &RestartedBy, facts: &Facts) -> Result<(), Stop> {
+        let now = self.node.glance()?.as_ref().and_then(process);
+        // The process from before the fix is to go on the way there, and every other one on the way back.
+        let stale = match plan.stage {
+            Stage::Return => now != facts.process,
+            _ => now == facts.process,
+        };
+        match by {
+            RestartedBy::Kubelet => Ok(()),
+            RestartedBy::KubeletAfterEnd { .. } => match now {
+                Some(process) if stale => {
+                    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+                    let fd = pidfd_open(
+                        pid.ok_or_else(|| Stop("it has no process id".to_owned()))?,
+                        PidfdFlags::empty(),
+                    )?;
+                    // The handle is of the process that has this id now; it must be the one that was meant.
+                    match self.node.glance()?.as_ref().and_then(super::process) == Some(process) {
+                        true => Ok(pidfd_send_signal(&fd, Signal::TERM)?),
+                        false => Ok(()),
+                    }
+                }
+                _ => Ok(()),
+            },
+            RestartedBy::Systemd { unit } => {
+                self.systemctl(&["daemon-reload"])?;
+                match stale || now.is_none() {
+                    true => self.systemctl(&["restart", unit]),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Runs systemctl(1), which has no library that does without D-Bus.
+    fn systemctl(&self, arguments: &[&str]) -> Result<(), Stop> {
+        let told = format!("systemctl {}", arguments.join(" "));
+        if self.node.root != Path::new("/") {
+            return Err(Stop(format!(
+                "{told} can only be run on the node itself: run seaworthy there, without --root"
+            )));
+        }
+        let mut command = Command::new("systemctl");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| Stop(format!("{told}: {error}")))?;
+        let deadline = Instant::now() + self.settle;
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    child.kill()?;
+                    return Err(Stop(format!("{told} did not end within {} s", self.settle.as_secs())));
+                }
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut said = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            let _ = stderr.take(4096).read_to_string(&mut said);
+        }
+        match status.success() {
+            true => Ok(()),
+            false => Err(Stop(format!("{told}: {status}: {}", said.trim()))),
+        }
+    }
+}
+
+/// Returns the content of a file that must be there.
+fn read(root: &Root, path: &str) -> Result<Vec<u8>, Stop> {
+    let content = root.read(Path::new(path))?;
+    Ok(content.ok_or_else(|| Stop(format!("{path} is not there")))?.bytes)
+}
+
+/// Writes a file that is this fix's own: what was there before is a pre-image by now.
+fn write(root: &Root, path: &str, bytes: &[u8], attributes: Attributes) -> Result<(), Stop> {
+    let path = Path::new(path);
+    directories(root, path)?;
+    let current = root.read(path)?;
+    let expected = current.map_or(Expected::Absent, |content| Expected::Content(content.sha256()));
+    root.replace(&Replacement { path, bytes, attributes, expected: &expected, staging: None })?;
+    Ok(())
+}
+
+/// Creates the directories above `path`.
+fn directories(root: &Root, path: &Path) -> Result<(), FileError> {
+    let above: Vec<&Path> = path.ancestors().skip(1).filter(|p| p.parent().is_some()).collect();
+    for directory in above.into_iter().rev() {
+        root.create_directory(directory, 0o755, 0, 0)?;
+    }
+    Ok(())
+}
+
+/// Edits a file from what was planned to what was planned.
+fn edit(root: &Root, path: &str, change: &FileEdit, after: &str) -> Result<(), Stop> {
+    let current = root.read(Path::new(path))?;
+    let exists = current.is_some();
+    if current.as_ref().is_some_and(|content| content.sha256() == after) {
+        return Ok(());
+    }
+    let sources = match change {
+        FileEdit::DropIn { unit, .. } => unit.clone(),
+        _ => Vec::new(),
+    };
+    let mut declaration = Vec::new();
+    for source in sources.iter().chain(exists.then(|| path.to_owned()).iter()) {
+        let bytes = read(root, source)?;
+        declaration.push(Declaration { path: source.clone(), bytes, unrestorable: None });
+    }
+    let bytes = edited(change, path, &declaration)?;
+    if sha256(&bytes) != after {
+        return Err(Stop(format!("{path} is not as it was when the change was planned")));
+    }
+    let attributes = match exists {
+        true => Attributes::Keep,
+        false => Attributes::Set { mode: PUBLIC, uid: 0, gid: 0 },
+    };
+    let expected = current.map_or(Expected::Absent, |content| Expected::Content(content.sha256()));
+    directories(root, Path::new(path))?;
+    beside(path, |staging| {
+        root.replace(&Replacement {
+            path: Path::new(path),
+            bytes: &bytes,
+            attributes,
+            expected: &expected,
+            staging,
+        })
+    })
+}
+
+/// Brings back a pre-image, unless somebody else has changed the file since.
+fn restore(root: &Root, journal: &Journal, path: &str, preimage: &str) -> Result<(), Stop> {
+    let plan = plan_of(journal.record())?;
+    let written = plan.steps.iter().find_map(|step| match &step.action {
+        Action::Edit { path: edited, after, .. } | Action::Bundle { path: edited, after, .. }
+            if edited == path =>
+        {
+            Some(after.clone())
+        }
+        _ => None,
+    });
+    let current = root.read(Path::new(path))?;
+    let expected = match (written, current) {
+        (Some(hash), _) => Expected::Content(hash),
+        (None, Some(content)) => Expected::Content(content.sha256()),
+        (None, None) => Expected::Absent,
+    };
+    let store = Preimages::open(&journal.preimages())?;
+    beside(path, |staging| store.restore(preimage, root, &expected, staging))
+}
+
+/// Replaces a file by way of the directory above its own, because its own may be watched by kubelet; by way of its own,
+/// under a name with a dot, where that is another file system.
+fn beside(path: &str, replace: impl Fn(Option<&Path>) -> Result<bool, FileError>) -> Result<(), Stop> {
+    let above = Path::new(path).parent().and_then(Path::parent);
+    match replace(above) {
+        Err(FileError::OtherFileSystem(_)) => replace(None)?,
+        other => other?,
+    };
+    Ok(())
+}

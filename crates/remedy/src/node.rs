@@ -1,0 +1,360 @@
+//! The node that a fix runs on, as the fix sees it: the member, the files that declare it, and how its cluster is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seaworthy_collect::root::Root;
+use seaworthy_collect::systemd::Unit;
+use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeouts};
+use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_pki::Parsed;
+use seaworthy_wire::Target;
+
+use crate::note::{self, Note};
+use crate::order::Scheme;
+use crate::plan::{Objection, Refusal};
+use crate::planner::{self, Declaration, Health, MemberHealth, Options, Situation};
+
+/// Where kubeadm keeps the authority of its certificates for etcd.
+const KUBEADM_CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";
+/// Where kubeadm keeps certificates for clients of etcd, without their ending.
+const KUBEADM_CLIENTS: [&str; 2] =
+    ["/etc/kubernetes/pki/etcd/healthcheck-client", "/etc/kubernetes/pki/apiserver-etcd-client"];
+/// Most bytes of a file that is read.
+const CAP: usize = 1 << 20;
+
+/// A node, and which member on it is meant.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Folder below which the host's files are.
+    pub root: PathBuf,
+    /// How long a listener or a member may take to answer.
+    pub timeout: Duration,
+    /// Name of the member, where several run.
+    pub member: Option<String>,
+}
+
+/// What was observed at one moment.
+#[derive(Debug)]
+pub struct Observation {
+    /// The node.
+    pub snapshot: Snapshot,
+    /// The member.
+    pub etcd: Etcd,
+    /// The files that declare it.
+    pub declaration: Vec<Declaration>,
+    /// How the members are, or why they could not be asked.
+    pub health: Result<Health, String>,
+    /// What the members have left word of, by id.
+    pub notes: BTreeMap<String, Note>,
+    /// What the peer ports of the other members speak, by id.
+    pub listens: BTreeMap<String, BTreeSet<Scheme>>,
+    /// The certificates that the peer ports of the members serve, leaf first, by id.
+    pub served: BTreeMap<String, Vec<Parsed>>,
+    /// The content of the file that the member's peer-trusted-ca-file names, as its process sees it.
+    pub trusted: Option<Vec<u8>>,
+}
+
+/// Why there is no observation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotObserved {
+    /// The root cannot be read.
+    #[error("{0}")]
+    Root(EvidenceError),
+    /// There is no member to observe, or what declares it cannot be read.
+    #[error("{}: {}", .0.what, .0.instead)]
+    Refused(Refusal),
+    /// There are several, with these ids.
+    #[error("several members run on this node: {}", .0.join(", "))]
+    Several(Vec<String>),
+}
+
+impl Node {
+    /// Returns the node and its cluster as they are now. Members and peer ports are asked at the same time.
+    ///
+    /// # Errors
+    ///
+    /// When no member that runs on this node is meant, or several are, or what declares it cannot be read. Whatever else
+    /// cannot be observed is part of the observation.
+    pub fn observe(&self) -> Result<Observation, NotObserved> {
+        let snapshot = self.survey(true)?;
+        let etcd = self.member_of(&snapshot)?.clone();
+        let root = Root::host(&self.root).map_err(NotObserved::Root)?;
+        let declaration = declaration(&etcd, &snapshot, &root).map_err(NotObserved::Refused)?;
+        let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+        let (health, notes, ports) = thread::scope(|scope| {
+            let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
+            let client = self.client(&etcd);
+            let health = client.as_ref().map_err(Clone::clone).and_then(|client| health(client, members));
+            let notes = client.ok().and_then(|client| note::read_all(&client).ok()).unwrap_or_default();
+            (health, notes, ports.join().unwrap_or_default())
+        });
+        let schemes = |wire: &Wire| {
+            let spoken = [(wire.plaintext, Scheme::Http), (wire.tls, Scheme::Https)];
+            spoken.into_iter().filter(|(speaks, _)| *speaks).map(|(_, scheme)| scheme).collect()
+        };
+        let (mut listens, mut served) = (BTreeMap::new(), BTreeMap::new());
+        for (id, port) in ports {
+            listens.extend(port.wire.as_ref().map(|wire| (id.clone(), schemes(wire))));
+            served.extend(port.served.map(|chain| (id, chain)));
+        }
+        let trusted = trusted(&etcd, &root);
+        Ok(Observation { etcd, declaration, health, notes, listens, served, trusted, snapshot })
+    }
+
+    /// Returns the member's process and settings alone, without asking anybody; `None` while it does not run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::observe`], but for a member that is not there.
+    pub fn glance(&self) -> Result<Option<Etcd>, NotObserved> {
+        let snapshot = self.survey(false)?;
+        match self.member_of(&snapshot) {
+            Ok(etcd) => Ok(etcd.process.value().is_some().then(|| etcd.clone())),
+            Err(NotObserved::Refused(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Returns a client of the cluster, this member's endpoints first.
+    ///
+    /// # Errors
+    ///
+    /// When there is no client URL, or no usable certificate for it; in words.
+    pub fn client(&self, etcd: &Etcd) -> Result<Client, String> {
+        let cluster = etcd.cluster.as_result().map_err(|error| error.to_string())?;
+        let mut members: Vec<&Member> = cluster.members.iter().collect();
+        members.sort_by_key(|m| !m.this);
+        self.client_at(etcd, members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()))
+    }
+
+    /// Returns a client of the cluster that asks at these URLs, in their order.
+    ///
+    /// # Errors
+    ///
+    /// When there is no URL, or no usable certificate for it; in words.
+    pub fn client_at<'a>(&self, etcd: &Etcd, urls: impl Iterator<Item = &'a str>) -> Result<Client, String> {
+        let endpoints: Vec<Endpoint> = urls.filter_map(|url| url.parse().ok()).collect();
+        if endpoints.is_empty() {
+            return Err("no client URL of a member is known".to_owned());
+        }
+        let root = Root::host(&self.root).map_err(|error| error.to_string())?;
+        let tls = endpoints.iter().any(Endpoint::is_tls);
+        let security = if tls { security(etcd, &root)? } else { Security::plaintext() };
+        let call = self.timeout.max(Timeouts::default().call);
+        let timeouts = Timeouts { connect: self.timeout, call };
+        Client::new(endpoints, security, timeouts).map_err(|error| error.to_string())
+    }
+
+    fn survey(&self, wire: bool) -> Result<Snapshot, NotObserved> {
+        let options = seaworthy_collect::Options {
+            root: self.root.clone(),
+            wire,
+            observe: None,
+            timeout: self.timeout,
+            now: Timestamp::now(),
+        };
+        seaworthy_collect::collect(&options).map_err(NotObserved::Root)
+    }
+
+    /// Returns the member that is meant.
+    fn member_of<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Etcd, NotObserved> {
+        let refuse = |what: String| {
+            NotObserved::Refused(Refusal {
+                objection: Objection::Evidence,
+                what,
+                why: "a plan is made from a running member".to_owned(),
+                instead: "run it as root on a node where the member runs".to_owned(),
+            })
+        };
+        let all = snapshot.etcd.as_result().map_err(|error| refuse(error.to_string()))?;
+        let meant = |etcd: &&Etcd| self.member.is_none() || etcd.name == self.member;
+        let found: Vec<&Etcd> = all.iter().filter(meant).collect();
+        match (found.as_slice(), &self.member) {
+            ([one], _) => Ok(one),
+            ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"))),
+            ([], None) => Err(refuse("no etcd runs on this node".to_owned())),
+            (several, _) => Err(NotObserved::Several(several.iter().map(|e| e.id.clone()).collect())),
+        }
+    }
+
+    /// Returns what the peer ports of the members say, by id.
+    fn peers(&self, members: &[Member], now: Timestamp) -> BTreeMap<String, Port> {
+        let options = seaworthy_wire::Options {
+            timeout: self.timeout,
+            enumerate: false,
+            ..seaworthy_wire::Options::new(now)
+        };
+        let ask = |member: &Member| {
+            let url = member.peer_urls.first()?;
+            let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+            let target = Target::resolve(&format!("{host}:{}", url.port?)).ok()?;
+            // Of this member's own port there is evidence already.
+            let wire = if member.this { None } else { seaworthy_wire::probe(&target, &options).ok() };
+            let tls = url.is_tls() || wire.as_ref().is_some_and(|wire| wire.tls);
+            let served = if tls { seaworthy_wire::served(&target, &options).ok() } else { None };
+            Some(Port { wire, served })
+        };
+        thread::scope(|scope| {
+            let asked: Vec<_> = members.iter().map(|m| (m, scope.spawn(move || ask(m)))).collect();
+            let answers =
+                asked.into_iter().map(|(m, thread)| Some((m.id.clone(), thread.join().ok().flatten()?)));
+            answers.flatten().collect()
+        })
+    }
+}
+
+/// What a peer port said.
+struct Port {
+    wire: Option<Wire>,
+    served: Option<Vec<Parsed>>,
+}
+
+/// Returns the content of the file whose authorities the member trusts as a peer.
+fn trusted(etcd: &Etcd, root: &Root) -> Option<Vec<u8>> {
+    let setting = etcd.settings.value()?.get("peer-trusted-ca-file").filter(|s| s.set)?;
+    let pid = etcd.process.value()?.pid;
+    let of_process = Root::host(format!("/proc/{pid}/root")).and_then(|own| own.read(&setting.value, CAP));
+    of_process.or_else(|_| root.read(&setting.value, CAP)).ok()
+}
+
+impl Observation {
+    /// Returns what a plan is made from.
+    pub fn situation<'a>(&'a self, options: &'a Options) -> Situation<'a> {
+        let clients = &self.snapshot.etcd_clients;
+        let unseen = || clients.error().map_or("they were not looked for", |error| error.message.as_str());
+        Situation {
+            node: &self.snapshot.node.name,
+            taken_at: self.snapshot.taken_at,
+            etcd: &self.etcd,
+            declaration: &self.declaration,
+            health: self.health.as_ref().map_err(String::as_str),
+            notes: &self.notes,
+            listens: &self.listens,
+            served: &self.served,
+            trusted: self.trusted.as_deref(),
+            clients: clients.value().map(Vec::as_slice).ok_or_else(unseen),
+            options,
+        }
+    }
+}
+
+/// Returns the files that declare the member.
+fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Declaration>, Refusal> {
+    let mut paths = planner::declared_in(etcd)?;
+    let declared = etcd.declared.value().and_then(|d| d.first());
+    let unit = declared.filter(|d| d.kind == DeclaredKind::SystemdUnit).map(|d| d.path.as_str());
+    let name = unit.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    if !name.is_empty()
+        && let Ok(Some(unit)) = Unit::find(root, name, &snapshot.node.name)
+        && paths.first() == Some(&unit.path)
+    {
+        paths.extend(unit.drop_ins);
+    }
+    let refuse = |error: EvidenceError| Refusal {
+        objection: Objection::Evidence,
+        what: format!("a file that declares the member could not be read: {error}"),
+        why: "what cannot be read cannot be edited".to_owned(),
+        instead: "run it as root on the node".to_owned(),
+    };
+    let read = |path: String| {
+        let bytes = root.read(&path, CAP).map_err(refuse)?;
+        Ok(Declaration { unrestorable: unrestorable(root, &snapshot.node.root, &path), path, bytes })
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Returns why the file could not be put back; `None` when nothing is known to be against it.
+fn unrestorable(root: &Root, host: &str, path: &str) -> Option<String> {
+    if let Ok(Some(target)) = root.read_link(path) {
+        return Some(format!("it is a symbolic link to {}", target.to_string_lossy()));
+    }
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let directory = format!("{}{directory}", host.trim_end_matches('/'));
+    let stat = rustix::fs::statvfs(directory.as_str()).ok()?;
+    let read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    read_only.then(|| "its file system is read-only".to_owned())
+}
+
+/// Returns how the members are, as they say themselves.
+fn health(client: &Client, members: &[Member]) -> Result<Health, String> {
+    // The members are asked at the same time, so that one that is silent costs its own time only.
+    let asked: Vec<_> = thread::scope(|scope| {
+        let asked: Vec<_> = members.iter().map(|m| (m, scope.spawn(move || ask(client, m)))).collect();
+        let lost = || (silent("the question did not end".to_owned()), None);
+        asked.into_iter().map(|(m, thread)| (m, thread.join().unwrap_or_else(|_| lost()))).collect()
+    });
+    let mut health = Health::default();
+    for (member, (answer, leader)) in asked {
+        health.leader = health.leader.or(leader);
+        health.members.insert(member.id.clone(), answer);
+    }
+    let name = |id: u64| members.iter().find(|m| number(m) == Some(id)).map_or("?", |m| m.name.as_str());
+    for alarm in client.alarms().map_err(|error| error.to_string())? {
+        let kind = match alarm.kind {
+            AlarmKind::NoSpace => "NOSPACE".to_owned(),
+            AlarmKind::Corrupt => "CORRUPT".to_owned(),
+            other => format!("{other:?}"),
+        };
+        health.alarms.push(format!("{kind} at {}", name(alarm.member_id)));
+    }
+    let leader = health.leader.take().and_then(|id| id.parse().ok());
+    health.leader = members.iter().find(|m| leader.is_some() && number(m) == leader).map(|m| m.id.clone());
+    Ok(health)
+}
+
+fn silent(why: String) -> MemberHealth {
+    MemberHealth { version: None, trouble: Some(why) }
+}
+
+/// Returns how a member is, and whom it takes for the leader.
+fn ask(client: &Client, member: &Member) -> (MemberHealth, Option<String>) {
+    let mut health = silent("it has no client URL".to_owned());
+    let endpoints = member.client_urls.iter().filter_map(|url| url.text.parse::<Endpoint>().ok());
+    for endpoint in endpoints {
+        let status = match client.status(&endpoint) {
+            Ok(status) => status,
+            Err(error) => {
+                health.trouble = Some(error.to_string());
+                continue;
+            }
+        };
+        // A learner refuses the read; what it lacks is said by the others.
+        let read = if member.learner { Ok(0) } else { client.revision(&endpoint) };
+        let complaint = status.errors.first().cloned().or_else(|| read.err().map(|error| error.to_string()));
+        let foreign = (number(member) != Some(status.member_id))
+            .then(|| format!("member {:x} answers in its place", status.member_id));
+        let health = MemberHealth { version: Some(status.version), trouble: foreign.or(complaint) };
+        return (health, status.leader.map(|id| id.to_string()));
+    }
+    (health, None)
+}
+
+/// Returns the id of a member as a number.
+pub(crate) fn number(member: &Member) -> Option<u64> {
+    u64::from_str_radix(&member.id, 16).ok()
+}
+
+/// Returns whom to believe and whom to be at client ports: what kubeadm made for that, else the member itself.
+fn security(etcd: &Etcd, root: &Root) -> Result<Security, String> {
+    let settings = etcd.settings.as_result().map_err(|error| error.to_string())?;
+    let given = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
+    let as_text = |error: EvidenceError| error.to_string();
+    let own = given("cert-file").zip(given("key-file"));
+    let pairs = KUBEADM_CLIENTS.map(|stem| (format!("{stem}.crt"), format!("{stem}.key")));
+    let mut identity = None;
+    for (certificate, key) in pairs.into_iter().chain(own) {
+        if let (Ok(certificate), Ok(key)) = (root.read(&certificate, CAP), root.read(&key, CAP)) {
+            identity = Some((certificate, key));
+            break;
+        }
+    }
+    let ca = given("trusted-ca-file").unwrap_or_else(|| KUBEADM_CA.to_owned());
+    let ca = root.read(&ca, CAP).or_else(|error| root.read(KUBEADM_CA, CAP).map_err(|_| error));
+    let identity = identity.as_ref().map(|(certificates, key)| Identity { certificates, key });
+    Security::tls(&ca.map_err(as_text)?, identity).map_err(|error| error.to_string())
+}

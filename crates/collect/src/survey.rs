@@ -4,6 +4,7 @@
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
 //! the members are, which links exist, what has drifted.
 
+mod clients;
 mod declarations;
 mod drift;
 mod files;
@@ -66,16 +67,20 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let declarations = Declarations::find(&survey, found.as_ref().ok(), &mut unreadable);
     let trust = Trust::read(&survey, found.as_ref().ok());
 
-    let (etcd, etcd_proxies, processes) = match found {
-        Err(error) => {
-            (Observed::failed(error.clone()), Observed::failed(error.clone()), Observed::failed(error))
-        }
+    let (etcd, etcd_proxies, etcd_clients, processes) = match found {
+        Err(error) => (
+            Observed::failed(error.clone()),
+            Observed::failed(error.clone()),
+            Observed::failed(error.clone()),
+            Observed::failed(error),
+        ),
         Ok(found) => {
             let origin = Origin::proc("/proc");
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
             unreadable.extend(blind.clone());
             let servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
+            let clients = clients::read(&survey, &found.api_servers, &servers);
             let answers = listeners::ask_all(&survey, &servers, &proxies);
             let mut etcd = server::finish_all(&survey, servers, &declarations, &trust, &answers);
             etcd.extend(declarations.without_process(&survey, &etcd));
@@ -94,9 +99,13 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             };
             let proxies = match claim(proxies.is_empty()) {
                 Some(error) => Observed::failed(error),
-                None => Observed::seen(proxies, origin),
+                None => Observed::seen(proxies, origin.clone()),
             };
-            (etcd, proxies, processes)
+            let clients = match claim(clients.is_empty()) {
+                Some(error) => Observed::failed(error),
+                None => Observed::seen(clients, origin),
+            };
+            (etcd, proxies, clients, processes)
         }
     };
     Ok(Snapshot {
@@ -112,6 +121,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         },
         etcd,
         etcd_proxies,
+        etcd_clients,
     })
 }
 

@@ -345,6 +345,31 @@ pub struct CaUse {
     pub spkis: Vec<String>,
 }
 
+/// A program on this node that is a client of etcd, and what it connects with.
+///
+/// Whether it and a server could talk is a question of keys, so the answers are here, and no certificate has to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdClient {
+    /// How to call it, unique on the node: `kube-apiserver (pid 900)`.
+    pub id: String,
+    /// The component: `kube-apiserver`.
+    pub component: String,
+    /// The URLs that it dials, those for single resources included.
+    pub endpoints: Observed<Vec<Url>>,
+    /// Its certificate, its key, and the CAs that it trusts, as the files are now.
+    pub credentials: Credentials,
+    /// SHA-256 of the SubjectPublicKeyInfo, hexadecimal, of each CA that accepts its certificate as a client's now. Looked
+    /// at are those that it trusts itself, those that etcd trusts, and those in Kubernetes' folders. Null when it has no
+    /// certificate.
+    pub accepted_by: Option<Observed<Vec<String>>>,
+    /// SHA-256, hexadecimal, of each server certificate of an etcd on this node that is of a CA which it trusts; names are
+    /// not looked at. Null when it is given no CA, so that it trusts the system's roots.
+    pub accepts: Option<Observed<Vec<String>>>,
+    /// Where it was found.
+    pub origin: Origin,
+}
+
 /// Owners and modes of the files of one etcd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

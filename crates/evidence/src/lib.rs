@@ -25,8 +25,8 @@ pub use certificate::{
 };
 pub use etcd::{
     Advertised, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind, Direction, Drift,
-    Etcd, EtcdFiles, Impostor, Link, Listener, Member, MemberSource, PredictedFailure, Proxy, ProxyKind,
-    Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
+    Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource, PredictedFailure, Proxy,
+    ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
 };
 pub use file::{File, FileKind, PkiContent, PkiFile};
 pub use observed::{ErrorKind, EvidenceError, Observed};

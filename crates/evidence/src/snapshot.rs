@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CaUse, Etcd, EvidenceError, Observed, Proxy};
+use crate::{CaUse, Etcd, EtcdClient, EvidenceError, Observed, Proxy};
 
 /// All evidence of one node at one moment. Immutable, and free of secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub etcd: Observed<Vec<Etcd>>,
     /// `etcd gateway` and `etcd grpc-proxy` processes.
     pub etcd_proxies: Observed<Vec<Proxy>>,
+    /// Programs on this node that are clients of etcd, as far as they are known: API servers. That there is none here says
+    /// nothing of the other nodes.
+    pub etcd_clients: Observed<Vec<EtcdClient>>,
 }
 
 /// The program that took a snapshot.

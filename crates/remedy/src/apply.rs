@@ -768,12 +768,15 @@ fn before(stage: Stage) -> Option<Stage> {
         Stage::Encrypt => Some(Stage::Load),
         Stage::Present => Some(Stage::Trust),
         Stage::Distrust => Some(Stage::Present),
+        Stage::Announce => Some(Stage::Serve),
+        Stage::Close => Some(Stage::Announce),
         Stage::Change
         | Stage::Create
         | Stage::Done
         | Stage::Load
         | Stage::Request
         | Stage::Return
+        | Stage::Serve
         | Stage::Trust => None,
     }
 }
@@ -782,8 +785,8 @@ fn before(stage: Stage) -> Option<Stage> {
 fn rank(stage: Stage) -> u8 {
     match stage {
         Stage::Change | Stage::Create | Stage::Done | Stage::Request | Stage::Return => 0,
-        Stage::Load | Stage::Trust => 1,
-        Stage::Encrypt | Stage::Present => 2,
-        Stage::Distrust => 3,
+        Stage::Load | Stage::Serve | Stage::Trust => 1,
+        Stage::Announce | Stage::Encrypt | Stage::Present => 2,
+        Stage::Close | Stage::Distrust => 3,
     }
 }

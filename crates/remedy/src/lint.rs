@@ -14,7 +14,7 @@ use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
-use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state};
+use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state, this};
 
 /// Days that a certificate must still be valid when a plan begins.
 const MARGIN_DAYS: i64 = 1;
@@ -39,6 +39,7 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     found.extend(environment(plan, situation));
     found.extend(authority(plan, situation));
     found.extend(certificates(plan, situation.etcd));
+    found.extend(rejoining(plan, situation.etcd));
     found.extend(peers::certificates(plan, situation));
     if plan.disturbs() || touches_manifest(plan, situation.etcd) {
         found.extend(rivals(situation.etcd));
@@ -473,6 +474,33 @@ fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
     found
 }
 
+/// Objects to a restart for the sake of clients after which the member could not talk with its peers: connections outlive
+/// the dates of a certificate, and end with the process.
+fn rejoining(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+    let encrypted = this(etcd).is_some_and(is_encrypted);
+    if plan.restarts() == 0 || !encrypted || !plan.rule.starts_with("etcd-client-") {
+        return Vec::new();
+    }
+    let object = |objection: Objection, what: String| {
+        refuse(
+            objection,
+            what,
+            "its connections with its peers are there still, and could not be made again after a restart",
+            "put its certificate for peers right first",
+        )
+    };
+    match etcd.peer.problems.as_result() {
+        Err(error) => vec![object(
+            Objection::Evidence,
+            format!("the member's certificate for peers could not be read: {error}"),
+        )],
+        Ok(problems) => {
+            let broken = problems.iter().filter(|p| p.breaks);
+            broken.map(|p| object(Objection::Certificate, p.message.clone())).collect()
+        }
+    }
+}
+
 fn names_host(leaf: &seaworthy_evidence::Certificate, host: &str) -> bool {
     match host.parse::<std::net::IpAddr>() {
         Ok(ip) => leaf.sans.ip.iter().any(|san| san.parse() == Ok(ip)),
@@ -679,6 +707,32 @@ mod tests {
                 .any(|r| r.objection == objection && format!("{} {}", r.what, r.why).contains(words));
             assert!(hit, "{objection:?} {words:?} is not in {found:#?}");
         }
+    }
+
+    #[test]
+    fn a_restart_for_clients_does_not_cost_the_peers() {
+        let mut world = World::encrypted();
+        world.clients_in_plaintext();
+        let plan = world.plan_for("etcd-client-tls");
+        assert_eq!(lint(&plan, &world.situation()), []);
+        let problem = Problem {
+            kind: ProblemKind::Expired,
+            breaks: true,
+            path: "peer.crt".into(),
+            message: "peer.crt has expired".into(),
+            origin: origin(),
+        };
+        world.etcd.peer.problems = Observed::seen(vec![problem], origin());
+        let found = lint(&plan, &world.situation());
+        assert!(found.iter().any(|r| r.what == "peer.crt has expired"), "{found:#?}");
+        world.etcd.peer.problems = unseen();
+        let found = lint(&plan, &world.situation());
+        assert!(found.iter().any(|r| r.objection == Objection::Evidence), "{found:#?}");
+        // While its peers dial it in plaintext nobody looks at the certificate.
+        let mut world = World::plaintext();
+        world.clients_in_plaintext();
+        world.etcd.peer.problems = unseen();
+        assert_eq!(lint(&world.plan_for("etcd-client-tls"), &world.situation()), []);
     }
 
     #[test]

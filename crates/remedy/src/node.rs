@@ -272,6 +272,8 @@ fn trusted(etcd: &Etcd, root: &Root) -> Option<Vec<u8>> {
 impl Observation {
     /// Returns what a plan is made from.
     pub fn situation<'a>(&'a self, options: &'a Options) -> Situation<'a> {
+        let clients = &self.snapshot.etcd_clients;
+        let unseen = || clients.error().map_or("they were not looked for", |error| error.message.as_str());
         Situation {
             node: &self.snapshot.node.name,
             taken_at: self.snapshot.taken_at,
@@ -283,6 +285,7 @@ impl Observation {
             served: &self.served,
             trusted: self.trusted.as_deref(),
             asked: &self.asked,
+            clients: clients.value().map(Vec::as_slice).ok_or_else(unseen),
             options,
         }
     }

@@ -83,8 +83,12 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// It serves clients with TLS beside plaintext, and those on its node use TLS; the membership comes to say so.
+    Announce,
     /// The change is made in one turn.
     Change,
+    /// Every member announces TLS to clients; it stops to serve them in plaintext.
+    Close,
     /// There is no new authority yet; it makes one, and changes nothing else.
     Create,
     /// The former authority, or what members made themselves, is no longer trusted.
@@ -102,6 +106,8 @@ pub enum Stage {
     Request,
     /// It goes back to how it was.
     Return,
+    /// It serves clients in plaintext only; it comes to serve them with TLS beside it.
+    Serve,
     /// It comes to trust the new authority beside the former one.
     Trust,
 }
@@ -505,10 +511,16 @@ pub struct Waiting {
 pub enum Until {
     /// This member has the certificate that it has asked for.
     Certified,
+    /// The clients on the other member's node use TLS, and it announces that it serves them so.
+    Announced,
+    /// The other member no longer serves clients in plaintext.
+    Closed,
     /// The other member talks TLS with its peers.
     Encrypted,
     /// The other member has loaded its certificate: it is known that it has not.
     Loaded,
+    /// The other member serves clients with TLS too: it is not known that it does.
+    Served,
     /// The other member has loaded its certificate: it is not known whether it has.
     KnownToHaveLoaded,
     /// The other member trusts both authorities.
@@ -553,6 +565,8 @@ pub enum Objection {
     Authority,
     /// A certificate would isolate the member.
     Certificate,
+    /// A client could not connect any more, or it is not known whether it could.
+    Client,
     /// The edit cannot be made exactly.
     Edit,
     /// The environment carries what a flag would set.
@@ -666,6 +680,14 @@ impl fmt::Display for Waiting {
             Until::Certified => {
                 write!(f, "{member} must get its certificate back from a node that has the authority's key")
             }
+            Until::Announced => {
+                write!(f, "{member} must announce TLS to its clients, once those on its node use it")
+            }
+            Until::Closed => write!(f, "{member} must stop to serve its clients in plaintext"),
+            Until::Served => write!(
+                f,
+                "{member} must serve its clients with TLS too, and this node does not know that it does"
+            ),
             Until::Encrypted => write!(f, "{member} must talk TLS with its peers"),
             Until::Trusting => write!(f, "{member} must trust both authorities"),
             Until::Presenting => write!(f, "{member} must present a certificate of the new authority"),

@@ -4,6 +4,10 @@
 //! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
 
 pub(crate) mod attributes;
+mod client_auth;
+mod client_auto_tls;
+pub(crate) mod client_tls;
+mod clients;
 pub(crate) mod peer_auth;
 pub(crate) mod peer_auto_tls;
 pub(crate) mod peer_ca;
@@ -23,7 +27,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
+use seaworthy_evidence::{
+    DeclaredKind, Direction, Etcd, EtcdClient, Member, MemberSource, Origin, Setting, Url,
+};
 
 use seaworthy_pki::Parsed;
 
@@ -65,6 +71,8 @@ pub struct Situation<'a> {
     pub trusted: Option<&'a [u8]>,
     /// What is there of the files by which this member asks for a certificate: those of [`request_files`].
     pub asked: &'a Asked,
+    /// What the clients of etcd on this node connect with, or why that could not be seen.
+    pub clients: Result<&'a [EtcdClient], &'a str>,
     /// What the operator wants.
     pub options: &'a Options,
 }
@@ -113,11 +121,21 @@ pub struct Options {
     pub days: u32,
     /// Whether a cluster of two may stop, because one of them is no quorum while the other restarts.
     pub two_members_stop: bool,
+    /// Whether the clients of which nothing is known are ready, by the operator's word: they use TLS, believe the
+    /// certificate that etcd serves with, and have one that it accepts.
+    pub clients_are_ready: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { authority: None, request: false, supplied: None, days: 365, two_members_stop: false }
+        Self {
+            authority: None,
+            request: false,
+            supplied: None,
+            days: 365,
+            two_members_stop: false,
+            clients_are_ready: false,
+        }
     }
 }
 
@@ -146,8 +164,11 @@ enum Source {
 }
 
 /// The rules that there are plans for.
-pub const RULES: [&str; 14] = [
+pub const RULES: [&str; 17] = [
     renewal::EXPIRY,
+    client_auth::RULE,
+    client_auto_tls::RULE,
+    client_tls::RULE,
     attributes::DATA_MODE,
     attributes::DATA_OWNER,
     attributes::MANIFEST_MODE,
@@ -198,6 +219,9 @@ pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>>
         | attributes::MANIFEST_OWNER
         | attributes::PKI_OWNER => attributes::plan(rule, situation)?,
         renewal::EXPIRY | renewal::PEER => renewal::plan(rule, situation)?,
+        client_auth::RULE => client_auth::plan(situation)?,
+        client_auto_tls::RULE => client_auto_tls::plan(situation)?,
+        client_tls::RULE => client_tls::plan(situation)?,
         peer_auth::RULE => peer_auth::plan(situation)?,
         peer_auto_tls::RULE => peer_auto_tls::plan(situation)?,
         peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
@@ -395,6 +419,11 @@ fn moved<'a>(path: &str, mounts: impl Iterator<Item = (&'a str, &'a str)>) -> Op
     Some(format!("{}{rest}", to.trim_end_matches('/')))
 }
 
+/// Returns the address that a host is, if it is one.
+fn known_host(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
 fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
@@ -494,7 +523,13 @@ impl<'a> Planner<'a> {
 
     /// Returns what has to be changed where the declaration is generated from.
     fn by_hand(&self, stage: Stage) -> Vec<String> {
-        let Source::Manifest(_) = &self.source else { return Vec::new() };
+        let generated = matches!(self.source, Source::Manifest(_));
+        if [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE].contains(&self.rule) {
+            return self.by_hand_for_clients(generated, stage);
+        }
+        if !generated {
+            return Vec::new();
+        }
         match (self.rule, stage) {
             (peer_tls::RULE, Stage::Load | Stage::Encrypt) => vec![
                 "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: \
@@ -687,7 +722,7 @@ impl<'a> Planner<'a> {
         let others = self.members.iter().filter(|m| !m.this && !m.learner && !m.id.is_empty());
         let mut to: Vec<&Member> = others.collect();
         to.sort_by_key(|m| !to_first(m));
-        leads.then(|| Step {
+        (leads && !to.is_empty()).then(|| Step {
             title: "Hand leadership over".to_owned(),
             why: "A leader that restarts costs the cluster an election; one that hands over does not."
                 .to_owned(),
@@ -719,15 +754,28 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the step that makes a key and a certificate of this authority for the member.
-    fn issue(&self, authority: &AuthorityFiles, [certificate, key]: [String; 2]) -> Result<Step, Refusal> {
-        let process = self.s.etcd.process.as_result().map_err(unseen)?;
+    fn issue(&self, authority: &AuthorityFiles, files: [String; 2]) -> Result<Step, Refusal> {
         let hosts = self.hosts();
+        let why = format!(
+            "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
+            hosts.join(", ")
+        );
+        self.issue_for("certificate", authority, files, hosts, why)
+    }
+
+    /// Returns the step that issues a certificate of this kind, which names these hosts.
+    fn issue_for(
+        &self,
+        kind: &str,
+        authority: &AuthorityFiles,
+        [certificate, key]: [String; 2],
+        hosts: Vec<String>,
+        why: String,
+    ) -> Result<Step, Refusal> {
+        let process = self.s.etcd.process.as_result().map_err(unseen)?;
         Ok(Step {
-            title: format!("Issue a certificate for {}", called(self.me)),
-            why: format!(
-                "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
-                hosts.join(", ")
-            ),
+            title: format!("Issue a {kind} for {}", called(self.me)),
+            why,
             action: Action::Issue {
                 common_name: called(self.me).to_owned(),
                 hosts,
@@ -802,6 +850,15 @@ impl<'a> Planner<'a> {
         material_directory(self.settings, &self.view)
     }
 
+    /// Returns the folder on the host that holds what the first of these settings names that is given; the usual one for
+    /// such files when none is.
+    fn directory_beside(&self, settings: &[&str]) -> String {
+        let other = settings.iter().find_map(|name| self.given(name));
+        let beside = other.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
+        let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
+        beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+    }
+
     /// Returns where the process sees a file of the host, and the mount of its folder that it needs for it.
     fn seen_file(&self, path: &str) -> (String, Option<manifest::Mount>) {
         match self.view.inside(path) {
@@ -819,7 +876,10 @@ impl<'a> Planner<'a> {
             Some(path) => (path, None),
             None => {
                 let mount = manifest::Mount {
-                    name: "etcd-peer-pki".to_owned(),
+                    name: format!(
+                        "etcd-{}-pki",
+                        if self.rule.starts_with("etcd-client-") { "client" } else { "peer" }
+                    ),
                     host_path: directory.to_owned(),
                     mount_path: directory.to_owned(),
                     kind: "Directory".to_owned(),
@@ -911,15 +971,15 @@ pub fn state(situation: &Situation<'_>) -> State {
 
 /// Returns where a configuration file has the setting that is named as its flag.
 fn config_key(name: &str) -> (Option<config::Section>, &str) {
-    let key = match name {
-        "peer-auto-tls" => "auto-tls",
-        "peer-cert-file" => "cert-file",
-        "peer-key-file" => "key-file",
-        "peer-trusted-ca-file" => "trusted-ca-file",
-        "peer-client-cert-auth" => "client-cert-auth",
-        other => return (None, other),
-    };
-    (Some(config::Section::PeerTransportSecurity), key)
+    use config::Section::{ClientTransportSecurity, PeerTransportSecurity};
+    let key = name.strip_prefix("peer-").unwrap_or(name);
+    let section = if key.len() < name.len() { PeerTransportSecurity } else { ClientTransportSecurity };
+    match key {
+        "auto-tls" | "cert-file" | "key-file" | "trusted-ca-file" | "client-cert-auth" => {
+            (Some(section), key)
+        }
+        _ => (None, name),
+    }
 }
 
 /// Returns the edit of a configuration file that gives a setting, named as its flag, this value.

@@ -85,12 +85,19 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
     }
     if plan.steps.is_empty() {
         let why = match (plan.rule.as_str(), plan.stage, plan.state.peer_urls.len()) {
-            ("etcd-peer-tls", Stage::Done, 0 | 1) => {
-                format!("{member} is the only member, so it has no peers")
-            }
-            ("etcd-peer-tls", Stage::Done, _) => {
+            ("etcd-peer-tls", Stage::Done, 2..) => {
                 format!("{member} listens with TLS for its peers, and they dial it so")
             }
+            ("etcd-client-tls", Stage::Done, _) => {
+                format!("{member} serves its clients with TLS only, and they are told so")
+            }
+            ("etcd-client-authentication", Stage::Done, _) => {
+                format!("{member} demands a certificate of its CA from every client")
+            }
+            ("etcd-client-auto-tls", Stage::Done, _) => {
+                format!("{member} is not set to make up a certificate for its clients")
+            }
+            (_, Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
             _ => format!("{member} is as it should be"),
         };
         return (Status::Pass, "NOTHING TO DO", format!("{why}{}", then(plan)));

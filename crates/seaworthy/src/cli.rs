@@ -259,6 +259,9 @@ pub(crate) struct Fix {
     /// Accept that a cluster of two stops while one of them restarts, and for good if it does not come back
     #[arg(long)]
     pub(crate) two_members_stop: bool,
+    /// Give word that clients of which nothing is known from this node use TLS, with certificates that etcd accepts
+    #[arg(long)]
+    pub(crate) clients_are_ready: bool,
     /// Read the host's files below this folder (when running in a container: the mount of the host's /)
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,

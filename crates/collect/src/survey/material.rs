@@ -120,8 +120,18 @@ impl Files {
         settings: &BTreeMap<String, Setting>,
         names: &Names,
     ) -> Self {
-        let now = survey.options.now;
         let path = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
+        Self::named(survey, reader, names, path)
+    }
+
+    /// Reads the files whose paths `path` returns by the names in `names`.
+    pub(crate) fn named(
+        survey: &Survey<'_>,
+        reader: &Reader<'_>,
+        names: &Names,
+        path: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let now = survey.options.now;
         let certificates = |name: &str| {
             path(name).map(|path| {
                 let origin = reader.origin(&path);

@@ -17,7 +17,7 @@ const KUBERNETES_CA: &str = "/etc/kubernetes/pki/ca.crt";
 const CA_FLAGS: [&str; 3] =
     ["client-ca-file", "requestheader-client-ca-file", "kubelet-certificate-authority"];
 /// Folders in which certificates lie that etcd's peers might accept.
-const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
+pub(crate) const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
 
 /// What Kubernetes trusts and holds on this node.
 pub(crate) struct Trust {
@@ -279,8 +279,13 @@ impl Held {
 
 /// Returns the last value of a flag of a Kubernetes component (spf13/pflag): `--flag=value` or `--flag value`. Kubernetes
 /// takes underscores in the name of a flag for hyphens.
-fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
-    let mut value = None;
+pub(crate) fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
+    flag_values(argv, flag).pop()
+}
+
+/// Returns every value of a flag, in order.
+pub(crate) fn flag_values(argv: &[Argument], flag: &str) -> Vec<String> {
+    let mut values = Vec::new();
     let mut arguments = argv.iter().skip(1).map(|a| &a.text);
     while let Some(argument) = arguments.next() {
         let Some(rest) = argument.strip_prefix(b"--") else { continue };
@@ -289,10 +294,10 @@ fn flag_value(argv: &[Argument], flag: &str) -> Option<String> {
             None => (rest, None),
         };
         if name.iter().map(|b| if *b == b'_' { b'-' } else { *b }).eq(flag.bytes()) {
-            value = given.map(<[u8]>::to_vec).or_else(|| arguments.next().cloned());
+            values.extend(given.map(<[u8]>::to_vec).or_else(|| arguments.next().cloned()));
         }
     }
-    value.and_then(|v| String::from_utf8(v).ok())
+    values.into_iter().map(|v| String::from_utf8_lossy(&v).into_owned()).collect()
 }
 
 #[cfg(test)]

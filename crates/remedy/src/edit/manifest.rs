@@ -64,6 +64,59 @@ pub fn apply(
     Ok(current.into_bytes())
 }
 
+/// How kubelet asks whether a container is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Its key: `livenessProbe`, `readinessProbe` or `startupProbe`.
+    pub kind: String,
+    /// What it does.
+    pub asks: Asks,
+}
+
+/// What a [`Probe`] does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// It runs a command in the container.
+    Command(Vec<String>),
+    /// It asks by HTTP: whether over TLS, and at which port.
+    Http {
+        /// Whether over TLS. kubelet neither verifies the certificate nor has one of its own.
+        tls: bool,
+        /// The port; `None` when it could not be told.
+        port: Option<u16>,
+    },
+}
+
+/// Returns the probes of a container that ask by HTTP or run a command.
+///
+/// # Errors
+///
+/// When the manifest or the container in it cannot be found out.
+pub fn probes(bytes: &[u8], container: &str) -> Result<Vec<Probe>, Refused> {
+    let yaml = parse(text(bytes)?)?;
+    let at = find(&yaml, container)?;
+    let Some(node) = yaml.find(&[Key("spec"), Key("containers"), At(at)])? else { return Ok(Vec::new()) };
+    let named = |name: &str| {
+        let ports = node.get("ports").into_iter().flat_map(Node::items);
+        let mut ports = ports.filter(|port| port.get("name").and_then(Node::text) == Some(name));
+        ports.next()?.get("containerPort")?.text()?.parse().ok()
+    };
+    let asks = |probe: &Node| {
+        if let Some(http) = probe.get("httpGet") {
+            let port = http.get("port").and_then(Node::text);
+            return Some(Asks::Http {
+                tls: http.get("scheme").and_then(Node::text) == Some("HTTPS"),
+                port: port.and_then(|port| port.parse().ok().or_else(|| named(port))),
+            });
+        }
+        let command = probe.get("exec")?.get("command")?.items();
+        Some(Asks::Command(command.iter().filter_map(Node::text).map(str::to_owned).collect()))
+    };
+    let kinds = ["livenessProbe", "readinessProbe", "startupProbe"].into_iter();
+    let found = kinds.filter_map(|kind| Some(Probe { kind: kind.to_owned(), asks: asks(node.get(kind)?)? }));
+    Ok(found.collect())
+}
+
 /// Returns the spans of values that may be secrets: those of the variables that are not shown.
 pub(super) fn secrets(text: &str) -> Result<Vec<std::ops::Range<usize>>, Refused> {
     let yaml = parse(text)?;
@@ -323,6 +376,26 @@ mod tests {
         let diff = similar::TextDiff::from_lines(before, after);
         let changes = diff.iter_all_changes().filter(|c| c.tag() != similar::ChangeTag::Equal);
         changes.map(|c| format!("{}{}", c.tag(), c.value())).collect()
+    }
+
+    #[test]
+    fn probes_are_told_by_what_they_ask() {
+        let text = "kind: Pod\nspec:\n  containers:\n  - name: other\n    livenessProbe:\n      httpGet: {port: 1}\n  \
+                    - name: etcd\n    ports:\n    - {containerPort: 2381, name: probe-port}\n    livenessProbe:\n      \
+                    httpGet:\n        port: probe-port\n        scheme: HTTP\n    readinessProbe:\n      httpGet:\n        \
+                    port: 2379\n        scheme: HTTPS\n    startupProbe:\n      exec:\n        command: [etcdctl, get, x]\n";
+        let found = probes(text.as_bytes(), "etcd").unwrap();
+        let asks: Vec<Asks> = found.into_iter().map(|probe| probe.asks).collect();
+        assert_eq!(
+            asks,
+            [
+                Asks::Http { tls: false, port: Some(2381) },
+                Asks::Http { tls: true, port: Some(2379) },
+                Asks::Command(["etcdctl", "get", "x"].map(str::to_owned).to_vec()),
+            ]
+        );
+        assert_eq!(probes(KUBEADM.as_bytes(), "etcd").unwrap().len(), KUBEADM.matches("Probe:").count());
+        assert!(probes(text.as_bytes(), "missing").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A member of the lab, in any state, and its cluster.
 
-use seaworthy_evidence::{Observed, Snapshot};
+use seaworthy_evidence::{Certificate, ClientAuth, Credentials, Observed, Snapshot};
+use seaworthy_pki::certificates_from_pem;
 
 use std::sync::Arc;
 
@@ -9,6 +10,10 @@ use crate::issue::{Authority, Host, KeyKind, Profile};
 use crate::plan::Stage;
 
 pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
+
+pub(crate) fn seen<T>(value: T) -> Observed<T> {
+    Observed::seen(value, Origin::derived("the fixture"))
+}
 
 /// Returns a note of a member that has got so far with peer TLS.
 pub(crate) fn note(reached: Option<Stage>) -> Note {
@@ -27,6 +32,7 @@ pub(crate) struct World {
     pub(crate) served: BTreeMap<String, Vec<Parsed>>,
     pub(crate) trusted: Option<Vec<u8>>,
     pub(crate) asked: Asked,
+    pub(crate) clients: Result<Vec<EtcdClient>, String>,
     pub(crate) options: Options,
     /// The authority of the options.
     pub(crate) issuer: Arc<Authority>,
@@ -60,6 +66,7 @@ impl World {
             served: BTreeMap::new(),
             trusted: None,
             asked: Asked::default(),
+            clients: Ok(Vec::new()),
             options: Options { authority, ..Options::default() },
             issuer: Arc::new(issuer),
         };
@@ -248,6 +255,68 @@ impl World {
             vec![Declaration { path: MANIFEST.to_owned(), bytes: text.into_bytes(), unrestorable: None }];
     }
 
+    /// Makes clients be served in plaintext, without a certificate.
+    pub(crate) fn clients_in_plaintext(&mut self) {
+        for name in ["cert-file", "key-file", "trusted-ca-file", "client-cert-auth"] {
+            self.unset(name);
+        }
+        let nothing = Credentials {
+            chain: None,
+            key: None,
+            key_matches: None,
+            client_chain: None,
+            trusted: None,
+            revocations: None,
+        };
+        self.etcd.client.credentials = seen(nothing);
+        let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
+        self.etcd.client.client_auth = seen(auth);
+        self.serve_clients("http://127.0.0.1:2379,http://10.77.0.1:2379");
+        (0..3).for_each(|index| self.announce(index, "http"));
+    }
+
+    /// Makes clients be served at these URLs.
+    pub(crate) fn serve_clients(&mut self, urls: &str) {
+        self.settings().get_mut("listen-client-urls").unwrap().value = urls.to_owned();
+        self.declare();
+    }
+
+    /// Makes the membership tell clients to dial a member so.
+    pub(crate) fn announce(&mut self, index: usize, scheme: &str) {
+        let member = &mut self.members()[index];
+        for url in &mut member.client_urls {
+            *url = Url::parse(&format!("{scheme}://{}:2379", url.host)).unwrap();
+        }
+        if member.this {
+            let urls = member.client_urls[0].text.clone();
+            self.settings().get_mut("advertise-client-urls").unwrap().value = urls;
+            self.declare();
+        }
+    }
+
+    /// Returns an API server that dials these URLs, with a certificate that this etcd accepts, and accepts this etcd's.
+    pub(crate) fn api_server(&self, urls: &[&str]) -> EtcdClient {
+        let etcd = self.etcd.client.credentials.value().unwrap();
+        let (chain, trusted) = (etcd.chain.clone(), etcd.trusted.clone());
+        let facts = |all: &Option<Observed<Vec<Certificate>>>| all.clone().unwrap().value().unwrap().clone();
+        EtcdClient {
+            id: "kube-apiserver (pid 900)".to_owned(),
+            component: "kube-apiserver".to_owned(),
+            endpoints: seen(urls.iter().map(|url| Url::parse(url).unwrap()).collect()),
+            accepted_by: Some(seen(facts(&trusted).iter().map(|ca| ca.key.spki.clone()).collect())),
+            accepts: Some(seen(facts(&chain).iter().map(|leaf| leaf.fingerprint.clone()).collect())),
+            credentials: etcd.clone(),
+            origin: Origin::derived("the fixture"),
+        }
+    }
+
+    /// Returns the certificates of the authority.
+    pub(crate) fn authority(&self) -> Vec<Certificate> {
+        let pem = self.options.authority.as_ref().unwrap().pem.clone().unwrap();
+        let parsed = certificates_from_pem(&pem, Origin::derived("the fixture"), self.taken_at).unwrap();
+        parsed.into_iter().map(|parsed| parsed.certificate).collect()
+    }
+
     pub(crate) fn situation(&self) -> Situation<'_> {
         Situation {
             node: &self.node,
@@ -260,6 +329,7 @@ impl World {
             served: &self.served,
             trusted: self.trusted.as_deref(),
             asked: &self.asked,
+            clients: self.clients.as_deref().map_err(String::as_str),
             options: &self.options,
         }
     }
@@ -273,7 +343,20 @@ impl World {
 
     #[track_caller]
     pub(crate) fn plan(&self) -> Plan {
-        plan(peer_tls::RULE, &self.situation()).unwrap()
+        self.plan_for(peer_tls::RULE)
+    }
+
+    #[track_caller]
+    pub(crate) fn plan_for(&self, rule: &str) -> Plan {
+        plan(rule, &self.situation()).unwrap()
+    }
+
+    /// Returns why there is no plan, in one sentence.
+    #[track_caller]
+    pub(crate) fn refused(&self, rule: &str) -> (Objection, String) {
+        let refusals = plan(rule, &self.situation()).expect_err("a refusal");
+        let Refusal { objection, what, why, instead } = &refusals[0];
+        (*objection, format!("{what}; {why}; {instead}"))
     }
 }
 

@@ -280,6 +280,7 @@ fn wanted(options: &cli::Fix, node: &Node, root: &Root, rule: &str) -> Result<Op
         supplied,
         days: options.days,
         two_members_stop: options.two_members_stop,
+        clients_are_ready: options.clients_are_ready,
     })
 }
 

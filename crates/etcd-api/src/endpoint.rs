@@ -3,12 +3,15 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
-    client::{Resumption, WantsClientCert},
-    crypto::aws_lc_rs,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption, WantsClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use zeroize::Zeroize;
 
 use crate::Error;
@@ -93,6 +96,19 @@ impl Security {
         Self(None)
     }
 
+    /// Returns the security of a cluster whose members make up their own certificates (`--auto-tls`): it encrypts, and
+    /// believes whoever answers, as etcd's own clients of such members do. It presents `identity` if the server asks.
+    pub fn self_made(identity: Option<Identity<'_>>) -> Result<Self, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let bad = |e: rustls::Error| Error::BadMaterial { what: "the TLS configuration", why: e.to_string() };
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(bad)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        Self::with(builder, identity)
+    }
+
     /// Returns the security that believes servers whose certificate chains to one of the CA certificates in
     /// `ca` (PEM) and names the host, and presents `identity` if the server asks for one.
     pub fn tls(ca: &[u8], identity: Option<Identity<'_>>) -> Result<Self, Error> {
@@ -107,6 +123,13 @@ impl Security {
             .with_safe_default_protocol_versions()
             .map_err(bad)?
             .with_root_certificates(roots);
+        Self::with(builder, identity)
+    }
+
+    fn with(
+        builder: rustls::ConfigBuilder<ClientConfig, WantsClientCert>,
+        identity: Option<Identity<'_>>,
+    ) -> Result<Self, Error> {
         let mut config = match identity {
             Some(identity) => identity.configure(builder)?,
             None => builder.with_no_client_auth(),
@@ -119,6 +142,45 @@ impl Security {
 
     pub(crate) fn config(&self) -> Option<Arc<ClientConfig>> {
         self.0.clone()
+    }
+}
+
+/// Believes every certificate whose key signs the handshake.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

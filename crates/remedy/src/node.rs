@@ -38,6 +38,9 @@ pub struct Node {
     pub timeout: Duration,
     /// Name of the member, where several run.
     pub member: Option<String>,
+    /// Whether client ports are believed without a certificate that can be verified: while the self-made ones of the
+    /// members are exchanged.
+    pub self_made: bool,
 }
 
 /// What was observed at one moment.
@@ -191,7 +194,10 @@ impl Node {
         }
         let root = Root::host(&self.root).map_err(|error| error.to_string())?;
         let tls = endpoints.iter().any(Endpoint::is_tls);
-        let security = if tls { security(etcd, &root)? } else { Security::plaintext() };
+        let security = match tls {
+            true => security(etcd, &root, self.self_made)?,
+            false => Security::plaintext(),
+        };
         let call = self.timeout.max(Timeouts::default().call);
         let timeouts = Timeouts { connect: self.timeout, call };
         Client::new(endpoints, security, timeouts).map_err(|error| error.to_string())
@@ -388,7 +394,7 @@ pub(crate) fn number(member: &Member) -> Option<u64> {
 }
 
 /// Returns whom to believe and whom to be at client ports: what kubeadm made for that, else the member itself.
-fn security(etcd: &Etcd, root: &Root) -> Result<Security, String> {
+fn security(etcd: &Etcd, root: &Root, self_made: bool) -> Result<Security, String> {
     let settings = etcd.settings.as_result().map_err(|error| error.to_string())?;
     let given = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
     let as_text = |error: EvidenceError| error.to_string();
@@ -401,8 +407,11 @@ fn security(etcd: &Etcd, root: &Root) -> Result<Security, String> {
             break;
         }
     }
+    let identity = identity.as_ref().map(|(certificates, key)| Identity { certificates, key });
+    if self_made {
+        return Security::self_made(identity).map_err(|error| error.to_string());
+    }
     let ca = given("trusted-ca-file").unwrap_or_else(|| KUBEADM_CA.to_owned());
     let ca = root.read(&ca, CAP).or_else(|error| root.read(KUBEADM_CA, CAP).map_err(|_| error));
-    let identity = identity.as_ref().map(|(certificates, key)| Identity { certificates, key });
     Security::tls(&ca.map_err(as_text)?, identity).map_err(|error| error.to_string())
 }

@@ -24,11 +24,18 @@ use crate::output::{self, Format};
 const KUBEADM_CA: [&str; 2] = ["/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key"];
 /// Rules whose fix trusts an authority, and issues no certificate.
 const WITHOUT_KEY: [&str; 1] = ["etcd-peer-authentication"];
+/// The rule whose fix meets members with self-made certificates at their client ports.
+const SELF_MADE: &str = "etcd-client-auto-tls";
 /// Most bytes of a file that is read.
 const CAP: usize = 1 << 20;
 
 pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
-    let node = Node { root: options.root.clone(), timeout: options.timeout, member: options.member.clone() };
+    let node = Node {
+        root: options.root.clone(),
+        timeout: options.timeout,
+        member: options.member.clone(),
+        self_made: options.rule.as_deref() == Some(SELF_MADE),
+    };
     if options.status {
         return status(options, &node);
     }
@@ -141,7 +148,7 @@ fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     let rule = record.plan.get("rule").and_then(|rule| rule.as_str()).unwrap_or_default().to_owned();
     let member = record.plan.pointer("/state/member").and_then(|name| name.as_str()).map(str::to_owned);
-    let node = Node { member: node.member.clone().or(member), ..node.clone() };
+    let node = Node { member: node.member.clone().or(member), self_made: rule == SELF_MADE, ..node.clone() };
     let told = Cell::new(false);
     let tell = |progress: &Progress| tell(progress, &told);
     let unplanned =

@@ -121,3 +121,13 @@ fn a_live_cluster_of_static_pods_goes_there_and_back() {
 fn a_live_cluster_of_units_goes_there_and_back() {
     there_and_back(&newest(), 3, Supervisor::Units, Source::Environment);
 }
+
+#[test]
+fn a_live_cluster_of_five_goes_there_and_back() {
+    there_and_back(&newest(), 5, Supervisor::Kubelet, Source::Flags);
+}
+
+#[test]
+fn a_live_cluster_with_configuration_files_goes_there_and_back() {
+    there_and_back(&newest(), 3, Supervisor::Kubelet, Source::Yaml);
+}

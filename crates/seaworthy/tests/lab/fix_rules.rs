@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use seaworthy_lab::{Authority, Cluster, MemberSpec, Node, Supervisor, Usage, Validity};
+use seaworthy_lab::{Authority, Cluster, MemberSpec, Node, Ready, Supervisor, Usage, Validity};
 use serde_json::Value;
 
 use crate::common::{Audit, cluster, newest, seaworthy, spec, start, versions};
@@ -260,5 +260,70 @@ fn a_certificate_is_asked_for_where_the_key_of_the_authority_is_not() {
     });
     for node in cluster.nodes() {
         Audit::of(node).expect(PEER_TLS, "pass", &[]);
+    }
+}
+
+#[test]
+fn clients_come_to_use_tls_once_the_operator_has_given_word() {
+    let cluster = pods(|m| {
+        m.clients("http");
+        m.no_client_tls();
+    });
+    Audit::of(cluster.node(0)).expect("etcd-client-tls", "fail", &[]);
+    // Nobody knows here who else is a client.
+    thread::scope(|scope| {
+        for node in cluster.nodes() {
+            scope.spawn(|| {
+                let document = fixed(node, "etcd-client-tls", &["--wait", "60"], 3);
+                assert!(document.to_string().contains("--clients-are-ready"), "{document:#}");
+            });
+        }
+    });
+    assert!(cluster.members().is_ok(), "plaintext is still served");
+    thread::scope(|scope| {
+        for node in cluster.nodes() {
+            scope.spawn(|| fixed(node, "etcd-client-tls", &["--clients-are-ready"], 0));
+        }
+    });
+    for node in cluster.nodes() {
+        let audit = Audit::of(node);
+        audit.expect("etcd-client-tls", "pass", &[]);
+        audit.expect("etcd-client-authentication", "pass", &[]);
+    }
+}
+
+#[test]
+fn clients_come_to_need_a_certificate() {
+    let cluster = pods(|m| {
+        m.unset("trusted-ca-file");
+        m.unset("client-cert-auth");
+    });
+    Audit::of(cluster.node(0)).expect("etcd-client-authentication", "fail", &[]);
+    thread::scope(|scope| {
+        for node in cluster.nodes() {
+            scope.spawn(|| fixed(node, "etcd-client-authentication", &["--clients-are-ready"], 0));
+        }
+    });
+    for node in cluster.nodes() {
+        Audit::of(node).expect("etcd-client-authentication", "pass", &[]);
+    }
+}
+
+#[test]
+fn a_self_made_certificate_for_clients_is_exchanged_for_a_real_one() {
+    let cluster = pods(|m| {
+        m.no_client_tls();
+        m.set("auto-tls", "true");
+        // etcdctl cannot verify what it serves with.
+        m.ready = Ready::Serving;
+    });
+    Audit::of(cluster.node(0)).expect("etcd-client-auto-tls", "fail", &[]);
+    thread::scope(|scope| {
+        for node in cluster.nodes() {
+            scope.spawn(|| fixed(node, "etcd-client-auto-tls", &["--clients-are-ready"], 0));
+        }
+    });
+    for node in cluster.nodes() {
+        Audit::of(node).expect("etcd-client-auto-tls", "pass", &[]);
     }
 }

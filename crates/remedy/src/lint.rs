@@ -18,6 +18,8 @@ use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encr
 
 /// Days that a certificate must still be valid when a plan begins.
 const MARGIN_DAYS: i64 = 1;
+/// Seconds by which clocks may differ: well within what certificates are backdated by.
+const CLOCK_SECONDS: i64 = 60;
 /// Release lines of etcd whose behaviour was tried.
 const TRIED: std::ops::RangeInclusive<u32> = 4..=6;
 const CA: Authority = "the CA of the peers";
@@ -31,6 +33,7 @@ pub fn lint(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     found.extend(changed(plan, situation));
     if plan.disturbs() {
         found.extend(versions(situation));
+        found.extend(clocks(situation));
         found.extend(health(plan, situation));
         found.extend(links(plan, situation.etcd));
         found.extend(size(plan, situation));
@@ -246,6 +249,24 @@ fn versions(situation: &Situation<'_>) -> Vec<Refusal> {
         )
     };
     wrong.into_iter().map(refusal).collect()
+}
+
+/// Objects to members whose clocks differ by so much that one could find the other's certificates not valid yet.
+fn clocks(situation: &Situation<'_>) -> Vec<Refusal> {
+    let members = situation.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let object = |member: &Member| {
+        let ahead = *situation.clocks.get(&member.id)?;
+        let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" });
+        (seconds > CLOCK_SECONDS).then(|| {
+            refuse(
+                Objection::Clock,
+                format!("the clock of {} is {seconds} s {word} this node's", called(member)),
+                "a certificate that is valid here may not be valid there yet, or not any more",
+                "set the clocks of all nodes (chronyc tracking, timedatectl), and plan again",
+            )
+        })
+    };
+    members.iter().filter_map(object).collect()
 }
 
 fn health(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
@@ -610,6 +631,10 @@ mod tests {
         let cases: Vec<(Objection, &str, Make, Break)> = vec![
             (Objection::Evidence, "could not be asked", World::plaintext, |w| {
                 w.health = Err("refused".into())
+            }),
+            (Objection::Clock, "the clock of m3 is 3600 s behind", World::plaintext, |w| {
+                let id = w.members()[0].id.clone();
+                w.clocks.insert(id, -3600);
             }),
             (Objection::Alarm, "NOSPACE at m2", World::plaintext, |w| {
                 w.health.as_mut().unwrap().alarms.push("NOSPACE at m2".into());

@@ -11,7 +11,7 @@ use seaworthy_collect::systemd::Unit;
 use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeouts};
 use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
 use seaworthy_pki::Parsed;
-use seaworthy_wire::Target;
+use seaworthy_wire::{Question, Target};
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -58,6 +58,8 @@ pub struct Observation {
     pub notes: BTreeMap<String, Note>,
     /// What the peer ports of the other members speak, by id.
     pub listens: BTreeMap<String, BTreeSet<Scheme>>,
+    /// By how many seconds the clocks of the other members are ahead of this node's, by id.
+    pub clocks: BTreeMap<String, i64>,
     /// The certificates that the peer ports of the members serve, leaf first, by id.
     pub served: BTreeMap<String, Vec<Parsed>>,
     /// The content of the file that the member's peer-trusted-ca-file names, as its process sees it.
@@ -106,15 +108,26 @@ impl Node {
             let spoken = [(wire.plaintext, Scheme::Http), (wire.tls, Scheme::Https)];
             spoken.into_iter().filter(|(speaks, _)| *speaks).map(|(_, scheme)| scheme).collect()
         };
-        let (mut listens, mut served) = (BTreeMap::new(), BTreeMap::new());
+        let (mut listens, mut served, mut clocks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (id, port) in ports {
+            clocks.extend(port.ahead.map(|seconds| (id.clone(), seconds)));
             listens.extend(port.wire.as_ref().map(|wire| (id.clone(), schemes(wire))));
             served.extend(port.served.map(|chain| (id, chain)));
         }
         let trusted = trusted(&etcd, &root);
         let asked = Asked::default();
-        let mut seen =
-            Observation { etcd, declaration, health, notes, listens, served, trusted, asked, snapshot };
+        let mut seen = Observation {
+            etcd,
+            declaration,
+            health,
+            notes,
+            listens,
+            clocks,
+            served,
+            trusted,
+            asked,
+            snapshot,
+        };
         seen.asked = self.asked(&seen);
         Ok(seen)
     }
@@ -250,7 +263,9 @@ impl Node {
             let wire = if member.this { None } else { seaworthy_wire::probe(&target, &options).ok() };
             let tls = url.is_tls() || wire.as_ref().is_some_and(|wire| wire.tls);
             let served = if tls { seaworthy_wire::served(&target, &options).ok() } else { None };
-            Some(Port { wire, served })
+            // Others' certificates would be needed to ask a TLS port; while it matters most, ports are plaintext.
+            let ahead = if tls || member.this { None } else { ahead(&target, &options) };
+            Some(Port { wire, served, ahead })
         };
         thread::scope(|scope| {
             let asked: Vec<_> = members.iter().map(|m| (m, scope.spawn(move || ask(m)))).collect();
@@ -265,6 +280,17 @@ impl Node {
 struct Port {
     wire: Option<Wire>,
     served: Option<Vec<Parsed>>,
+    ahead: Option<i64>,
+}
+
+/// Returns by how many seconds the clock of the member behind a plaintext peer port is ahead of this node's.
+fn ahead(target: &Target, options: &seaworthy_wire::Options) -> Option<i64> {
+    let security = seaworthy_wire::Security::Plaintext;
+    let asked = Timestamp::now();
+    let answer = seaworthy_wire::get(target, security, Question::Probing, options).ok()?;
+    let told: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+    let theirs: Timestamp = told.get("Now")?.as_str()?.parse().ok()?;
+    Some(theirs.as_second() - asked.as_second())
 }
 
 /// Returns the content of the file whose authorities the member trusts as a peer.
@@ -288,6 +314,7 @@ impl Observation {
             health: self.health.as_ref().map_err(String::as_str),
             notes: &self.notes,
             listens: &self.listens,
+            clocks: &self.clocks,
             served: &self.served,
             trusted: self.trusted.as_deref(),
             asked: &self.asked,

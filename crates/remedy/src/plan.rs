@@ -567,6 +567,8 @@ pub enum Objection {
     Certificate,
     /// A client could not connect any more, or it is not known whether it could.
     Client,
+    /// The clocks of members differ.
+    Clock,
     /// The edit cannot be made exactly.
     Edit,
     /// The environment carries what a flag would set.

@@ -63,6 +63,9 @@ pub struct Situation<'a> {
     pub notes: &'a BTreeMap<String, Note>,
     /// What the peer ports of other members speak, by id. Those that are not in it were not asked, or did not answer.
     pub listens: &'a BTreeMap<String, BTreeSet<Scheme>>,
+    /// By how many seconds the clocks of other members are ahead of this node's, by id. Those that are not in it did not
+    /// tell.
+    pub clocks: &'a BTreeMap<String, i64>,
     /// The certificates that the peer ports of members serve, this one's included, by id: leaf first, as they came in the
     /// handshake. Those that are not in it were not asked, or did not answer with TLS.
     pub served: &'a BTreeMap<String, Vec<Parsed>>,

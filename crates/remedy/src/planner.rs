@@ -511,7 +511,7 @@ impl<'a> Planner<'a> {
             stage,
             authority: None,
             waits_for,
-            by_hand: if steps.is_empty() { Vec::new() } else { self.by_hand(stage) },
+            by_hand: if steps.is_empty() { Vec::new() } else { self.by_hand(stage, &steps) },
             steps,
             then_waits_for,
         }
@@ -525,7 +525,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns what has to be changed where the declaration is generated from.
-    fn by_hand(&self, stage: Stage) -> Vec<String> {
+    fn by_hand(&self, stage: Stage, steps: &[Step]) -> Vec<String> {
         let generated = matches!(self.source, Source::Manifest(_));
         if [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE].contains(&self.rule) {
             return self.by_hand_for_clients(generated, stage);
@@ -534,22 +534,15 @@ impl<'a> Planner<'a> {
             return Vec::new();
         }
         match (self.rule, stage) {
-            (peer_tls::RULE, Stage::Load | Stage::Encrypt) => vec![
-                "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: \
-                 under etcd.local.extraArgs there, and in a directory of patches if one is used, remove what \
-                 sets peer URLs to http, and add what this plan sets and kubeadm does not."
-                    .to_owned(),
-            ],
+            (peer_tls::RULE, Stage::Load | Stage::Encrypt) => vec![kubeadm(steps)],
             (peer_auth::RULE, Stage::Change)
             | (peer_auto_tls::RULE, Stage::Change | Stage::Present | Stage::Distrust)
             | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present | Stage::Distrust) => {
-                let manifest = "`kubeadm upgrade` writes this manifest anew from the ConfigMap kube-system/kubeadm-config: change \
-                     there, under etcd.local.extraArgs, and in a directory of patches if one is used, what this plan \
-                     changes.";
+                let manifest = kubeadm(steps);
                 let renewal =
                     "`kubeadm certs renew` knows nothing of this certificate: renew it before it expires.";
-                let renewal = (stage == Stage::Present).then_some(renewal);
-                [manifest].into_iter().chain(renewal).map(str::to_owned).collect()
+                let renewal = (stage == Stage::Present).then(|| renewal.to_owned());
+                [manifest].into_iter().chain(renewal).collect()
             }
             _ => Vec::new(),
         }
@@ -928,6 +921,42 @@ fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> Stri
     let beside = client.and_then(|path| view.outside(path)).map(|path| directory(&path).to_owned());
     let usual = if view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
     beside.filter(|path| path.starts_with('/')).unwrap_or_else(|| usual.to_owned())
+}
+
+/// Returns the exact edit of kubeadm's own records that keeps its next upgrade from undoing what the steps set.
+fn kubeadm(steps: &[Step]) -> String {
+    let settings = steps.iter().filter_map(|step| match &step.action {
+        Action::Restart { settings, .. } => Some(settings),
+        _ => None,
+    });
+    // What kubeadm writes into the manifest by itself; URLs are each node's own, and https in its templates.
+    let own = |name: &str, value: &str| match name {
+        "listen-peer-urls" | "initial-advertise-peer-urls" => true,
+        "peer-cert-file" => value == "/etc/kubernetes/pki/etcd/peer.crt",
+        "peer-key-file" => value == "/etc/kubernetes/pki/etcd/peer.key",
+        "peer-trusted-ca-file" => value == "/etc/kubernetes/pki/etcd/ca.crt",
+        "peer-client-cert-auth" => value == "true",
+        _ => value.is_empty(),
+    };
+    let (mut set, mut removed) = (Vec::new(), Vec::new());
+    for (name, value) in settings.flatten() {
+        match own(name, value) {
+            true => removed.push(name.as_str()),
+            false => set.push(format!("{name} to {value}")),
+        }
+    }
+    let mut edits = Vec::new();
+    edits.extend((!set.is_empty()).then(|| format!("set {}", set.join(", "))));
+    edits.extend(
+        (!removed.is_empty())
+            .then(|| format!("remove {}, which kubeadm then sets by itself", removed.join(", "))),
+    );
+    format!(
+        "`kubeadm upgrade` writes this manifest anew. So that it keeps the change, run `kubectl -n kube-system edit \
+         configmap kubeadm-config` once, and in its ClusterConfiguration, under etcd.local.extraArgs (names and values; a \
+         list of both since v1beta4): {}. Do the same in a directory of patches, if you use one.",
+        edits.join("; ")
+    )
 }
 
 /// Returns a plan that concerns no other member.

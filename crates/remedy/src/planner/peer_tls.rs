@@ -379,6 +379,24 @@ mod tests {
     }
 
     #[test]
+    fn the_edit_of_kubeadms_records_is_exact() {
+        let by_hand = |world: &World| world.plan().by_hand.join("\n");
+        let load = by_hand(&World::plaintext());
+        for words in [
+            "set peer-cert-file to /etc/kubernetes/pki/etcd/seaworthy-peer.crt, peer-key-file to \
+             /etc/kubernetes/pki/etcd/seaworthy-peer.key; remove peer-client-cert-auth, peer-trusted-ca-file",
+            "edit configmap kubeadm-config",
+        ] {
+            assert!(load.contains(words), "{load}");
+        }
+        let encrypt = by_hand(&World::loaded());
+        assert!(
+            encrypt.contains(": remove initial-advertise-peer-urls, listen-peer-urls, which"),
+            "{encrypt}"
+        );
+    }
+
+    #[test]
     fn a_member_with_a_certificate_waits_for_all_and_then_encrypts() {
         let mut world = World::loaded();
         let plan = world.plan();

@@ -128,6 +128,7 @@ impl Planner<'_> {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        steps.extend(self.hand_over(|m| known_to_have_loaded(&self.s, m) == Some(true)));
         let mut edit = self.edit(
             "Let it load the certificate, with its URLs as they are",
             "While every URL is http, etcd keeps talking plaintext, so members with and without certificates get \

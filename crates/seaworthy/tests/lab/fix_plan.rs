@@ -5,7 +5,7 @@ use std::process::Output;
 use seaworthy_lab::{Cluster, MANIFEST, MemberSpec, Node, Source};
 use serde_json::Value;
 
-use crate::common::{Audit, cluster, newest, seaworthy};
+use crate::common::{Audit, cluster, fix_document, newest, seaworthy};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const PKI: &str = "/etc/kubernetes/pki/etcd";
@@ -26,10 +26,7 @@ impl Planned {
     }
 
     fn read(output: &Output) -> Self {
-        let told = String::from_utf8_lossy(&output.stderr);
-        let document =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no plan: {e}\n{told}"));
-        Self { document, code: output.status.code().expect("an exit code") }
+        Self { document: fix_document(output), code: output.status.code().expect("an exit code") }
     }
 
     fn kinds(&self) -> Vec<&str> {

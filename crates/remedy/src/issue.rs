@@ -20,6 +20,7 @@ use rcgen::{
 };
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use schemars::JsonSchema;
 use seaworthy_evidence::{Origin, PublicKey};
 use seaworthy_pki::{Material, Parsed, Side, Source, Usage, Use};
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ const MAX_REQUEST: usize = 64 << 10;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 /// A kind of key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KeyKind {
     /// Elliptic curve P-256.
     #[default]
@@ -53,7 +54,7 @@ pub enum KeyKind {
 }
 
 /// What a certificate is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// To dial servers.

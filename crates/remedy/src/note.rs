@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use seaworthy_etcd_api::{Client, Error, KeyValue, Lock};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Stage;
 
 /// The word that one member left. Only the holder of the fix's lock changes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Note {
     /// The rule that is being fixed.
     pub rule: String,

@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{ArgumentEdit, config, environment, manifest};
 use crate::issue::{KeyKind, Purpose};
 
 /// What to do on one node, and in which order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Identifies the format: [`Plan::FORMAT`].
+    /// Identifies the format.
+    #[schemars(extend("const" = Plan::FORMAT))]
     pub format: String,
     /// The rule that is to pass afterwards.
     pub rule: String,
@@ -78,9 +80,9 @@ impl Plan {
     }
 }
 
-/// What is to be done on a member next. A rule that one turn of each member fixes has [`Stage::Change`] only; the others
-/// belong to what takes several rounds through the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is to be done on a member next. A rule that one turn of each member fixes has `change` only; the others belong to
+/// what takes several rounds through the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// It serves clients with TLS beside plaintext, and those on its node use TLS; the membership comes to say so.
@@ -113,7 +115,7 @@ pub enum Stage {
 }
 
 /// What a plan was made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Host name of the node.
@@ -151,7 +153,7 @@ impl State {
 }
 
 /// One step of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// What it does, in one line.
@@ -173,7 +175,7 @@ pub struct Step {
 }
 
 /// What a step does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// Writes certificates into one file, which anybody may read: those of authorities, and those of members that no
@@ -273,6 +275,7 @@ pub enum Action {
         path: String,
         /// Permission bits, octal in text.
         #[serde(with = "octal")]
+        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
         mode: u32,
         /// User id of the owner.
         uid: u32,
@@ -290,8 +293,8 @@ pub enum Action {
     },
 }
 
-/// An edit of a configuration file, by the module of [`edit`](crate::edit) that makes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An edit of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FileEdit {
     /// etcd's own configuration file.
@@ -321,7 +324,7 @@ pub enum FileEdit {
 }
 
 /// Who restarts a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RestartedBy {
     /// kubelet, because its manifest has changed.
@@ -339,7 +342,7 @@ pub enum RestartedBy {
 }
 
 /// What must hold right before a step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Precondition {
     /// Nothing is at this path.
@@ -353,6 +356,7 @@ pub enum Precondition {
         path: String,
         /// Permission bits, octal in text.
         #[serde(with = "octal")]
+        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
         mode: u32,
         /// User id of the owner.
         uid: u32,
@@ -393,7 +397,7 @@ pub enum Precondition {
 }
 
 /// What is verified right after a step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Verification {
     /// Nothing is wrong with the certificate for its use.
@@ -454,7 +458,7 @@ pub enum Verification {
 }
 
 /// What takes a step back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Undo {
     /// The file or directory gets its former owner and mode.
@@ -463,6 +467,7 @@ pub enum Undo {
         path: String,
         /// Permission bits, octal in text.
         #[serde(with = "octal")]
+        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
         mode: u32,
         /// User id of the owner.
         uid: u32,
@@ -496,7 +501,7 @@ pub enum Undo {
 }
 
 /// What another member must have done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Waiting {
     /// Name of the member, or its id when it has none.
@@ -506,7 +511,7 @@ pub struct Waiting {
 }
 
 /// What a member waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Until {
     /// This member has the certificate that it has asked for.
@@ -534,7 +539,7 @@ pub enum Until {
 }
 
 /// Why there is no plan, or why it must not be carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// The class of the objection.
@@ -553,8 +558,8 @@ impl From<Refusal> for Vec<Refusal> {
     }
 }
 
-/// The class of a [`Refusal`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// The class of an objection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objection {
     /// etcd could not use a file of its own any more.

@@ -4,23 +4,31 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use seaworthy_catalogue::Status;
 use seaworthy_remedy::apply::{Outcome, Progress};
-use seaworthy_remedy::journal::{Event, Record, Standing};
+use seaworthy_remedy::journal::{Entry, Event, Record, Standing};
 use seaworthy_remedy::note::Note;
+use seaworthy_remedy::plan::{Plan, Refusal, Waiting};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::json::{printed, printed_schema};
 use crate::plan;
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`outcome_json`].
 pub const OUTCOME_FORMAT: &str = "seaworthy.dev/fix-outcome/v1";
+/// Identifier of its JSON Schema.
+pub const OUTCOME_SCHEMA_ID: &str = "https://seaworthy.dev/schemas/fix-outcome-v1.json";
 /// The format of [`status_json`].
 pub const STATUS_FORMAT: &str = "seaworthy.dev/fix-status/v1";
+/// Identifier of its JSON Schema.
+pub const STATUS_SCHEMA_ID: &str = "https://seaworthy.dev/schemas/fix-status-v1.json";
 
 /// How a member is, as far as it shows from this node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Member")]
 pub struct MemberStanding {
     /// Its name, or its id when it has none.
     pub name: String,
@@ -105,24 +113,94 @@ pub fn outcome_text(rule: &str, outcome: &Outcome, width: usize) -> String {
 
 /// Returns the same as one JSON document, indented, with a final newline.
 pub fn outcome_json(rule: &str, outcome: &Outcome) -> String {
-    let document = match outcome {
-        Outcome::Done { ids, verified } => json!({ "outcome": "done", "fixes": ids, "verified": verified }),
-        Outcome::NotProven { ids, why } => json!({ "outcome": "not-proven", "fixes": ids, "why": why }),
-        Outcome::Refused { ids, plan, refusals } => {
-            json!({ "outcome": "refused", "fixes": ids, "plan": plan, "refusals": refusals })
+    printed(&OutcomeDocument { format: OUTCOME_FORMAT, rule, outcome: Ended::from(outcome) })
+}
+
+/// Returns the JSON Schema (2020-12) of [`outcome_json`].
+pub fn outcome_json_schema() -> Value {
+    printed_schema::<OutcomeDocument<'_>>(OUTCOME_SCHEMA_ID)
+}
+
+/// How a fix ended.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "FixOutcome")]
+struct OutcomeDocument<'a> {
+    /// Identifies the format.
+    #[schemars(extend("const" = OUTCOME_FORMAT))]
+    format: &'static str,
+    /// The rule that was to pass.
+    rule: &'a str,
+    #[serde(flatten)]
+    outcome: Ended<'a>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+enum Ended<'a> {
+    /// The rule passes.
+    Done {
+        /// Ids of the fixes that were made; none when it passed already.
+        fixes: &'a [String],
+        /// What was verified at the end.
+        verified: &'a [String],
+    },
+    /// Nothing is left to be done by this fix, and the rule does not pass all the same.
+    NotProven {
+        /// Ids of the fixes that were made.
+        fixes: &'a [String],
+        /// What is missing.
+        why: &'a str,
+    },
+    /// Something is against it. What was done before stays, and is safe.
+    Refused {
+        /// Ids of the fixes that were made.
+        fixes: &'a [String],
+        /// The plan that is refused; null when there is none.
+        plan: Option<&'a Plan>,
+        /// What is against it.
+        refusals: &'a [Refusal],
+    },
+    /// It was taken back: because something went wrong, or because it was asked for.
+    RolledBack {
+        /// Id of the fix.
+        fixes: [&'a str; 1],
+        /// Why.
+        why: &'a str,
+    },
+    /// Something went wrong, and could not be taken back either.
+    Stopped {
+        /// Id of the fix.
+        fixes: [&'a str; 1],
+        /// What went wrong, and what kept it from being taken back.
+        why: &'a str,
+    },
+    /// Other members have not got so far yet. What was done before stays, and is safe.
+    Waiting {
+        /// Ids of the fixes that were made.
+        fixes: &'a [String],
+        /// What is waited for.
+        waits_for: &'a [Waiting],
+        /// What a person has to do.
+        by_hand: &'a [String],
+    },
+    /// In a way that this version cannot tell.
+    Unknown,
+}
+
+impl<'a> From<&'a Outcome> for Ended<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        match outcome {
+            Outcome::Done { ids, verified } => Self::Done { fixes: ids, verified },
+            Outcome::NotProven { ids, why } => Self::NotProven { fixes: ids, why },
+            Outcome::Refused { ids, plan, refusals } => {
+                Self::Refused { fixes: ids, plan: plan.as_deref(), refusals }
+            }
+            Outcome::RolledBack { id, why } => Self::RolledBack { fixes: [id], why },
+            Outcome::Stopped { id, why } => Self::Stopped { fixes: [id], why },
+            Outcome::Waiting { ids, waits_for, by_hand } => Self::Waiting { fixes: ids, waits_for, by_hand },
+            _ => Self::Unknown,
         }
-        Outcome::RolledBack { id, why } => json!({ "outcome": "rolled-back", "fixes": [id], "why": why }),
-        Outcome::Stopped { id, why } => json!({ "outcome": "stopped", "fixes": [id], "why": why }),
-        Outcome::Waiting { ids, waits_for, by_hand } => {
-            json!({ "outcome": "waiting", "fixes": ids, "waits_for": waits_for, "by_hand": by_hand })
-        }
-        _ => json!({ "outcome": "unknown" }),
-    };
-    let mut whole = json!({ "format": OUTCOME_FORMAT, "rule": rule });
-    if let (Value::Object(whole), Value::Object(document)) = (&mut whole, document) {
-        whole.extend(document);
     }
-    pretty(&whole)
 }
 
 /// Returns how the fixes of a node and the members stand, as text with ANSI styles. `members` is why they are not known
@@ -183,22 +261,152 @@ pub fn status_text(records: &[Record], members: Result<&[MemberStanding], &str>,
 
 /// Returns the same as one JSON document, indented, with a final newline.
 pub fn status_json(records: &[Record], members: Result<&[MemberStanding], &str>) -> String {
-    let fix = |record: &Record| {
-        json!({
-            "id": record.id,
-            "rule": record.plan.get("rule"),
-            "stage": record.plan.get("stage"),
-            "member": record.plan.pointer("/state/member"),
-            "standing": standing(record.standing()).1.replace(' ', "-"),
-            "entries": record.entries,
-        })
-    };
-    pretty(&json!({
-        "format": STATUS_FORMAT,
-        "fixes": records.iter().map(fix).collect::<Vec<_>>(),
-        "members": members.ok(),
-        "members_error": members.err(),
-    }))
+    printed(&StatusDocument {
+        format: STATUS_FORMAT,
+        fixes: records.iter().map(WrittenDown::from).collect(),
+        members: members.ok(),
+        members_error: members.err(),
+    })
+}
+
+/// Returns the JSON Schema (2020-12) of [`status_json`].
+pub fn status_json_schema() -> Value {
+    printed_schema::<StatusDocument<'_>>(STATUS_SCHEMA_ID)
+}
+
+/// How all fixes of a node stand, and how far the members are.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "FixStatus")]
+struct StatusDocument<'a> {
+    /// Identifies the format.
+    #[schemars(extend("const" = STATUS_FORMAT))]
+    format: &'static str,
+    /// The fixes that were begun on this node, oldest first.
+    fixes: Vec<WrittenDown<'a>>,
+    /// The members of the cluster, by name; null when they are not known.
+    members: Option<&'a [MemberStanding]>,
+    /// Why they are not known; null when they are.
+    members_error: Option<&'a str>,
+}
+
+/// What is written down of a fix.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Fix")]
+struct WrittenDown<'a> {
+    /// Its id.
+    id: &'a str,
+    /// The rule; null when its plan does not say so.
+    rule: Option<&'a str>,
+    /// The stage of its plan; null when that does not say so. Another version may know others.
+    stage: Option<&'a str>,
+    /// Name of the member; null when its plan does not say so.
+    member: Option<&'a str>,
+    /// How it stands.
+    standing: FixStanding,
+    /// Its journal, in order.
+    entries: Vec<Line<'a>>,
+}
+
+/// How a fix stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum FixStanding {
+    /// Complete and verified.
+    Done,
+    /// Its last step has failed.
+    Failed,
+    /// Being taken back, or killed meanwhile.
+    GoingBack,
+    /// Everything is as it was before.
+    TakenBack,
+    /// Under way, or killed.
+    Unfinished,
+}
+
+/// A line of the journal.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Line<'a> {
+    /// Its number, from 0.
+    number: u64,
+    /// When it was written.
+    at: Timestamp,
+    #[serde(flatten)]
+    event: Happened<'a>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Happened<'a> {
+    /// A step has been carried out.
+    After {
+        /// Its number in the plan, from 1; with `back-` in front on the way back.
+        step: &'a str,
+        /// What is needed to go on or back. Its form may change.
+        facts: &'a Value,
+    },
+    /// A step is about to be carried out.
+    Before {
+        /// Its number in the plan, from 1; with `back-` in front on the way back.
+        step: &'a str,
+        /// What is needed to take it back. Its form may change.
+        facts: &'a Value,
+    },
+    /// The fix has begun.
+    Begun {
+        /// SHA-256 of its plan.
+        plan: &'a str,
+    },
+    /// The fix is complete and verified.
+    Done,
+    /// A step has failed.
+    Failed {
+        /// Its number in the plan, or `back`.
+        step: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// Everything is as it was before.
+    RolledBack,
+    /// From here on it is taken back.
+    RollingBack {
+        /// Why.
+        why: &'a str,
+    },
+}
+
+impl<'a> From<&'a Record> for WrittenDown<'a> {
+    fn from(record: &'a Record) -> Self {
+        let text = |pointer: &str| record.plan.pointer(pointer).and_then(Value::as_str);
+        Self {
+            id: &record.id,
+            rule: text("/rule"),
+            stage: text("/stage"),
+            member: text("/state/member"),
+            standing: match record.standing() {
+                Standing::Done => FixStanding::Done,
+                Standing::Failed => FixStanding::Failed,
+                Standing::RolledBack => FixStanding::TakenBack,
+                Standing::RollingBack => FixStanding::GoingBack,
+                Standing::Unfinished => FixStanding::Unfinished,
+            },
+            entries: record.entries.iter().map(Line::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Entry> for Line<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let event = match &entry.event {
+            Event::After { step, facts } => Happened::After { step, facts },
+            Event::Before { step, facts } => Happened::Before { step, facts },
+            Event::Begun { plan } => Happened::Begun { plan },
+            Event::Done => Happened::Done,
+            Event::Failed { step, why } => Happened::Failed { step, why },
+            Event::RolledBack => Happened::RolledBack,
+            Event::RollingBack { why } => Happened::RollingBack { why },
+        };
+        Self { number: entry.number, at: entry.at, event }
+    }
 }
 
 /// Returns how to take the fixes back.
@@ -242,10 +450,4 @@ fn event(record: &Record, event: &Event) -> String {
 
 fn time(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-fn pretty(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
 }

@@ -1,7 +1,8 @@
 //! The report as versioned JSON.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use seaworthy_audit as audit;
 use seaworthy_evidence::{EvidenceError, Origin, Tool};
 use serde::Serialize;
@@ -14,9 +15,7 @@ pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/report-v1.json";
 
 /// Returns `report` as a JSON document, indented, with a final newline.
 pub fn render(report: &audit::Report) -> String {
-    let mut text = serde_json::to_string_pretty(&Report::from(report)).unwrap_or_default();
-    text.push('\n');
-    text
+    printed(&Report::from(report))
 }
 
 /// Returns one report as a document, and several as an array of documents.
@@ -25,18 +24,33 @@ pub fn render_all(reports: &[audit::Report]) -> String {
         [one] => render(one),
         many => {
             let all: Vec<Report> = many.iter().map(Report::from).collect();
-            let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
-            text.push('\n');
-            text
+            printed(&all)
         }
     }
 }
 
 /// Returns the JSON Schema (2020-12) of the document.
 pub fn json_schema() -> Value {
-    let mut schema = schemars::schema_for!(Report).to_value();
+    identified(schemars::schema_for!(Report), SCHEMA_ID)
+}
+
+/// Returns `document` indented, with a final newline.
+pub(crate) fn printed(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Returns the JSON Schema (2020-12) of a document that is only ever printed: what may be null is there all the same.
+pub(crate) fn printed_schema<T: JsonSchema>(id: &str) -> Value {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    identified(generator.into_root_schema_for::<T>(), id)
+}
+
+fn identified(schema: Schema, id: &str) -> Value {
+    let mut schema = schema.to_value();
     if let Some(object) = schema.as_object_mut() {
-        object.shift_insert(1, "$id".to_owned(), SCHEMA_ID.into());
+        object.shift_insert(1, "$id".to_owned(), id.into());
     }
     schema
 }

@@ -7,15 +7,20 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use seaworthy_catalogue::Status;
 use seaworthy_remedy::issue::Purpose;
 use seaworthy_remedy::plan::{Action, Plan, Refusal, RestartedBy, Stage, Step, Waiting};
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::json::{printed, printed_schema};
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`]; the plan in it has a format of its own.
 pub const FORMAT: &str = "seaworthy.dev/fix/v1";
+/// Identifier of its JSON Schema.
+pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/fix-v1.json";
 
 /// Columns of the labels of a step.
 const INDENT: &str = "            ";
@@ -59,16 +64,25 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
 
 /// Returns the same as one JSON document, indented, with a final newline.
 pub fn json(plan: Option<&Plan>, refusals: &[Refusal]) -> String {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        format: &'static str,
-        plan: Option<&'a Plan>,
-        refusals: &'a [Refusal],
-    }
-    let document = Document { format: FORMAT, plan, refusals };
-    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
-    text.push('\n');
-    text
+    printed(&Document { format: FORMAT, plan, refusals })
+}
+
+/// Returns the JSON Schema (2020-12) of [`json`].
+pub fn json_schema() -> Value {
+    printed_schema::<Document<'_>>(SCHEMA_ID)
+}
+
+/// What a fix would do on this node next, and what is against it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Fix")]
+struct Document<'a> {
+    /// Identifies the format.
+    #[schemars(extend("const" = FORMAT))]
+    format: &'static str,
+    /// The plan; null when there is no safe way on from here.
+    plan: Option<&'a Plan>,
+    /// What is against it, or why there is none.
+    refusals: &'a [Refusal],
 }
 
 fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, String) {
@@ -353,7 +367,7 @@ mod tests {
     #[test]
     fn a_plan_survives_json() {
         let plan = plan(1);
-        let document: serde_json::Value = serde_json::from_str(&json(Some(&plan), &[refusal()])).unwrap();
+        let document: Value = serde_json::from_str(&json(Some(&plan), &[refusal()])).unwrap();
         assert_eq!(document["format"], FORMAT);
         assert_eq!(Plan::from_json(document["plan"].to_string().as_bytes()).unwrap(), plan);
         let other = document["plan"].to_string().replace(Plan::FORMAT, "seaworthy.dev/plan/v2");

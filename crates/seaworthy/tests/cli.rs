@@ -16,9 +16,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use seaworthy_audit::{Options, audit};
 use seaworthy_catalogue::Catalogue;
 use seaworthy_evidence::{ReadError, Snapshot};
+use seaworthy_remedy::apply::Outcome;
+use seaworthy_remedy::journal::{Entry, Event, Record};
+use seaworthy_remedy::note::Note;
+use seaworthy_remedy::plan::{Plan, Refusal, Stage};
+use seaworthy_report::fix;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -384,6 +390,9 @@ fn documents_are_of_their_published_schemas() {
         |name: &str| -> Value { serde_json::from_slice(&fs::read(schemas.join(name)).unwrap()).unwrap() };
     assert_eq!(schema("snapshot-v1.json"), seaworthy_evidence::json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("report-v1.json"), seaworthy_report::json::json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-v1.json"), seaworthy_report::plan::json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-outcome-v1.json"), fix::outcome_json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-status-v1.json"), fix::status_json_schema(), "run `cargo xtask generate`");
     assert_valid(&schema("snapshot-v1.json"), &node());
     let audited = run(&["audit", "--snapshot", NODE, "--benchmark", "cis-kubernetes", "--format", "json"]);
     let report = report(&audited);
@@ -397,6 +406,114 @@ fn documents_are_of_their_published_schemas() {
     let mut changed = report;
     changed["summary"].as_object_mut().unwrap().remove("fail");
     assert!(refuses(&schema("report-v1.json"), &changed));
+}
+
+/// Returns a plan with one step, which has most that a plan can have.
+fn some_plan() -> Plan {
+    let hash = "0".repeat(64);
+    serde_json::from_value(json!({
+        "format": Plan::FORMAT, "rule": "etcd-peer-tls", "made_at": "2026-01-01T00:00:00Z",
+        "state": {
+            "node": "n1", "member": "m1", "member_id": "a", "peer_urls": { "a": ["http://10.0.0.1:2380"] },
+            "settings": hash, "files": { "/m.yaml": hash, "/new": null },
+        },
+        "stage": "load", "authority": null,
+        "waits_for": [{ "member": "m2", "until": "known-to-have-loaded" }],
+        "steps": [{
+            "title": "Set the owner", "why": "It is another's.",
+            "action": { "kind": "set-attributes", "path": "/m.yaml", "mode": "0600", "uid": 0, "gid": 0 },
+            "diff": null, "preconditions": [{ "kind": "cluster-healthy" }],
+            "verify": [{ "kind": "attributes" }, { "kind": "links-full", "seconds": 15 }],
+            "undo": { "kind": "restore-all", "paths": ["/m.yaml"] }, "restarts": false,
+        }],
+        "then_waits_for": [], "by_hand": ["do it"],
+    }))
+    .unwrap()
+}
+
+#[test]
+fn every_plan_outcome_and_status_is_of_its_schema() {
+    let read = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
+    let [one, why] = ["20260101T000000Z-0a0b0c", "it failed"].map(str::to_owned);
+    let ids = vec![one.clone()];
+    let plan = some_plan();
+    let refusals: Vec<Refusal> = serde_json::from_value(json!([
+        { "objection": "two-members", "what": "a", "why": "b", "instead": "c" },
+    ]))
+    .unwrap();
+    for plan in [None, Some(&plan)] {
+        let document = read(seaworthy_report::plan::json(plan, &refusals));
+        assert_valid(&seaworthy_report::plan::json_schema(), &document);
+    }
+    let boxed = Some(Box::new(plan.clone()));
+    let outcomes = [
+        (Outcome::Done { ids: Vec::new(), verified: vec![why.clone()] }, "done", json!([])),
+        (Outcome::NotProven { ids: ids.clone(), why: why.clone() }, "not-proven", json!([one])),
+        (
+            Outcome::Refused { ids: ids.clone(), plan: None, refusals: refusals.clone() },
+            "refused",
+            json!([one]),
+        ),
+        (Outcome::Refused { ids: Vec::new(), plan: boxed, refusals }, "refused", json!([])),
+        (Outcome::RolledBack { id: one.clone(), why: why.clone() }, "rolled-back", json!([one])),
+        (Outcome::Stopped { id: one.clone(), why: why.clone() }, "stopped", json!([one])),
+        (
+            Outcome::Waiting { ids, waits_for: plan.waits_for.clone(), by_hand: Vec::new() },
+            "waiting",
+            json!([one]),
+        ),
+    ];
+    for (outcome, word, fixes) in outcomes {
+        let document = read(fix::outcome_json("etcd-peer-tls", &outcome));
+        assert_valid(&fix::outcome_json_schema(), &document);
+        assert_eq!((&document["outcome"], &document["fixes"]), (&json!(word), &fixes), "{document:#}");
+    }
+
+    let entries = |events: Vec<Event>| {
+        let entry = |(number, event)| Entry { number, at: Timestamp::UNIX_EPOCH, event };
+        (0..).zip(events).map(entry).collect::<Vec<_>>()
+    };
+    let begun = Event::Begun { plan: "0".repeat(64) };
+    let step = "1".to_owned();
+    let events = vec![
+        begun.clone(),
+        Event::Before { step: step.clone(), facts: json!({ "process": null }) },
+        Event::After { step: step.clone(), facts: Value::Null },
+        Event::Failed { step, why: why.clone() },
+        Event::RollingBack { why: why.clone() },
+    ];
+    let mut records = vec![
+        Record { id: one.clone(), plan: serde_json::to_value(&plan).unwrap(), entries: entries(events) },
+        // As another version may have written it.
+        Record {
+            id: one.clone(),
+            plan: json!({ "stage": "unheard-of" }),
+            entries: entries(vec![begun.clone()]),
+        },
+    ];
+    for last in [Event::Done, Event::RolledBack, Event::Failed { step: "back".to_owned(), why: why.clone() }]
+    {
+        records.push(Record {
+            id: one.clone(),
+            plan: json!({}),
+            entries: entries(vec![begun.clone(), last]),
+        });
+    }
+    let mut note = Note::new("etcd-peer-tls", "m1", "n1", Timestamp::UNIX_EPOCH);
+    note.reached = Some(Stage::Load);
+    let members = [None, Some(note)].map(|note| fix::MemberStanding {
+        name: "m1".to_owned(),
+        peer_urls: vec!["http://10.0.0.1:2380".to_owned()],
+        note,
+    });
+    for members in [Ok(members.as_slice()), Err("nobody answers")] {
+        let document = read(fix::status_json(&records, members));
+        assert_valid(&fix::status_json_schema(), &document);
+        let standing: Vec<_> = document["fixes"].as_array().unwrap().iter().map(|f| &f["standing"]).collect();
+        assert_eq!(standing, ["going-back", "unfinished", "done", "taken-back", "failed"]);
+        // What is in the journal is what is shown of it.
+        assert_eq!(document["fixes"][0]["entries"], serde_json::to_value(&records[0].entries).unwrap());
+    }
 }
 
 #[test]

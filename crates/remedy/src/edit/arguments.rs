@@ -1,6 +1,7 @@
 //! Flags on a command line, as Go's `flag` package reads them: one dash or two, the value after `=` or in the
 //! next argument, the last of several in effect.
 
+use schemars::JsonSchema;
 use seaworthy_collect::{Argument, shell};
 use seaworthy_evidence::Origin;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Refused, kinship, printable};
 
 /// A change of a command line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ArgumentEdit {
     /// Takes the flag away, however often it is there.

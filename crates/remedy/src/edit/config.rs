@@ -4,6 +4,7 @@
 //! edited as it is written; one that is there several times is refused, because somebody should decide which
 //! one was meant.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
@@ -11,8 +12,9 @@ use super::yaml::{New, Node, Step, Yaml};
 use super::{Refused, printable, text};
 
 /// A change of a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "ConfigEdit")]
 pub enum Edit {
     /// Takes the key away; its section too when nothing else is in it.
     Remove {
@@ -33,8 +35,9 @@ pub enum Edit {
 }
 
 /// A section of etcd's configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "ConfigSection")]
 pub enum Section {
     /// How clients connect.
     ClientTransportSecurity,
@@ -53,8 +56,9 @@ impl Section {
 }
 
 /// The value of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "ConfigValue")]
 pub enum Value {
     /// `true` or `false`.
     Boolean(bool),

@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, kinship, line_end, line_ending, line_start, printable, splice, text};
 
 /// A change of an environment file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "VariableEdit")]
 pub enum Edit {
     /// Takes the variable away, however often it is set.
     Remove {

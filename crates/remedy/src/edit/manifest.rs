@@ -1,6 +1,7 @@
 //! Edits of static pod manifests, YAML or JSON. kubelet reads the first document of a file, so that is the one
 //! that is edited.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
@@ -10,8 +11,9 @@ use super::{ArgumentEdit, Refused, environment, printable, text};
 use Step::{At, Key};
 
 /// A change of one container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "ManifestEdit")]
 pub enum Edit {
     /// Changes the command line, in `command` or `args`, wherever the program's flags are.
     Argument(ArgumentEdit),
@@ -22,7 +24,7 @@ pub enum Edit {
 }
 
 /// A file or directory of the host in a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Name of the volume if there is none of this host path yet.

@@ -1,5 +1,6 @@
 //! An audit on a node of the lab, and what it said.
 
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 
@@ -55,6 +56,28 @@ pub(crate) fn seaworthy(node: &Node, arguments: &[&str]) -> Output {
 /// Runs the program under test on `node` as another user.
 pub(crate) fn seaworthy_as(node: &Node, uid: u32, arguments: &[&str]) -> Output {
     node.command_as(uid, SEAWORTHY).args(arguments).output().expect("seaworthy runs")
+}
+
+/// Returns what `seaworthy fix` printed, after making sure that it is of the published schema of its format.
+#[track_caller]
+pub(crate) fn fix_document(output: &Output) -> Value {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let document: Value =
+        serde_json::from_str(&printed).unwrap_or_else(|e| panic!("no document: {e}\n{printed}\n{told}"));
+    let schema = match document["format"].as_str() {
+        Some("seaworthy.dev/fix/v1") => "fix-v1.json",
+        Some("seaworthy.dev/fix-outcome/v1") => "fix-outcome-v1.json",
+        Some("seaworthy.dev/fix-status/v1") => "fix-status-v1.json",
+        _ => panic!("a document of no known format: {document:#}"),
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas").join(schema);
+    let schema: Value = serde_json::from_slice(&fs::read(path).expect("a schema")).expect("a schema");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let errors: Vec<_> =
+        validator.iter_errors(&document).map(|e| format!("{e} at {}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{document:#}");
+    document
 }
 
 /// What an audit said.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, MemberSpec, Node, Report, Source, Supervisor};
 use serde_json::Value;
 
-use crate::common::{Audit, newest, seaworthy, spec, start, versions};
+use crate::common::{Audit, fix_document, newest, seaworthy, spec, start, versions};
 
 pub(crate) const PEER_TLS: &str = "etcd-peer-tls";
 pub(crate) const PKI: &str = "/etc/kubernetes/pki/etcd";
@@ -51,7 +51,7 @@ pub(crate) fn expect(output: &Output, code: i32) -> Value {
     let told = String::from_utf8_lossy(&output.stderr);
     let document = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{told}\n{document}");
-    serde_json::from_str(&document).unwrap_or_else(|e| panic!("{e}: {document}\n{told}"))
+    fix_document(output)
 }
 
 pub(crate) fn report(what: &str, report: &Report) {

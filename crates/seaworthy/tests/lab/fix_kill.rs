@@ -8,7 +8,7 @@ use std::thread;
 
 use seaworthy_lab::{Cluster, Node, Source, Supervisor};
 
-use crate::common::{Audit, SEAWORTHY, start, versions};
+use crate::common::{Audit, SEAWORTHY, fix_document, seaworthy, start, versions};
 use crate::fix_apply::{PEER_TLS, plaintext};
 
 /// Seeds that the tests run.
@@ -104,8 +104,7 @@ fn expect_tidy(node: &Node) {
     let find = "find /etc /var/lib/seaworthy -name '.*seaworthy*' -o -name '.beginning' -o -name '*.tmp' | grep -v /proc";
     let left = node.run("sh", ["-c", find]).unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout), "", "left on {}", node.name);
-    let status = node.run(SEAWORTHY, ["fix", "--status", "-f", "json"]).unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let status = fix_document(&seaworthy(node, &["fix", "--status", "-f", "json"]));
     for fix in status["fixes"].as_array().unwrap() {
         assert!(matches!(fix["standing"].as_str(), Some("done" | "taken-back")), "{fix:#}");
     }
@@ -133,8 +132,7 @@ fn one(seed: u64) {
     let mut back = String::new();
     if seed % 2 == 1 {
         back = everywhere(&cluster, seed + 1_000_000, |index| {
-            let status = cluster.node(index).run(SEAWORTHY, ["fix", "--status", "-f", "json"]).unwrap();
-            let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+            let status = fix_document(&seaworthy(cluster.node(index), &["fix", "--status", "-f", "json"]));
             let first = status["fixes"][0]["id"].as_str().unwrap().to_owned();
             vec![
                 "--rollback".to_owned(),

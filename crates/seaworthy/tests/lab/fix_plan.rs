@@ -5,7 +5,7 @@ use std::process::Output;
 use seaworthy_lab::{Cluster, MANIFEST, MemberSpec, Node, Source};
 use serde_json::Value;
 
-use crate::common::{Audit, cluster, newest, seaworthy};
+use crate::common::{Audit, cluster, fix_document, newest, seaworthy};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const PKI: &str = "/etc/kubernetes/pki/etcd";
@@ -26,10 +26,7 @@ impl Planned {
     }
 
     fn read(output: &Output) -> Self {
-        let told = String::from_utf8_lossy(&output.stderr);
-        let document =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no plan: {e}\n{told}"));
-        Self { document, code: output.status.code().expect("an exit code") }
+        Self { document: fix_document(output), code: output.status.code().expect("an exit code") }
     }
 
     fn kinds(&self) -> Vec<&str> {
@@ -110,11 +107,9 @@ fn a_plaintext_cluster_loads_certificates_first_and_then_encrypts() {
 
     // For a person: the verdict first, the steps, and that nothing is carried out.
     let text = String::from_utf8(fix(cluster.node(0), &[]).stdout).unwrap();
-    for words in [
-        "on this node, 1 restart; then it waits for",
-        "+    - --peer-cert-file",
-        "Nothing was changed",
-    ] {
+    for words in
+        ["on this node, 1 restart; then it waits for", "+    - --peer-cert-file", "Nothing was changed"]
+    {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
     eprintln!("{text}");
@@ -212,7 +207,7 @@ fn wrong_usage_says_what_to_do() {
     let cluster = cluster(&newest(), 1, |_| {});
     let node = cluster.node(0);
     for (arguments, words) in [
-        (&["fix", "etcd-client-tls"][..], "there is no fix for"),
+        (&["fix", "etcd-drift"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt"], "--ca-key"),
         (&["fix"], "which rule"),

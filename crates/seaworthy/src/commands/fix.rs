@@ -177,7 +177,8 @@ fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
 
 /// Prints what is written down, and how far the members are.
 fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
-    let records = records(&state(options)?)?;
+    // To look leaves no trace.
+    let records = if directory(options).exists() { records(&state(options)?)? } else { Vec::new() };
     let members = node.observe().map_err(|error| error.to_string()).and_then(|seen| {
         let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
         let standing = |m: &seaworthy_evidence::Member| MemberStanding {
@@ -214,10 +215,14 @@ fn tell(progress: &Progress, told: &Cell<bool>) {
     }
 }
 
-fn state(options: &cli::Fix) -> anyhow::Result<State> {
+/// Returns where fixes are written down.
+fn directory(options: &cli::Fix) -> PathBuf {
     let directory = options.state_dir.clone().unwrap_or_else(|| PathBuf::from(journal::DEFAULT_DIRECTORY));
-    let below = directory.strip_prefix("/").unwrap_or(&directory);
-    let state = State::open(&options.root.join(below))?;
+    options.root.join(directory.strip_prefix("/").unwrap_or(&directory))
+}
+
+fn state(options: &cli::Fix) -> anyhow::Result<State> {
+    let state = State::open(&directory(options))?;
     #[cfg(debug_assertions)]
     let state = state.with_hook(crate::failpoint::hook);
     Ok(state)

@@ -209,7 +209,11 @@ fn wrong_usage_says_what_to_do() {
     for (arguments, words) in [
         (&["fix", "etcd-drift"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
-        (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt"], "--ca-key"),
+        (&["fix", PEER_TLS, "--ca-cert", "/etc/kubernetes/pki/etcd/ca.crt"], "--ca-key"),
+        (&["fix", PEER_TLS, "--ca-cert", "ca.crt"], "not absolute"),
+        (&["fix", PEER_TLS, "--cert", "/no/x.crt"], "--key"),
+        (&["fix", PEER_TLS, "--cert", "/no/x.crt", "--key", "/no/x.key"], "/no/x.crt"),
+        (&["fix", PEER_TLS, "--sign", "/no/x.csr"], "authority"),
         (&["fix"], "which rule"),
         (&["fix", "--apply"], "<RULE>"),
         (&["fix", PEER_TLS, "--apply", "--status"], "--status"),

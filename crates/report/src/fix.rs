@@ -11,6 +11,7 @@ use seaworthy_remedy::note::Note;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::document;
 use crate::plan;
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
@@ -105,7 +106,7 @@ pub fn outcome_text(rule: &str, outcome: &Outcome, width: usize) -> String {
 
 /// Returns the same as one JSON document, indented, with a final newline.
 pub fn outcome_json(rule: &str, outcome: &Outcome) -> String {
-    let document = match outcome {
+    let more = match outcome {
         Outcome::Done { ids, verified } => json!({ "outcome": "done", "fixes": ids, "verified": verified }),
         Outcome::NotProven { ids, why } => json!({ "outcome": "not-proven", "fixes": ids, "why": why }),
         Outcome::Refused { ids, plan, refusals } => {
@@ -119,10 +120,10 @@ pub fn outcome_json(rule: &str, outcome: &Outcome) -> String {
         _ => json!({ "outcome": "unknown" }),
     };
     let mut whole = json!({ "format": OUTCOME_FORMAT, "rule": rule });
-    if let (Value::Object(whole), Value::Object(document)) = (&mut whole, document) {
-        whole.extend(document);
+    if let (Value::Object(whole), Value::Object(more)) = (&mut whole, more) {
+        whole.extend(more);
     }
-    pretty(&whole)
+    document(&whole).unwrap_or_default()
 }
 
 /// Returns how the fixes of a node and the members stand, as text with ANSI styles. `members` is why they are not known
@@ -193,12 +194,13 @@ pub fn status_json(records: &[Record], members: Result<&[MemberStanding], &str>)
             "entries": record.entries,
         })
     };
-    pretty(&json!({
+    document(&json!({
         "format": STATUS_FORMAT,
         "fixes": records.iter().map(fix).collect::<Vec<_>>(),
         "members": members.ok(),
         "members_error": members.err(),
     }))
+    .unwrap_or_default()
 }
 
 /// Returns how to take the fixes back.
@@ -242,10 +244,4 @@ fn event(record: &Record, event: &Event) -> String {
 
 fn time(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-fn pretty(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
 }

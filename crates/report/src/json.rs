@@ -7,6 +7,8 @@ use seaworthy_evidence::{EvidenceError, Origin, Tool};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::document;
+
 /// The format that this version writes.
 pub const FORMAT: &str = "seaworthy.dev/report/v1";
 /// Identifier of its JSON Schema.
@@ -14,9 +16,7 @@ pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/report-v1.json";
 
 /// Returns `report` as a JSON document, indented, with a final newline.
 pub fn render(report: &audit::Report) -> String {
-    let mut text = serde_json::to_string_pretty(&Report::from(report)).unwrap_or_default();
-    text.push('\n');
-    text
+    document(&Report::from(report)).unwrap_or_default()
 }
 
 /// Returns one report as a document, and several as an array of documents.
@@ -25,9 +25,7 @@ pub fn render_all(reports: &[audit::Report]) -> String {
         [one] => render(one),
         many => {
             let all: Vec<Report> = many.iter().map(Report::from).collect();
-            let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
-            text.push('\n');
-            text
+            document(&all).unwrap_or_default()
         }
     }
 }

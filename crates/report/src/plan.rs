@@ -12,6 +12,7 @@ use seaworthy_remedy::issue::Purpose;
 use seaworthy_remedy::plan::{Action, Plan, Refusal, RestartedBy, Stage, Step, Waiting};
 use serde::Serialize;
 
+use crate::document;
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`]; the plan in it has a format of its own.
@@ -65,10 +66,7 @@ pub fn json(plan: Option<&Plan>, refusals: &[Refusal]) -> String {
         plan: Option<&'a Plan>,
         refusals: &'a [Refusal],
     }
-    let document = Document { format: FORMAT, plan, refusals };
-    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
-    text.push('\n');
-    text
+    document(&Document { format: FORMAT, plan, refusals }).unwrap_or_default()
 }
 
 fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, String) {

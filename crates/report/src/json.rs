@@ -8,6 +8,8 @@ use seaworthy_evidence::{EvidenceError, Origin, Tool};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::document;
+
 /// The format that this version writes.
 pub const FORMAT: &str = "seaworthy.dev/report/v1";
 /// Identifier of its JSON Schema.
@@ -36,9 +38,7 @@ pub fn json_schema() -> Value {
 
 /// Returns `document` indented, with a final newline.
 pub(crate) fn printed(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
-    text.push('\n');
-    text
+    crate::document(document).unwrap_or_default()
 }
 
 /// Returns the JSON Schema (2020-12) of a document that is only ever printed: what may be null is there all the same.

@@ -7,6 +7,7 @@
 //! Architecture invariant: no I/O. Everything that came from a node is shown through [`style::plain`], so that an argv
 //! with escape sequences cannot take over a terminal.
 
+mod document;
 pub mod explain;
 pub mod fix;
 pub mod json;
@@ -15,4 +16,5 @@ pub mod probe;
 mod style;
 pub mod text;
 
+pub use document::document;
 pub use style::{MAX_WIDTH, MIN_WIDTH};

@@ -6,6 +6,7 @@ use seaworthy_catalogue::Status;
 use seaworthy_evidence::{ClientCertificate, EvidenceError, Wire};
 use serde::Serialize;
 
+use crate::document;
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`].
@@ -114,7 +115,5 @@ pub fn json(results: &[(String, Result<Wire, EvidenceError>)]) -> String {
         .iter()
         .map(|(target, result)| Probe { target, wire: result.as_ref().ok(), error: result.as_ref().err() })
         .collect();
-    let mut text = serde_json::to_string_pretty(&Document { format: FORMAT, probes }).unwrap_or_default();
-    text.push('\n');
-    text
+    document(&Document { format: FORMAT, probes }).unwrap_or_default()
 }

@@ -12,8 +12,7 @@ use crate::{cli, output};
 
 pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
     let snapshot = take(&options.collection)?;
-    let mut document = serde_json::to_string_pretty(&snapshot).context("cannot write the snapshot")?;
-    document.push('\n');
+    let document = seaworthy_report::document(&snapshot).context("cannot write the snapshot")?;
     match &options.output {
         Some(path) => output::write(path, &document)?,
         None => output::print(&document)?,

@@ -204,7 +204,7 @@ fn wrong_usage_says_what_to_do() {
     let cluster = cluster(&newest(), 1, |_| {});
     let node = cluster.node(0);
     for (arguments, words) in [
-        (&["fix", "etcd-client-tls"][..], "there is no fix for"),
+        (&["fix", "etcd-no-such-rule"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt"], "--ca-key"),
         (&["fix"], "which rule"),

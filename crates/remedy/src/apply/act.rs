@@ -15,9 +15,10 @@ use super::{Fix, Stop, plan_of, process};
 use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
 use crate::issue::{self, Authority, Host, KeyKind, Profile};
 use crate::journal::Journal;
+use crate::node::NotObserved;
 use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
 use crate::planner::{Declaration, bundled, edited};
-use crate::way_back::Facts;
+use crate::way_back::{Facts, Process};
 
 /// Mode of a certificate, which is no secret.
 const PUBLIC: u32 = 0o644;
@@ -126,7 +127,11 @@ impl Fix<'_> {
 
     /// Hands leadership over, if this member leads.
     fn move_leader(&self, plan: &Plan, to: &[String]) -> Result<(), Stop> {
-        let seen = self.observe()?;
+        let seen = match self.node.observe() {
+            // A member that does not run does not lead.
+            Err(NotObserved::Refused(_)) => return Ok(()),
+            seen => seen?,
+        };
         let leader = seen.health.as_ref().ok().and_then(|health| health.leader.clone());
         if leader.as_deref() != Some(plan.state.member_id.as_str()) {
             return Ok(());
@@ -144,10 +149,9 @@ impl Fix<'_> {
 
     /// Changes the peer URLs of a member, through others: it may be about to restart.
     fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), Stop> {
+        // It may not run at all: then the way back needs this the most.
         let etcd = self.node.glance()?;
-        let seen = self.node.observe().map(|seen| seen.etcd);
-        let etcd = seen.ok().or(etcd).ok_or_else(|| Stop("the member does not run".to_owned()))?;
-        let client = self.node.client_at(&etcd, via.iter().map(String::as_str)).map_err(Stop)?;
+        let client = self.node.client_at(etcd.as_ref(), via.iter().map(String::as_str)).map_err(Stop)?;
         let id = u64::from_str_radix(id, 16)?;
         let shows = || -> Result<bool, Stop> {
             let members = client.members()?;
@@ -187,9 +191,10 @@ impl Fix<'_> {
                     )?;
                     // The handle is of the process that has this id now; it must be the one that was meant.
                     match self.node.glance()?.as_ref().and_then(super::process) == Some(process) {
-                        true => Ok(pidfd_send_signal(&fd, Signal::TERM)?),
-                        false => Ok(()),
+                        true => pidfd_send_signal(&fd, Signal::TERM)?,
+                        false => return Ok(()),
                     }
+                    self.ended(process)
                 }
                 _ => Ok(()),
             },
@@ -201,6 +206,19 @@ impl Fix<'_> {
                 }
             }
         }
+    }
+
+    /// Waits until a process has ended: until then it uses its files, whatever its settings would be now.
+    fn ended(&self, process: Process) -> Result<(), Stop> {
+        let deadline = Instant::now() + self.settle;
+        while self.node.glance()?.as_ref().and_then(super::process) == Some(process) {
+            if Instant::now() > deadline {
+                let (pid, seconds) = (process.pid, self.settle.as_secs());
+                return Err(Stop(format!("process {pid} did not end within {seconds} s")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Runs systemctl(1), which has no library that does without D-Bus.

@@ -206,7 +206,7 @@ fn wrong_usage_says_what_to_do() {
     for (arguments, words) in [
         (&["fix", "etcd-no-such-rule"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
-        (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt"], "--ca-key"),
+        (&["fix", PEER_TLS, "--ca-cert", "/etc/kubernetes/pki/etcd/ca.crt"], "--ca-key"),
         (&["fix"], "which rule"),
         (&["fix", "--apply"], "<RULE>"),
         (&["fix", PEER_TLS, "--apply", "--status"], "--status"),

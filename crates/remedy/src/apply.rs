@@ -183,6 +183,22 @@ impl<E: fmt::Display> From<E> for Stop {
     }
 }
 
+/// Why the lock of the cluster was not taken.
+enum NoLock {
+    /// Another has it.
+    Held(String),
+    /// The cluster could not be asked for it.
+    Unknown(String),
+}
+
+impl fmt::Display for NoLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(why) | Self::Unknown(why) => f.write_str(why),
+        }
+    }
+}
+
 /// How a turn ended.
 enum Turn {
     /// It is done and verified.
@@ -267,9 +283,14 @@ impl Fix<'_> {
         match self.resume(&record)? {
             Turn::Done(id) => Ok(Outcome::Done { ids: vec![id], verified: Vec::new() }),
             Turn::Over(outcome) => Ok(outcome),
-            Turn::NotNow => {
-                Ok(Outcome::Waiting { ids: Vec::new(), waits_for: Vec::new(), by_hand: Vec::new() })
-            }
+            Turn::NotNow => Ok(Outcome::Refused {
+                ids: Vec::new(),
+                plan: None,
+                refusals: vec![refusal(
+                    "another run on this node has ended it meanwhile",
+                    "there is nothing left to go on with",
+                )],
+            }),
         }
     }
 
@@ -314,7 +335,19 @@ impl Fix<'_> {
             let plan = plan_of(journal.record())?;
             let mut waits_for = self.back_waits_for(journal.record(), &plan);
             if waits_for.is_empty() {
-                let lock = self.cluster_lock(&plan, self.wait).ok().flatten();
+                let lock = match self.cluster_lock(&plan, self.wait) {
+                    Ok(lock) => lock,
+                    Err(NoLock::Held(why)) => {
+                        let refusal = refusal(
+                            &format!("the lock of the cluster could not be taken: {why}"),
+                            "two members that restart at once can cost the cluster its quorum",
+                        );
+                        let refusals = vec![refusal];
+                        return Ok(Ok(Outcome::Refused { ids: Vec::new(), plan: None, refusals }));
+                    }
+                    // Where nobody answers, nobody has a turn, and the way back may be what brings the quorum back.
+                    Err(NoLock::Unknown(_)) => None,
+                };
                 // Somebody may have had a turn before the lock was taken.
                 waits_for = self.back_waits_for(journal.record(), &plan);
                 if waits_for.is_empty() {
@@ -355,7 +388,7 @@ impl Fix<'_> {
         };
         let local = match self.local_lock()? {
             Ok(lock) => lock,
-            Err(_) => return Ok(Turn::NotNow),
+            Err(outcome) => return Ok(Turn::Over(outcome)),
         };
         let mut lock: Option<Lock> = None;
         let begun = Instant::now();
@@ -388,8 +421,9 @@ impl Fix<'_> {
                     let left = self.wait.saturating_sub(start.elapsed()).max(LOCK_TTL * 2);
                     match self.cluster_lock(&plan, left) {
                         Ok(taken) => lock = taken,
-                        Err(Stop(why)) => {
-                            let refusal = refusal("the lock of the cluster could not be taken", &why);
+                        Err(why) => {
+                            let refusal =
+                                refusal("the lock of the cluster could not be taken", &why.to_string());
                             return Ok(refused(Some(plan), vec![refusal]));
                         }
                     }
@@ -416,17 +450,24 @@ impl Fix<'_> {
     fn resume(&self, record: &Record) -> Result<Turn, ApplyError> {
         let local = match self.local_lock()? {
             Ok(lock) => lock,
-            Err(_) => return Ok(Turn::NotNow),
+            Err(outcome) => return Ok(Turn::Over(outcome)),
         };
         let mut journal = local.open(&record.id)?;
+        // While the node's lock was waited for, its holder may have ended it.
+        if matches!(journal.record().standing(), Standing::Done | Standing::RolledBack) {
+            return Ok(Turn::NotNow);
+        }
         let id = journal.record().id.clone();
         let plan = plan_of(journal.record())?;
         let lock = match self.cluster_lock(&plan, LOCK_TTL * 3) {
             Ok(lock) => lock,
-            Err(Stop(why)) => {
-                let why = format!(
-                    "it is begun and not ended, and the lock of the cluster could not be taken: {why}"
+            Err(no_lock) => {
+                let mut why = format!(
+                    "it is begun and not ended, and the lock of the cluster could not be taken: {no_lock}"
                 );
+                if matches!(no_lock, NoLock::Unknown(_)) {
+                    why += &format!("; seaworthy fix --rollback {id} takes it back without the lock");
+                }
                 return Ok(Turn::Over(Outcome::Stopped { id, why }));
             }
         };
@@ -473,22 +514,38 @@ impl Fix<'_> {
         why: &str,
     ) -> Result<Outcome, ApplyError> {
         let id = journal.record().id.clone();
+        let begun = match begun(journal.record(), plan) {
+            Ok(begun) => begun,
+            Err(error) => {
+                let why =
+                    format!("{why}; it cannot be taken back, because its journal cannot be read: {error}");
+                return Ok(Outcome::Stopped { id, why });
+            }
+        };
         if journal.record().rolling_back().is_none() {
             // If it cannot be written down (a full disk), going back is still right, and a re-run finds the way.
             let _ = journal.rolling_back(why);
         }
-        let begun = begun(journal.record(), plan);
         let waits_for = self.back_waits_for(journal.record(), plan);
-        let back = way_back::way_back(plan, &begun, waits_for);
+        let back = way_back::way_back(plan, &begun, waits_for, self.has_quorum());
         if !back.waits_for.is_empty() {
             let waits = back.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             let why = format!("{why}; it cannot be taken back yet: {waits}");
             return Ok(Outcome::Stopped { id, why });
         }
+        if let Some(cost) = self.cost_of_restart(journal.record(), &back) {
+            return Ok(Outcome::Stopped { id, why: format!("{why}; it is not taken back now: {cost}") });
+        }
         (self.tell)(&Progress::Turn { id: id.clone(), doing: "taken back", steps: back.steps.len() });
         let etcd = self.node.glance().ok().flatten();
         let done = self.steps(journal, &back, "back-", lock, etcd.as_ref()).and_then(|()| {
-            self.leave_word(lock, plan, |note| {
+            // Who went back without the lock, or has lost it meanwhile, may be able to take it by now. Without a last
+            // word the others wait for the end of this turn.
+            let late = match lock.map(Lock::confirm) {
+                Some(Ok(())) => None,
+                _ => self.cluster_lock(plan, LOCK_TTL * 2).ok().flatten(),
+            };
+            self.leave_word(late.as_ref().or(lock), plan, |note| {
                 note.reached = before(plan.stage);
                 note.under_way = None;
             })
@@ -506,6 +563,32 @@ impl Fix<'_> {
                 Ok(Outcome::Stopped { id, why })
             }
         }
+    }
+
+    /// Returns whether the cluster can change something, as far as it can be asked.
+    fn has_quorum(&self) -> bool {
+        let client = || self.node.client(&self.node.observe().ok()?.etcd).ok();
+        client().is_none_or(|client| client.members().is_ok())
+    }
+
+    /// Returns why this member, which is well, must not restart on the way back: the others alone are no quorum.
+    fn cost_of_restart(&self, record: &Record, back: &Plan) -> Option<String> {
+        let seen = self.node.observe().ok()?;
+        let health = seen.health.as_ref().ok()?;
+        let members = seen.etcd.cluster.value()?.members.as_slice();
+        let voters: Vec<_> = members.iter().filter(|m| !m.learner).collect();
+        let well = |id: &str| health.members.get(id).is_some_and(|member| member.trouble.is_none());
+        let others = voters.iter().filter(|m| !m.this && well(&m.id)).count();
+        let quorum = voters.len() / 2 + 1;
+        // The process from before the fix has not read what is taken back.
+        let restarts = back.restarts() > 0 && began_with(record) != Some(process(&seen.etcd));
+        (restarts && voters.len() > 2 && well(&back.state.member_id) && others < quorum).then(|| {
+            format!(
+                "{others} other members are healthy, which is no quorum of {quorum} while {} restarts; make them \
+                 healthy, and run `seaworthy fix --resume`",
+                back.state.member
+            )
+        })
     }
 
     /// Carries out the steps of a plan, one after the other, and verifies each.
@@ -528,10 +611,11 @@ impl Fix<'_> {
             let (number, of) = (index + 1, plan.steps.len());
             (self.tell)(&Progress::Step { number, of, title: step.title.clone() });
             let start = Instant::now();
-            let begun =
-                journal.record().before(&name).and_then(|facts| serde_json::from_value(facts.clone()).ok());
-            let facts = match begun {
-                Some(facts) => facts,
+            // What was written down is never done without: a second pre-image would be of what the step has made.
+            let facts = match journal.record().before(&name) {
+                Some(facts) => serde_json::from_value(facts.clone()).map_err(|error| {
+                    Stop(format!("what was written down before it cannot be read: {error}"))
+                })?,
                 None => {
                     self.holds(&root, &step.preconditions)?;
                     let facts = Facts {
@@ -553,7 +637,8 @@ impl Fix<'_> {
             }
             self.act_patiently(&root, journal, plan, step, &facts)?;
             self.verify(&root, plan, step, &facts)?;
-            match journal.after(&name, serde_json::Value::Null) {
+            let written = act::written(&root, &facts)?;
+            match journal.after(&name, serde_json::to_value(written)?) {
                 Err(_) if !forth => {}
                 written => written?,
             }
@@ -563,7 +648,8 @@ impl Fix<'_> {
         Ok(())
     }
 
-    /// Does what the step says. What asks the cluster is tried again for a while: it may be between two leaders.
+    /// Does what the step says. What asks the cluster is tried again for a while: it may be between two leaders. On the way
+    /// back a leader that cannot hand over restarts all the same: an election costs less than a way back without an end.
     fn act_patiently(
         &self,
         root: &Root,
@@ -572,11 +658,13 @@ impl Fix<'_> {
         step: &Step,
         facts: &Facts,
     ) -> Result<(), Stop> {
-        let asks = matches!(step.action, Action::MoveLeader { .. } | Action::UpdateMember { .. });
+        let moves = matches!(step.action, Action::MoveLeader { .. });
+        let asks = moves || matches!(step.action, Action::UpdateMember { .. });
         let start = Instant::now();
         loop {
             match self.act(root, journal, plan, step, facts) {
                 Err(_) if asks && start.elapsed() < PATIENCE => thread::sleep(POLL),
+                Err(_) if plan.stage == Stage::Return && moves => return Ok(()),
                 done => return done,
             }
         }
@@ -595,8 +683,18 @@ impl Fix<'_> {
                     };
                     let mut journal = lock.open(&id)?;
                     let plan = plan_of(journal.record())?;
-                    let cluster = self.cluster_lock(&plan, self.wait);
-                    self.back(&mut journal, &plan, cluster.as_ref().ok().and_then(Option::as_ref), &why)
+                    match self.cluster_lock(&plan, self.wait) {
+                        Ok(lock) => self.back(&mut journal, &plan, lock.as_ref(), &why),
+                        // What was done is verified and safe. To restart in the turn of another would not be.
+                        Err(no_lock) => {
+                            ids.push(id);
+                            let why = format!(
+                                "{why}; it was not taken back, because the lock of the cluster could not be taken: \
+                                 {no_lock}"
+                            );
+                            Ok(Outcome::NotProven { ids, why })
+                        }
+                    }
                 }
             },
         }
@@ -604,31 +702,34 @@ impl Fix<'_> {
 
     /// Returns the right to change this node, or the outcome when another run has it.
     fn local_lock(&self) -> Result<Result<journal::Lock, Outcome>, ApplyError> {
-        match self.state.lock() {
-            Ok(lock) => Ok(Ok(lock)),
-            Err(JournalError::Busy(process)) => {
-                let what = format!("the run that is under way on this node (process {process})");
-                (self.tell)(&Progress::Waiting { what: what.clone() });
-                Ok(Err(Outcome::Refused {
-                    ids: Vec::new(),
-                    plan: None,
-                    refusals: vec![refusal(
-                        &format!("{what} has not ended"),
-                        "two at once would undo each other",
-                    )],
-                }))
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            let process = match self.state.lock() {
+                Err(JournalError::Busy(process)) => process,
+                taken => return Ok(Ok(taken?)),
+            };
+            let what = format!("the run that is under way on this node (process {process})");
+            if start.elapsed() >= self.wait {
+                let why = "two at once would undo each other";
+                let refusals = vec![refusal(&format!("{what} has not ended"), why)];
+                return Ok(Err(Outcome::Refused { ids: Vec::new(), plan: None, refusals }));
             }
-            Err(other) => Err(other.into()),
+            if !std::mem::replace(&mut told, true) {
+                (self.tell)(&Progress::Waiting { what });
+            }
+            thread::sleep(POLL);
         }
     }
 
     /// Returns the lock of the cluster, if the plan needs it.
-    fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Option<Lock>, Stop> {
+    fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Option<Lock>, NoLock> {
         if !touches_cluster(plan) {
             return Ok(None);
         }
-        let (member, node) = (&plan.state.member, &plan.state.node);
-        let owner = format!("{member} on node {node}, with {}", self.state.directory().display());
+        // Names may be the same on two nodes, and who says that it is the owner breaks the lock.
+        let (member, id, node) = (&plan.state.member, &plan.state.member_id, &plan.state.node);
+        let owner = format!("{member} ({id}) on node {node}, with {}", self.state.directory().display());
         let start = Instant::now();
         let mut told = false;
         loop {
@@ -640,17 +741,21 @@ impl Fix<'_> {
                 let patience = if told { wait.saturating_sub(start.elapsed()) } else { SOON.min(wait) };
                 Ok(Lock::acquire(&client, note::LOCK, &owner, LOCK_TTL, patience))
             });
-            match taken {
+            let why = match taken {
                 Ok(Ok(lock)) => return Ok(Some(lock)),
                 Ok(Err(Error::Locked { owner, .. })) if !told && SOON < wait => {
                     (self.tell)(&Progress::Waiting { what: format!("the turn of {owner}") });
                     told = true;
+                    continue;
                 }
-                Ok(Err(error)) if start.elapsed() > PATIENCE.max(wait) => return Err(error.into()),
-                Err(stop) if start.elapsed() > PATIENCE.max(wait) => return Err(stop),
-                _ if wait.is_zero() => return Err(Stop("somebody else has it".to_owned())),
-                _ => thread::sleep(POLL),
+                Ok(Err(error @ Error::Locked { .. })) => NoLock::Held(error.to_string()),
+                Ok(Err(error)) => NoLock::Unknown(error.to_string()),
+                Err(Stop(why)) => NoLock::Unknown(why),
+            };
+            if wait.is_zero() || start.elapsed() > PATIENCE.max(wait) {
+                return Err(why);
             }
+            thread::sleep(POLL);
         }
     }
 
@@ -667,7 +772,7 @@ impl Fix<'_> {
             || !lint(plan, &seen.situation(options)).iter().any(|r| r.objection == Objection::Certificate);
         if !said
             && sound()
-            && let Ok(Ok(_local)) = self.local_lock()
+            && let Ok(_local) = self.state.lock()
         {
             let lock = self.cluster_lock(plan, Duration::ZERO).ok().flatten();
             let _ = self.leave_word(lock.as_ref(), plan, |note| note.reached = Some(evident));
@@ -685,7 +790,16 @@ impl Fix<'_> {
         note.at = Timestamp::now();
         note.authority.clone_from(&plan.authority);
         change(&mut note);
-        Ok(note::leave(lock, &state.member_id, &note)?)
+        let start = Instant::now();
+        loop {
+            match note::leave(lock, &state.member_id, &note) {
+                // The cluster may be between two leaders: no reason to take back what is done and verified.
+                Err(error) if !matches!(error, Error::LockLost { .. }) && start.elapsed() < PATIENCE => {
+                    thread::sleep(POLL);
+                }
+                left => return Ok(left?),
+            }
+        }
     }
 
     /// Returns an observation of the running member.
@@ -730,10 +844,14 @@ fn plan_of(record: &Record) -> Result<Plan, ApplyError> {
     Plan::from_json(&serde_json::to_vec(&record.plan).map_err(error)?).map_err(error)
 }
 
-/// Returns the steps of `plan` that were begun, with what was written down before them.
-fn begun(record: &Record, plan: &Plan) -> BTreeMap<usize, Facts> {
-    let facts = |index: usize| serde_json::from_value(record.before(&(index + 1).to_string())?.clone()).ok();
-    (0..plan.steps.len()).filter_map(|index| Some((index, facts(index)?))).collect()
+/// Returns the steps of `plan` that were begun, with what was written down before them. One that cannot be read is an error:
+/// left out, it would stay as it is, and the fix would be said to be taken back.
+fn begun(record: &Record, plan: &Plan) -> Result<BTreeMap<usize, Facts>, serde_json::Error> {
+    let facts = |index: usize| {
+        let facts = record.before(&(index + 1).to_string())?.clone();
+        Some(serde_json::from_value(facts).map(|facts| (index, facts)))
+    };
+    (0..plan.steps.len()).filter_map(facts).collect()
 }
 
 /// Returns the process that the member was when the fix began; `None` when nothing was written down yet.
@@ -788,5 +906,43 @@ fn rank(stage: Stage) -> u8 {
         Stage::Load | Stage::Serve | Stage::Trust => 1,
         Stage::Announce | Stage::Encrypt | Stage::Present => 2,
         Stage::Close | Stage::Distrust => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::journal::{Entry, Event};
+
+    #[test]
+    fn a_step_whose_facts_cannot_be_read_is_not_taken_for_one_that_was_not_begun() {
+        let step = json!({
+            "title": "", "why": "", "action": { "kind": "move-leader", "to": [] }, "diff": null,
+            "preconditions": [], "verify": [], "undo": { "kind": "nothing" }, "restarts": false,
+        });
+        let plan: Plan = serde_json::from_value(json!({
+            "format": Plan::FORMAT, "rule": "etcd-peer-tls", "made_at": "2026-01-01T00:00:00Z",
+            "state": {
+                "node": "", "member": "", "member_id": "a", "peer_urls": {}, "settings": "", "files": {},
+            },
+            "stage": "load", "authority": null, "waits_for": [], "steps": [step, step],
+            "then_waits_for": [], "by_hand": [],
+        }))
+        .unwrap();
+        let record = |facts: Value| Record {
+            id: String::new(),
+            plan: Value::Null,
+            entries: vec![Entry {
+                number: 0,
+                at: Timestamp::UNIX_EPOCH,
+                event: Event::Before { step: "1".to_owned(), facts },
+            }],
+        };
+        let good = json!({ "process": null, "preimages": { "/m.yaml": "id" }, "settings": {} });
+        let begun_then = begun(&record(good), &plan).unwrap();
+        assert_eq!(begun_then.keys().collect::<Vec<_>>(), [&0]);
+        assert!(begun(&record(json!({ "of": "another version" })), &plan).is_err());
     }
 }

@@ -13,6 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -324,12 +326,12 @@ impl Lock {
         if let Some(record) = self.state.current()? {
             return Err(JournalError::Unfinished(record.id));
         }
-        let at = Timestamp::now();
+        let now = Timestamp::now();
         let mut random = [0; 3];
         let state = self.state.directory.clone();
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|_| io_error(&state, "random bytes", io::ErrorKind::Other))?;
-        let id = format!("{}-{}", at.strftime("%Y%m%dT%H%M%SZ"), hex(&random));
+        let id = id(now, &random, self.state.list()?.last());
         // It gets its name when plan and first line are there: a directory with that name is always complete.
         let building = state.join(".beginning");
         match fs::remove_dir_all(&building) {
@@ -340,7 +342,7 @@ impl Lock {
         }
         let plan_bytes =
             serde_json::to_vec_pretty(plan).map_err(|error| io_error(&building, "write the plan", error))?;
-        let begun = Entry { number: 0, at, event: Event::Begun { plan: sha256(&plan_bytes) } };
+        let begun = Entry { number: 0, at: now, event: Event::Begun { plan: sha256(&plan_bytes) } };
         DirBuilder::new().mode(0o700).create(&building).map_err(|e| io_error(&building, "create", e))?;
         for (name, bytes) in [("plan.json", &plan_bytes), ("journal.jsonl", &line(&begun, &building)?)] {
             let path = building.join(name);
@@ -526,6 +528,21 @@ fn line(entry: &Entry, path: &Path) -> Result<Vec<u8>, JournalError> {
     Ok(line)
 }
 
+/// Returns the id of a fix that is begun `now`, behind the `last` one: they are taken back in the order of their ids, also when
+/// two are begun in the same second, or the clock was set back in between.
+fn id(now: Timestamp, random: &[u8], last: Option<&String>) -> String {
+    const FORMAT: &str = "%Y%m%dT%H%M%SZ";
+    let id = |at: Timestamp| format!("{}-{}", at.strftime(FORMAT), hex(random));
+    let begun = |last: &String| {
+        let time = DateTime::strptime(FORMAT, last.split('-').next()?).ok()?;
+        time.to_zoned(TimeZone::UTC).ok()?.timestamp().checked_add(Duration::from_secs(1)).ok()
+    };
+    match last {
+        Some(last) if *last >= id(now) => id(begun(last).unwrap_or(now)),
+        _ => id(now),
+    }
+}
+
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
@@ -585,6 +602,21 @@ mod tests {
         let mut second = state.lock().unwrap().begin(&json!({})).unwrap();
         second.rolled_back().unwrap();
         assert_eq!(state.list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn ids_are_in_the_order_in_which_fixes_were_begun() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-01-01T00:00:00.9Z");
+        let first = id(now, &[9, 9, 9], None);
+        assert_eq!(first, "20260101T000000Z-090909");
+        // In the same second, with a random part that sorts before.
+        let second = id(now, &[1, 1, 1], Some(&first));
+        assert_eq!(second, "20260101T000001Z-010101");
+        // With a clock that was set back.
+        let third = id(at("2025-06-01T12:00:00Z"), &[5, 5, 5], Some(&second));
+        assert_eq!(third, "20260101T000002Z-050505");
+        assert_eq!(id(at("2026-01-01T00:01:00Z"), &[0; 3], Some(&third)), "20260101T000100Z-000000");
     }
 
     #[test]

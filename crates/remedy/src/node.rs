@@ -101,7 +101,8 @@ impl Node {
             let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
             let client = self.client(&etcd);
             let health = client.as_ref().map_err(Clone::clone).and_then(|client| health(client, members));
-            let notes = client.ok().and_then(|client| note::read_all(&client).ok()).unwrap_or_default();
+            let notes = client.and_then(|client| note::read_all(&client).map_err(|error| error.to_string()));
+            let (health, notes) = believed(health, notes);
             (health, notes, ports.join().unwrap_or_default())
         });
         let schemes = |wire: &Wire| {
@@ -192,15 +193,20 @@ impl Node {
         let cluster = etcd.cluster.as_result().map_err(|error| error.to_string())?;
         let mut members: Vec<&Member> = cluster.members.iter().collect();
         members.sort_by_key(|m| !m.this);
-        self.client_at(etcd, members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()))
+        self.client_at(Some(etcd), members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()))
     }
 
-    /// Returns a client of the cluster that asks at these URLs, in their order.
+    /// Returns a client of the cluster that asks at these URLs, in their order. Without the member it has no certificates
+    /// but those that kubeadm made.
     ///
     /// # Errors
     ///
     /// When there is no URL, or no usable certificate for it; in words.
-    pub fn client_at<'a>(&self, etcd: &Etcd, urls: impl Iterator<Item = &'a str>) -> Result<Client, String> {
+    pub fn client_at<'a>(
+        &self,
+        etcd: Option<&Etcd>,
+        urls: impl Iterator<Item = &'a str>,
+    ) -> Result<Client, String> {
         let endpoints: Vec<Endpoint> = urls.filter_map(|url| url.parse().ok()).collect();
         if endpoints.is_empty() {
             return Err("no client URL of a member is known".to_owned());
@@ -388,6 +394,21 @@ fn health(client: &Client, members: &[Member]) -> Result<Health, String> {
     Ok(health)
 }
 
+/// Returns the health of the cluster and what the members left word of. A cluster whose words cannot be read is not known to
+/// be well: taken for silence, they would hide a turn that was begun and not ended.
+fn believed(
+    health: Result<Health, String>,
+    notes: Result<BTreeMap<String, Note>, String>,
+) -> (Result<Health, String>, BTreeMap<String, Note>) {
+    match notes {
+        Ok(notes) => (health, notes),
+        Err(why) => {
+            let unread = || format!("what the members left word of could not be read: {why}");
+            (health.and_then(|_| Err(unread())), BTreeMap::new())
+        }
+    }
+}
+
 fn silent(why: String) -> MemberHealth {
     MemberHealth { version: None, trouble: Some(why) }
 }
@@ -421,9 +442,9 @@ pub(crate) fn number(member: &Member) -> Option<u64> {
 }
 
 /// Returns whom to believe and whom to be at client ports: what kubeadm made for that, else the member itself.
-fn security(etcd: &Etcd, root: &Root, self_made: bool) -> Result<Security, String> {
-    let settings = etcd.settings.as_result().map_err(|error| error.to_string())?;
-    let given = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
+fn security(etcd: Option<&Etcd>, root: &Root, self_made: bool) -> Result<Security, String> {
+    let settings = etcd.and_then(|etcd| etcd.settings.value());
+    let given = |name: &str| settings?.get(name).filter(|s| s.set).map(|s| s.value.clone());
     let as_text = |error: EvidenceError| error.to_string();
     let own = given("cert-file").zip(given("key-file"));
     let pairs = KUBEADM_CLIENTS.map(|stem| (format!("{stem}.crt"), format!("{stem}.key")));
@@ -441,4 +462,18 @@ fn security(etcd: &Etcd, root: &Root, self_made: bool) -> Result<Security, Strin
     let ca = given("trusted-ca-file").unwrap_or_else(|| KUBEADM_CA.to_owned());
     let ca = root.read(&ca, CAP).or_else(|error| root.read(KUBEADM_CA, CAP).map_err(|_| error));
     Security::tls(&ca.map_err(as_text)?, identity).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_whose_words_cannot_be_read_is_not_known_to_be_well() {
+        let nobody = || Err("nobody answers".to_owned());
+        assert!(believed(Ok(Health::default()), Ok(BTreeMap::new())).0.is_ok());
+        let (health, notes) = believed(Ok(Health::default()), nobody());
+        assert!(health.unwrap_err().contains("nobody answers") && notes.is_empty());
+        assert_eq!(believed(Err("no quorum".to_owned()), nobody()).0.unwrap_err(), "no quorum");
+    }
 }

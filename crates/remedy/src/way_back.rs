@@ -38,8 +38,9 @@ pub struct Process {
 
 /// Returns the plan that takes back what was `begun` of `plan`: the facts of each step, by its index.
 ///
-/// `waits_for` are members that must be taken back before.
-pub fn way_back(plan: &Plan, begun: &BTreeMap<usize, Facts>, waits_for: Vec<Waiting>) -> Plan {
+/// `waits_for` are members that must be taken back before. Without a `quorum` nothing can be changed in the membership, and
+/// that this member listens as before may be what brings the quorum back: then that comes first.
+pub fn way_back(plan: &Plan, begun: &BTreeMap<usize, Facts>, waits_for: Vec<Waiting>, quorum: bool) -> Plan {
     let undone = || begun.iter().rev().filter_map(|(at, facts)| Some((plan.steps.get(*at)?, facts)));
     let mut steps = Vec::new();
     let restarts = undone()
@@ -55,17 +56,21 @@ pub fn way_back(plan: &Plan, begun: &BTreeMap<usize, Facts>, waits_for: Vec<Wait
             Vec::new(),
         ));
     }
+    let mut membership = Vec::new();
     for (forth, _) in undone() {
         if let (Action::UpdateMember { member_id, via, .. }, Undo::PeerUrls { urls }) =
             (&forth.action, &forth.undo)
         {
-            steps.push(step(
+            membership.push(step(
                 &format!("Tell its peers to dial {} as before", plan.state.member),
                 "New connections to it are made as the membership says, so this comes before it listens as before.",
                 Action::UpdateMember { member_id: member_id.clone(), peer_urls: urls.clone(), via: via.clone() },
                 vec![Verification::MembershipShows { urls: urls.clone() }],
             ));
         }
+    }
+    if quorum {
+        steps.append(&mut membership);
     }
     // First what configures the process, then the process, and then what only its other self has used.
     let configures = |action: &Action| matches!(action, Action::Edit { .. });
@@ -75,6 +80,7 @@ pub fn way_back(plan: &Plan, begun: &BTreeMap<usize, Facts>, waits_for: Vec<Wait
     if restarts {
         steps.extend(restarted(plan, begun));
     }
+    steps.append(&mut membership);
     for (forth, facts) in undone().filter(|(step, _)| !configures(&step.action)) {
         steps.extend(restored(forth, facts));
         if let (Action::SetAttributes { path, .. }, Undo::Attributes { mode, uid, gid, .. }) =

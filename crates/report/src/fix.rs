@@ -68,8 +68,12 @@ pub fn outcome_text(rule: &str, outcome: &Outcome, width: usize) -> String {
     };
     match outcome {
         Outcome::Done { ids, verified } => {
-            let word = if ids.is_empty() { "NOTHING TO DO" } else { "DONE" };
-            verdict(Status::Pass, word, &format!("{rule} passes"));
+            let (word, what) = match (ids.is_empty(), verified.is_empty()) {
+                (true, _) => ("NOTHING TO DO", format!("{rule} passes")),
+                (false, true) => ("DONE", "what was begun is finished, and each step verified".to_owned()),
+                (false, false) => ("DONE", format!("{rule} passes")),
+            };
+            verdict(Status::Pass, word, &what);
             for line in verified {
                 let _ = write!(out, "{}", wrap(line, width, "   ", "     "));
             }

@@ -8,8 +8,6 @@ use seaworthy_evidence::{EvidenceError, Origin, Tool};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::document;
-
 /// The format that this version writes.
 pub const FORMAT: &str = "seaworthy.dev/report/v1";
 /// Identifier of its JSON Schema.

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Fix, Stop, plan_of, process};
 use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
 use crate::issue::{self, Authority, Host, KeyKind, Profile};
-use crate::journal::Journal;
+use crate::journal::{Event, Journal};
+use crate::node::NotObserved;
 use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
 use crate::planner::{Declaration, bundled, edited};
-use crate::way_back::Facts;
+use crate::way_back::{Facts, Process};
 
 /// Mode of a certificate, which is no secret.
 const PUBLIC: u32 = 0o644;
@@ -126,7 +128,11 @@ impl Fix<'_> {
 
     /// Hands leadership over, if this member leads.
     fn move_leader(&self, plan: &Plan, to: &[String]) -> Result<(), Stop> {
-        let seen = self.observe()?;
+        let seen = match self.node.observe() {
+            // A member that does not run does not lead.
+            Err(NotObserved::Refused(_)) => return Ok(()),
+            seen => seen?,
+        };
         let leader = seen.health.as_ref().ok().and_then(|health| health.leader.clone());
         if leader.as_deref() != Some(plan.state.member_id.as_str()) {
             return Ok(());
@@ -144,10 +150,9 @@ impl Fix<'_> {
 
     /// Changes the peer URLs of a member, through others: it may be about to restart.
     fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), Stop> {
+        // It may not run at all: then the way back needs this the most.
         let etcd = self.node.glance()?;
-        let seen = self.node.observe().map(|seen| seen.etcd);
-        let etcd = seen.ok().or(etcd).ok_or_else(|| Stop("the member does not run".to_owned()))?;
-        let client = self.node.client_at(&etcd, via.iter().map(String::as_str)).map_err(Stop)?;
+        let client = self.node.client_at(etcd.as_ref(), via.iter().map(String::as_str)).map_err(Stop)?;
         let id = u64::from_str_radix(id, 16)?;
         let shows = || -> Result<bool, Stop> {
             let members = client.members()?;
@@ -187,9 +192,10 @@ impl Fix<'_> {
                     )?;
                     // The handle is of the process that has this id now; it must be the one that was meant.
                     match self.node.glance()?.as_ref().and_then(super::process) == Some(process) {
-                        true => Ok(pidfd_send_signal(&fd, Signal::TERM)?),
-                        false => Ok(()),
+                        true => pidfd_send_signal(&fd, Signal::TERM)?,
+                        false => return Ok(()),
                     }
+                    self.ended(process)
                 }
                 _ => Ok(()),
             },
@@ -201,6 +207,19 @@ impl Fix<'_> {
                 }
             }
         }
+    }
+
+    /// Waits until a process has ended: until then it uses its files, whatever its settings would be now.
+    fn ended(&self, process: Process) -> Result<(), Stop> {
+        let deadline = Instant::now() + self.settle;
+        while self.node.glance()?.as_ref().and_then(super::process) == Some(process) {
+            if Instant::now() > deadline {
+                let (pid, seconds) = (process.pid, self.settle.as_secs());
+                return Err(Stop(format!("process {pid} did not end within {seconds} s")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Runs systemctl(1), which has no library that does without D-Bus.
@@ -307,7 +326,7 @@ fn edit(root: &Root, path: &str, change: &FileEdit, after: &str) -> Result<(), S
 /// Brings back a pre-image, unless somebody else has changed the file since.
 fn restore(root: &Root, journal: &Journal, path: &str, preimage: &str) -> Result<(), Stop> {
     let plan = plan_of(journal.record())?;
-    let written = plan.steps.iter().find_map(|step| match &step.action {
+    let planned = plan.steps.iter().find_map(|step| match &step.action {
         Action::Edit { path: edited, after, .. } | Action::Bundle { path: edited, after, .. }
             if edited == path =>
         {
@@ -316,13 +335,40 @@ fn restore(root: &Root, journal: &Journal, path: &str, preimage: &str) -> Result
         _ => None,
     });
     let current = root.read(Path::new(path))?;
-    let expected = match (written, current) {
+    // A run that was killed before it wrote down what it wrote can only take what is there.
+    let expected = match (planned.or_else(|| noted(journal, path)), current) {
         (Some(hash), _) => Expected::Content(hash),
         (None, Some(content)) => Expected::Content(content.sha256()),
         (None, None) => Expected::Absent,
     };
     let store = Preimages::open(&journal.preimages())?;
     beside(path, |staging| store.restore(preimage, root, &expected, staging))
+}
+
+/// What a step wrote, by path: the hashes of the files.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Written {
+    written: BTreeMap<String, String>,
+}
+
+/// Returns what is in the files that a step was to write.
+pub(super) fn written(root: &Root, facts: &Facts) -> Result<Written, FileError> {
+    let mut written = BTreeMap::new();
+    for path in facts.preimages.keys() {
+        let content = root.read(Path::new(path))?;
+        written.extend(content.map(|content| (path.clone(), content.sha256())));
+    }
+    Ok(Written { written })
+}
+
+/// Returns the hash that the journal has of what the fix wrote to `path`.
+fn noted(journal: &Journal, path: &str) -> Option<String> {
+    let entries = journal.record().entries.iter().rev();
+    let mut noted = entries.filter_map(|entry| match &entry.event {
+        Event::After { facts, .. } => serde_json::from_value::<Written>(facts.clone()).ok(),
+        _ => None,
+    });
+    noted.find_map(|mut written| written.written.remove(path))
 }
 
 /// Replaces a file by way of the directory above its own, because its own may be watched by kubelet; by way of its own,

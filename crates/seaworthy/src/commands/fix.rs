@@ -1,7 +1,7 @@
 //! `seaworthy fix`: plans, carries out, shows and takes back.
 
 use std::cell::Cell;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -207,11 +207,13 @@ fn ended(options: &cli::Fix, rule: &str, outcome: &Outcome) -> anyhow::Result<()
 
 /// Says what happens, on stderr: for a person who watches, and for the log of a script.
 fn tell(progress: &Progress, told: &Cell<bool>) {
-    anstream::eprint!("{}", fix::progress_text(progress, output::width()));
+    // Not by a macro that panics when nobody reads: a turn does not end in the middle because a terminal was closed.
+    let mut stderr = anstream::stderr();
+    let _ = write!(stderr, "{}", fix::progress_text(progress, output::width()));
     if matches!(progress, Progress::Waiting { .. }) && !told.replace(true) && std::io::stderr().is_terminal()
     {
         let dim = anstyle::Style::new().dimmed();
-        anstream::eprintln!("  {dim}it is safe to stop this with Ctrl-C, and to run it again{dim:#}");
+        let _ = writeln!(stderr, "  {dim}it is safe to stop this with Ctrl-C, and to run it again{dim:#}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! A fix that is killed, again and again: each time a re-run finishes it, or takes it back.
 //!
 //! One seed is one cluster, migrated and taken back on all nodes at once, while each node's runs are killed: right before
-//! or right after a line of the journal, or at some instant. `cargo xtask stress` runs more seeds than the tests do.
+//! or right after a line of the journal, or at some instant. 36 seeds go through every boundary of a journal on one node;
+//! `cargo xtask stress` runs more seeds than the tests do.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -32,22 +33,28 @@ impl Random {
 }
 
 /// Runs `seaworthy fix` on a node until it ends by itself, after it was killed some times, and returns how it was killed.
-fn run(node: &Node, random: &mut Random, arguments: &[&str]) -> String {
+/// The first kill is at this boundary of the journal, if one is given: two for each line, right before and right after.
+fn run(node: &Node, random: &mut Random, boundary: Option<u64>, arguments: &[&str]) -> String {
     let mut killed = String::new();
-    let kills = random.below(KILLS + 1);
+    let kills = random.below(KILLS + 1).max(u64::from(boundary.is_some()));
     for attempt in 0..=kills {
+        let at = |after: bool, line: u64| {
+            let moment = if after { "after" } else { "before" };
+            vec!["env".to_owned(), format!("SEAWORTHY_KILL={moment}:{line}")]
+        };
         let how = match (attempt < kills, random.below(3)) {
             (false, _) => Vec::new(),
+            (true, _) if attempt == 0 && boundary.is_some() => {
+                let boundary = boundary.unwrap_or_default() % (2 * LINES);
+                at(boundary % 2 == 1, 1 + boundary / 2)
+            }
             (true, 0) => vec![
                 "timeout".to_owned(),
                 "-s".to_owned(),
                 "KILL".to_owned(),
                 format!("{:.3}", 0.05 + random.below(6000) as f64 / 1000.0),
             ],
-            (true, moment) => {
-                let moment = if moment == 1 { "before" } else { "after" };
-                vec!["env".to_owned(), format!("SEAWORTHY_KILL={moment}:{}", 1 + random.below(LINES))]
-            }
+            (true, moment) => at(moment == 2, 1 + random.below(LINES)),
         };
         let words: Vec<&str> = how
             .iter()
@@ -91,7 +98,14 @@ fn everywhere(cluster: &Cluster, seed: u64, arguments: impl Fn(usize) -> Vec<Str
                 scope.spawn(move || {
                     let mut random = Random(seed.wrapping_mul(31).wrapping_add(index as u64));
                     let arguments = arguments(index);
-                    run(node, &mut random, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+                    // One node goes through the boundaries, seed by seed.
+                    let boundary = (index == 0).then_some(seed);
+                    run(
+                        node,
+                        &mut random,
+                        boundary,
+                        &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+                    )
                 })
             })
             .collect();

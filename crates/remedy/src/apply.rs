@@ -222,8 +222,10 @@ impl Fix<'_> {
         let waited = RefCell::new(String::new());
         loop {
             if let Some(record) = self.state.current()? {
+                let mine = record.plan.get("rule").and_then(|rule| rule.as_str()) == Some(self.rule);
                 match self.resume(&record)? {
-                    Turn::Done(id) => ids.push(id),
+                    // What another rule's fix did is not this one's to take back.
+                    Turn::Done(id) => ids.extend(mine.then_some(id)),
                     Turn::Over(outcome) => return Ok(outcome),
                     Turn::NotNow => thread::sleep(POLL),
                 }

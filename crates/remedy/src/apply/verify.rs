@@ -109,7 +109,7 @@ impl Fix<'_> {
     pub(super) fn proven(&self) -> Result<Vec<String>, Stop> {
         let mut verified = vec![format!("{} passes in an audit of this node", self.rule)];
         let seen = self.until(self.settle, |seen| {
-            self.passes(seen)?;
+            self.passes(self.rule, seen)?;
             if self.rule == peer_tls::RULE && members(seen).len() > 1 {
                 healthy(seen)?;
                 links(seen)?;
@@ -249,7 +249,7 @@ impl Fix<'_> {
             Verification::ClientTls => every(seen, Purpose::Client, |wire| {
                 wire.tls.then_some(()).ok_or_else(|| "it does not".to_owned())
             }),
-            Verification::RulePasses => self.passes(seen),
+            Verification::RulePasses => self.passes(&plan.rule, seen),
             Verification::Serves { certificate } | Verification::ServesClients { certificate } => {
                 let wanted = fingerprints(root, certificate, None)?;
                 let purpose = match verification {
@@ -281,15 +281,18 @@ impl Fix<'_> {
     }
 
     /// Returns why the rule does not pass in an audit.
-    fn passes(&self, seen: &Observation) -> Result<(), String> {
-        let options = seaworthy_audit::Options { rules: vec![self.rule.to_owned()], ..Default::default() };
+    fn passes(&self, rule: &str, seen: &Observation) -> Result<(), String> {
+        let options = seaworthy_audit::Options { rules: vec![rule.to_owned()], ..Default::default() };
         let report = seaworthy_audit::audit(self.catalogue, &seen.snapshot, &options);
-        let mut findings = report.findings.iter().filter(|f| f.resource == seen.etcd.id);
-        match findings.find(|f| !matches!(f.status, Status::Pass | Status::NotApplicable)) {
+        let findings: Vec<_> = report.findings.iter().filter(|f| f.resource == seen.etcd.id).collect();
+        if findings.is_empty() {
+            return Err(format!("{rule} was not judged"));
+        }
+        match findings.iter().find(|f| !matches!(f.status, Status::Pass | Status::NotApplicable)) {
             None => Ok(()),
             Some(finding) => {
                 let reasons: Vec<&str> = finding.reasons.iter().map(|r| r.message.as_str()).collect();
-                Err(format!("{} does not pass: {}", self.rule, reasons.join("; ")))
+                Err(format!("{rule} does not pass: {}", reasons.join("; ")))
             }
         }
     }

@@ -343,7 +343,7 @@ fn snapshot() {
         valid += u32::from(Snapshot::from_json(&text).is_ok());
         text
     };
-    fuzz_with("snapshot", 60, &seeds, change, |bytes| judged(bytes).unwrap_or(0));
+    fuzz_with("snapshot", 120, &seeds, change, |bytes| judged(bytes).unwrap_or(0));
     assert!(valid > 5, "{valid} changed snapshots were snapshots still");
 }
 

@@ -634,7 +634,7 @@ impl Fix<'_> {
                     facts
                 }
             };
-            if let Some(lock) = lock.filter(|_| forth && step_touches_cluster(step)) {
+            if let Some(lock) = lock.filter(|_| forth && step.disturbs()) {
                 lock.confirm()?;
             }
             self.act_patiently(&root, journal, plan, step, &facts)?;
@@ -826,14 +826,6 @@ fn refusal(what: &str, why: &str) -> Refusal {
 /// Returns whether an objection can be the passing effect of another member's turn.
 fn passes_by_itself(objection: Objection) -> bool {
     matches!(objection, Objection::Evidence | Objection::Health | Objection::Quorum | Objection::Order)
-}
-
-fn step_touches_cluster(step: &Step) -> bool {
-    step.restarts
-        || matches!(
-            step.action,
-            Action::UpdateMember { .. } | Action::MoveLeader { .. } | Action::Edit { .. }
-        )
 }
 
 /// Returns whether one member at a time may carry such a plan out.

@@ -14,10 +14,10 @@ use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
-use crate::planner::{Declaration, Situation, called, edited, has_loaded, is_encrypted, state, this};
+use crate::planner::{
+    Declaration, MARGIN_DAYS, Situation, called, edited, has_loaded, is_encrypted, state, this,
+};
 
-/// Days that a certificate must still be valid when a plan begins.
-const MARGIN_DAYS: i64 = 1;
 /// Seconds by which clocks may differ: well within what certificates are backdated by.
 const CLOCK_SECONDS: i64 = 60;
 /// Release lines of etcd whose behaviour was tried.

@@ -62,16 +62,7 @@ impl Plan {
     /// Returns whether it asks anything of the cluster: whether the member restarts (kubelet restarts it once its manifest is
     /// edited), hands over, or is dialled elsewhere. Another plan is good while members are down, and needs no turn.
     pub fn disturbs(&self) -> bool {
-        let disturbs = |action: &Action| {
-            matches!(
-                action,
-                Action::Edit { .. }
-                    | Action::MoveLeader { .. }
-                    | Action::Restart { .. }
-                    | Action::UpdateMember { .. }
-            )
-        };
-        self.steps.iter().any(|step| step.restarts || disturbs(&step.action))
+        self.steps.iter().any(Step::disturbs)
     }
 
     /// Returns how often the member restarts.
@@ -172,6 +163,20 @@ pub struct Step {
     pub undo: Undo,
     /// Whether this member restarts.
     pub restarts: bool,
+}
+
+impl Step {
+    /// Returns whether it asks anything of the cluster: see [`Plan::disturbs`].
+    pub fn disturbs(&self) -> bool {
+        let disturbs = matches!(
+            self.action,
+            Action::Edit { .. }
+                | Action::MoveLeader { .. }
+                | Action::Restart { .. }
+                | Action::UpdateMember { .. }
+        );
+        self.restarts || disturbs
+    }
 }
 
 /// What a step does.

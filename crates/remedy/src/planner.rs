@@ -186,6 +186,8 @@ pub const RULES: [&str; 17] = [
     attributes::PKI_OWNER,
     peer_ca::UNIQUE,
 ];
+/// Days that a certificate must still be valid when a plan begins.
+pub(crate) const MARGIN_DAYS: i64 = 1;
 /// Seconds within which all members dial each other again after a restart.
 const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.

@@ -7,9 +7,7 @@ use seaworthy_evidence::{EvidenceError, Origin, PrivateKey, Problem, ProblemKind
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, certificates_from_pem, names, problems};
 
 use crate::plan::{Objection, Precondition, Refusal};
-
-/// Days that a certificate must still be valid.
-const MARGIN_DAYS: i64 = 1;
+use crate::planner::MARGIN_DAYS;
 
 /// A file on the host, as it was read.
 #[derive(Clone, Copy)]

@@ -8,12 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use seaworthy_evidence::{Certificate, EtcdClient, Observed, Origin, Url};
 use seaworthy_pki::{certificates_from_pem, names};
 
-use super::{AuthorityFiles, POD_DIRECTORY, Planner, client_tls, known_host, refuse, unseen};
+use super::{AuthorityFiles, MARGIN_DAYS, POD_DIRECTORY, Planner, client_tls, known_host, refuse, unseen};
 use crate::edit::manifest::{self, Asks};
 use crate::plan::{Objection, Refusal, Stage, Step, Verification};
 
-/// Days that a certificate must still be valid for a plan to build on it.
-const MARGIN_DAYS: i64 = 1;
 /// The certificate that kubeadm makes for whoever asks etcd how it is; this tool takes it too.
 const OWN_IDENTITY: &str = "healthcheck-client.crt";
 

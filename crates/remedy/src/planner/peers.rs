@@ -9,12 +9,9 @@ use jiff::Timestamp;
 use seaworthy_evidence::{Direction, EvidenceError, Member, Origin};
 use seaworthy_pki::{Parsed, Usage, certificates_from_pem, chains_to, names};
 
-use super::{AuthorityFiles, Changes, Planner, Situation, Source, called, refuse, unseen};
+use super::{AuthorityFiles, Changes, MARGIN_DAYS, Planner, Situation, Source, called, refuse, unseen};
 use crate::issue::pem;
 use crate::plan::{Objection, Refusal};
-
-/// Days that a certificate must still be valid when a plan begins.
-const MARGIN_DAYS: i64 = 1;
 
 /// Returns the certificates that the peer port of a member serves, leaf first, if they are known.
 pub(crate) fn served<'a>(situation: &Situation<'a>, member: &Member) -> Option<&'a [Parsed]> {

@@ -1,22 +1,24 @@
-//! Every rule of the embedded catalogue gives every one of its fixtures the expected status and words.
+//! Every rule of the catalogue gives every one of its fixtures the expected status and words.
 
-#![allow(clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 
 use seaworthy_audit::check_fixture;
 use seaworthy_catalogue::{Catalogue, Sources, render};
 
+fn sources() -> Sources {
+    Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../catalogue")).expect("the catalogue")
+}
+
 fn catalogue() -> Catalogue {
-    let sources = Sources::embedded();
+    let sources = sources();
     Catalogue::load(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)))
 }
 
 #[test]
 fn fixtures_get_what_they_expect() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../catalogue");
-    let sources = Sources::read(&root).expect("the catalogue");
-    let catalogue = Catalogue::load(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
+    let (sources, catalogue) = (sources(), catalogue());
     let fixtures = catalogue.fixtures(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
     let wrong: Vec<_> = fixtures
         .iter()

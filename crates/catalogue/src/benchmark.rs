@@ -1,13 +1,13 @@
 //! Benchmarks: tables of contents from control numbers to rules.
 
 use indexmap::IndexMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
-use crate::{Diagnostic, Rule, Sources, yaml};
+use crate::{Diagnostic, Rule, yaml};
 
 /// One published version of a benchmark.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Benchmark {
     /// Its id, which is its file name: `cis-kubernetes-2.0.1`.
     pub id: String,
@@ -20,7 +20,7 @@ pub struct Benchmark {
 }
 
 /// A section of a benchmark.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Section {
     /// Its number: `1.1`.
     pub id: String,
@@ -31,7 +31,7 @@ pub struct Section {
 }
 
 /// A control of a benchmark.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Control {
     /// Its number: `2.4`.
     pub id: String,
@@ -44,7 +44,7 @@ pub struct Control {
 }
 
 /// How a benchmark says a control is assessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assessment {
     /// By a program.
@@ -54,7 +54,7 @@ pub enum Assessment {
 }
 
 /// What judges a control.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Implementation {
     /// These rules; the worst of their findings is the control's status.
     Rules {
@@ -83,24 +83,8 @@ impl Benchmark {
         text: &str,
         rules: &IndexMap<String, Rule>,
         rules_are_complete: bool,
-        sources: &Sources,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let compile = |raw| Self::compile(path, text, raw, rules, rules_are_complete);
-        let embedded = sources.json(path).and_then(|json| serde_json::from_str(json).ok());
-        match embedded.map(compile) {
-            Some(Ok(benchmark)) => Ok(benchmark),
-            // The YAML has the places that a diagnostic points at.
-            _ => compile(yaml::parse(path, text, 0).map_err(|d| vec![d])?),
-        }
-    }
-
-    fn compile(
-        path: &str,
-        text: &str,
-        raw: RawBenchmark,
-        rules: &IndexMap<String, Rule>,
-        rules_are_complete: bool,
-    ) -> Result<Self, Vec<Diagnostic>> {
+        let raw: RawBenchmark = yaml::parse(path, text, 0).map_err(|d| vec![d])?;
         let mut diagnostics = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         let mut report = |at: &Spanned<String>, message: String, help: Option<&str>| {
@@ -165,7 +149,7 @@ impl Control {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RawBenchmark {
+struct RawBenchmark {
     id: Spanned<String>,
     title: String,
     #[serde(rename = "version")]

@@ -2,8 +2,8 @@
 //!
 //! A rule is a folder `rules/<component>/<id>/` with a `rule.md` that a person reads on any forge and the engine
 //! executes, and `tests/` with evidence fixtures. A benchmark is one file `benchmarks/<id>.yaml` that maps control
-//! numbers to rules. The catalogue of this version is embedded in the binary ([`Catalogue::embedded`]); others are read
-//! from a directory of the same layout.
+//! numbers to rules. A catalogue is read from a directory of that layout ([`Sources::read`]). It can be stored (serde), and is
+//! then for this very version only.
 //!
 //! Everything that can be wrong with a catalogue is found when it loads, with a source span: [`Diagnostic`].
 //!
@@ -19,6 +19,7 @@ mod yaml;
 
 use indexmap::IndexMap;
 use seaworthy_expr::Schema;
+use serde::{Deserialize, Serialize};
 
 pub use benchmark::{Assessment, Benchmark, Control, Implementation, Section};
 pub use diagnostic::{Diagnostic, render};
@@ -28,7 +29,7 @@ pub use source::Sources;
 pub use status::Status;
 
 /// Rules and benchmarks, checked against the evidence schema.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Catalogue {
     /// Rules by id, in the order of their folders.
     pub rules: IndexMap<String, Rule>,
@@ -37,21 +38,13 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Returns the catalogue of this version.
-    ///
-    /// # Errors
-    /// Never for a released binary: a test loads it. The diagnostics otherwise say what is wrong.
-    pub fn embedded() -> Result<Self, Vec<Diagnostic>> {
-        Self::load(&Sources::embedded())
-    }
-
     /// Returns the catalogue in `sources`, or everything that is wrong with it.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
         let scopes = scopes()?;
         let mut rules = IndexMap::new();
         for (path, text) in sources.rules() {
-            match Rule::parse(path, text, &scopes, sources) {
+            match Rule::parse(path, text, &scopes) {
                 Ok(rule) => {
                     if let Some(first) = rules.insert(rule.id.clone(), rule) {
                         let first: Rule = first;
@@ -65,7 +58,7 @@ impl Catalogue {
         }
         let mut benchmarks = IndexMap::new();
         for (path, text) in sources.benchmarks() {
-            match Benchmark::parse(path, text, &rules, diagnostics.is_empty(), sources) {
+            match Benchmark::parse(path, text, &rules, diagnostics.is_empty()) {
                 Ok(benchmark) => {
                     benchmarks.insert(benchmark.id.clone(), benchmark);
                 }
@@ -115,38 +108,7 @@ impl Catalogue {
 /// Returns the variables of rules, with the types that the evidence has.
 fn scopes() -> Result<rule::Scopes, Vec<Diagnostic>> {
     let wrong = |message: String| vec![Diagnostic::new("schema", format!("the evidence schema: {message}"))];
-    let schema = serde_json::from_str(EVIDENCE_SCHEMA).map_err(|error| wrong(error.to_string()))?;
-    let schema = Schema::from_json_schema(&schema).map_err(|error| wrong(error.to_string()))?;
+    let schema = Schema::from_json_schema(&seaworthy_evidence::json_schema());
+    let schema = schema.map_err(|error| wrong(error.to_string()))?;
     Ok(rule::Scopes::new(&schema))
-}
-
-/// What [`seaworthy_evidence::json_schema`] says of types, by the build script.
-const EVIDENCE_SCHEMA: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.json"));
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_embedded_schema_has_the_types_of_the_evidence() {
-        let schema = |value| Schema::from_json_schema(&value).expect("a schema");
-        let embedded = schema(serde_json::from_str(EVIDENCE_SCHEMA).expect("JSON"));
-        assert_eq!(embedded.root(), schema(seaworthy_evidence::json_schema()).root());
-    }
-
-    #[test]
-    fn the_embedded_catalogue_needs_no_yaml() {
-        let sources = Sources::embedded();
-        let catalogue =
-            Catalogue::load(&sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
-        assert!(catalogue.rules.len() > 20 && catalogue.benchmarks.len() > 1);
-        let json = |path| sources.json(path).unwrap_or_else(|| panic!("{path}: no JSON"));
-        for (path, _) in sources.rules() {
-            serde_json::from_str::<rule::FrontMatter>(json(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
-        }
-        for (path, _) in sources.benchmarks() {
-            serde_json::from_str::<benchmark::RawBenchmark>(json(path))
-                .unwrap_or_else(|e| panic!("{path}: {e}"));
-        }
-    }
 }

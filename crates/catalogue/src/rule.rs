@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
-use seaworthy_expr::{Expected, Program, Schema, Scope, Template, Type};
+use seaworthy_expr::{Program, Schema, Scope, Template, Type};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
-use crate::{Diagnostic, Sources, yaml};
+use crate::{Diagnostic, yaml};
 
 /// The headings of every rule document, in order.
 pub const HEADINGS: [&str; 7] =
     ["Description", "Rationale", "Audit", "Remediation", "Impact", "Default value", "References"];
 
 /// One requirement: how it is judged, and everything there is to say about it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Rule {
     /// Its id, which is the name of its folder: `etcd-peer-tls`.
     pub id: String,
@@ -111,7 +111,7 @@ impl Component {
 }
 
 /// A condition under which a rule applies.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Applies {
     /// The condition.
     pub when: Program,
@@ -120,7 +120,7 @@ pub struct Applies {
 }
 
 /// One check of a rule.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Check {
     /// Its name, a statement that is true when it holds.
     pub name: String,
@@ -137,7 +137,7 @@ pub struct Check {
 }
 
 /// The list that a check is repeated over.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Each {
     /// The list.
     pub list: Program,
@@ -148,7 +148,7 @@ pub struct Each {
 }
 
 /// A remark that decides nothing.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Note {
     /// When to make it.
     pub when: Program,
@@ -193,7 +193,7 @@ impl Frameworks {
 }
 
 /// The prose of a rule by heading.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Document {
     sections: IndexMap<String, String>,
 }
@@ -265,30 +265,9 @@ impl Scopes {
 }
 
 impl Rule {
-    pub(crate) fn parse(
-        path: &str,
-        file: &str,
-        scopes: &Scopes,
-        sources: &Sources,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn parse(path: &str, file: &str, scopes: &Scopes) -> Result<Self, Vec<Diagnostic>> {
         let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
-        let compile = |raw| Self::compile(path, file, offset, body, raw, scopes);
-        let embedded = sources.json(path).and_then(|json| serde_json::from_str(json).ok());
-        match embedded.map(compile) {
-            Some(Ok(rule)) => Ok(rule),
-            // The YAML has the places that a diagnostic points at.
-            _ => compile(yaml::parse(path, front, offset).map_err(|d| vec![d])?),
-        }
-    }
-
-    fn compile(
-        path: &str,
-        file: &str,
-        offset: usize,
-        body: usize,
-        raw: FrontMatter,
-        scopes: &Scopes,
-    ) -> Result<Self, Vec<Diagnostic>> {
+        let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
         let document = Document::parse(path, file, body).map_err(|d| vec![d])?;
         let scope = &scopes.of(raw.component);
         let mut compiler = Compiler { path, file, offset, diagnostics: Vec::new() };
@@ -353,7 +332,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn applies(&mut self, raw: &RawApplies, scope: &Scope) -> Option<Applies> {
-        let when = self.program(&raw.when, scope, Expected::Bool);
+        let when = self.condition(&raw.when, scope);
         let otherwise = self.template(&raw.otherwise, scope);
         Some(Applies { when: when?, otherwise: otherwise? })
     }
@@ -368,9 +347,9 @@ impl Compiler<'_> {
                 None
             }
             (Some(list), Some(variable)) => {
-                let list = self.program(list, scope, Expected::List)?;
-                inner = inner.with(&variable.value, list.element_type().unwrap_or(Type::Opaque));
-                let filter = raw.filter.as_ref().and_then(|f| self.program(f, &inner, Expected::Bool));
+                let (list, element) = self.list(list, scope)?;
+                inner = inner.with(&variable.value, element);
+                let filter = raw.filter.as_ref().and_then(|f| self.condition(f, &inner));
                 Some(Each { list, variable: variable.value.clone(), filter })
             }
             (Some(lonely), None) | (None, Some(lonely)) => {
@@ -378,7 +357,7 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let that = self.program(&raw.that, &inner, Expected::Bool);
+        let that = self.condition(&raw.that, &inner);
         let otherwise = self.template(&raw.otherwise, &inner);
         let remedy = raw.remedy.as_ref().map(|remedy| self.template(remedy, &inner));
         let (that, otherwise) = (that?, otherwise?);
@@ -390,13 +369,17 @@ impl Compiler<'_> {
     }
 
     fn note(&mut self, raw: &RawNote, scope: &Scope) -> Option<Note> {
-        let when = self.program(&raw.when, scope, Expected::Bool);
+        let when = self.condition(&raw.when, scope);
         let say = self.template(&raw.say, scope);
         Some(Note { when: when?, say: say? })
     }
 
-    fn program(&mut self, text: &Spanned<String>, scope: &Scope, expected: Expected) -> Option<Program> {
-        Program::compile(&text.value, scope, expected).map_err(|errors| self.extend(text, errors)).ok()
+    fn condition(&mut self, text: &Spanned<String>, scope: &Scope) -> Option<Program> {
+        Program::condition(&text.value, scope).map_err(|errors| self.extend(text, errors)).ok()
+    }
+
+    fn list(&mut self, text: &Spanned<String>, scope: &Scope) -> Option<(Program, Type)> {
+        Program::list(&text.value, scope).map_err(|errors| self.extend(text, errors)).ok()
     }
 
     fn template(&mut self, text: &Spanned<String>, scope: &Scope) -> Option<Template> {
@@ -421,7 +404,7 @@ impl Compiler<'_> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct FrontMatter {
+struct FrontMatter {
     id: Spanned<String>,
     title: String,
     severity: Severity,

@@ -1,12 +1,9 @@
-//! The texts of a catalogue: embedded, or read from a directory.
+//! The texts of a catalogue.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-
-/// Path, text, and the text's YAML as JSON, which the build script made of it.
-static EMBEDDED: &[(&str, &str, Option<&str>)] = &include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
 /// Largest catalogue file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -16,25 +13,10 @@ const MAX_DEPTH: usize = 8;
 /// The texts of a catalogue by their path below its root, with `/` as separator.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    texts: BTreeMap<Cow<'static, str>, Source>,
-}
-
-#[derive(Clone, Debug)]
-struct Source {
-    text: Cow<'static, str>,
-    /// The text's YAML as JSON, if it is embedded.
-    json: Option<&'static str>,
+    texts: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
 }
 
 impl Sources {
-    /// Returns the texts embedded in this binary: everything but the fixtures.
-    pub fn embedded() -> Self {
-        let source = |text: &'static str, json| Source { text: text.into(), json };
-        Self {
-            texts: EMBEDDED.iter().map(|(path, text, json)| ((*path).into(), source(text, *json))).collect(),
-        }
-    }
-
     /// Returns the Markdown and YAML files below `root`.
     ///
     /// # Errors
@@ -46,8 +28,8 @@ impl Sources {
     }
 
     /// Adds `text` as the file `path`, replacing one of that name.
-    pub fn insert(&mut self, path: impl Into<String>, text: impl Into<String>) {
-        self.texts.insert(Cow::Owned(path.into()), Source { text: Cow::Owned(text.into()), json: None });
+    pub fn insert(&mut self, path: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) {
+        self.texts.insert(path.into(), text.into());
     }
 
     /// Adds all of `other`. A rule folder of `other` replaces a rule folder of the same path wholly.
@@ -61,13 +43,7 @@ impl Sources {
 
     /// Returns the text of the file `path`.
     pub fn get(&self, path: &str) -> Option<&str> {
-        self.texts.get(path).map(|source| &*source.text)
-    }
-
-    /// Returns the YAML of the file `path` as JSON, if it is embedded. What cannot be read from it is to be read from the
-    /// YAML, which has places to point at.
-    pub(crate) fn json(&self, path: &str) -> Option<&'static str> {
-        self.texts.get(path).and_then(|source| source.json)
+        self.texts.get(path).map(|text| &**text)
     }
 
     /// Returns each `rules/…/rule.md` with its text.
@@ -94,7 +70,7 @@ impl Sources {
         self.texts
             .iter()
             .filter(move |(path, _)| path.starts_with(folder))
-            .map(|(path, source)| (&**path, &*source.text))
+            .map(|(path, text)| (&**path, &**text))
     }
 
     fn read_folder(&mut self, root: &Path, folder: &Path, depth: usize) -> io::Result<()> {

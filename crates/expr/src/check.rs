@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::function::{FUNCTIONS, Function, Param, Style};
 use crate::syntax::{Literal, Node, Operator, Syntax};
 use crate::value::Val;
@@ -29,20 +31,20 @@ impl Scope {
 }
 
 /// A node of the checked tree.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Expr {
     pub(crate) span: Range<usize>,
     pub(crate) kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// All operands of a chain of `&&`.
     And(Vec<Expr>),
     Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
     Call(&'static Function, Vec<Expr>),
     Compare(Comparison, Box<Expr>, Box<Expr>),
-    Constant(Val<'static>),
+    Constant(#[serde(with = "crate::value::constant")] Val<'static>),
     Field(Box<Expr>, String),
     Has(Box<Expr>, String),
     If(Box<[Expr; 3]>),
@@ -59,7 +61,7 @@ pub(crate) enum Kind {
     Variable(String),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Arithmetic {
     Add,
     Modulo,
@@ -67,7 +69,7 @@ pub(crate) enum Arithmetic {
     Subtract,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Comparison {
     Equal,
     Greater,
@@ -78,7 +80,7 @@ pub(crate) enum Comparison {
 }
 
 /// `item in container`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Membership {
     pub(crate) item: Expr,
     pub(crate) container: Expr,
@@ -89,7 +91,7 @@ pub(crate) struct Membership {
 }
 
 /// `list.all(variable, body)` and its like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Comprehension {
     pub(crate) what: Macro,
     pub(crate) list: Expr,
@@ -97,7 +99,7 @@ pub(crate) struct Comprehension {
     pub(crate) body: Expr,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Macro {
     All,
     Exists,

@@ -9,8 +9,8 @@ use std::cmp::Ordering;
 use indexmap::IndexSet;
 use serde_json::Value;
 
-use crate::Type;
 use crate::check::{Arithmetic, Comparison, Comprehension, Expr, Kind, Macro, Membership};
+use crate::form::Form;
 use crate::function::{Function, Param};
 use crate::program::{Element, Missing};
 use crate::value::{Located, Text, Val};
@@ -551,19 +551,19 @@ impl<'x, 'e> Evaluator<'x, 'e> {
         self.causes.len() - 1
     }
 
-    /// Returns a value of type `ty` for a reader.
-    pub(crate) fn show(&mut self, value: Result<Val<'e>>, ty: &'x Type, quoted: bool) -> String {
+    /// Returns a value of `form` for a reader.
+    pub(crate) fn show(&mut self, value: Result<Val<'e>>, form: &'x Form, quoted: bool) -> String {
         const NONE: &str = "none";
         const NOT_KNOWN: &str = "not known";
         let Ok(value) = value else { return NOT_KNOWN.to_owned() };
-        match (ty, value) {
+        match (form, value) {
             (_, Val::Null) => NONE.to_owned(),
             (_, Val::Evidence(Located { value: Value::Null, step })) => {
                 self.touch(step);
                 NONE.to_owned()
             }
-            (Type::Nullable(inner), value) => self.show(Ok(value), inner, quoted),
-            (Type::Observed(inner), Val::Evidence(located)) => match located.value.get("value") {
+            (Form::Nullable(inner), value) => self.show(Ok(value), inner, quoted),
+            (Form::Observed(inner), Val::Evidence(located)) => match located.value.get("value") {
                 Some(value) => {
                     let step = self.key(located.step, "value");
                     self.show(Ok(Val::Evidence(Located { value, step })), inner, quoted)
@@ -573,12 +573,12 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                     NOT_KNOWN.to_owned()
                 }
             },
-            (Type::List(element), Val::List(items)) => {
+            (Form::List(element), Val::List(items)) => {
                 let shown: Vec<String> =
                     items.into_iter().map(|item| self.show(Ok(item), element, quoted)).collect();
                 shown.join(", ")
             }
-            (Type::List(element), Val::Evidence(Located { value: Value::Array(items), step })) => {
+            (Form::List(element), Val::Evidence(Located { value: Value::Array(items), step })) => {
                 if items.is_empty() {
                     self.touch(step);
                 }
@@ -589,11 +589,11 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                 }
                 shown.join(", ")
             }
-            (Type::Object(object), Val::Evidence(located)) => {
-                let Some((face, ty)) = object.face() else { return NOT_KNOWN.to_owned() };
-                let step = self.key(located.step, face);
-                match located.value.get(face) {
-                    Some(value) => self.show(Ok(Val::Evidence(Located { value, step })), ty, quoted),
+            (Form::Faceless, Val::Evidence(_)) => NOT_KNOWN.to_owned(),
+            (Form::Faced { field, form }, Val::Evidence(located)) => {
+                let step = self.key(located.step, field);
+                match located.value.get(field) {
+                    Some(value) => self.show(Ok(Val::Evidence(Located { value, step })), form, quoted),
                     None => {
                         self.touch(step);
                         NOT_KNOWN.to_owned()
@@ -649,7 +649,7 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                 let mut separator = ": ";
                 for part in parts.into_iter().filter(|part| says_something(part)) {
                     let value = self.eval(part);
-                    let mut value = self.show(value, &Type::Any, true);
+                    let mut value = self.show(value, &Form::Plain, true);
                     if let Some((end, _)) = value.char_indices().nth(MAX_SHOWN) {
                         value.truncate(end);
                         value.push('…');

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use regex_lite::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use crate::Type;
@@ -61,6 +62,20 @@ type Call = for<'e> fn(&[Val<'e>]) -> Option<Val<'e>>;
 
 const fn method(name: &'static str, params: &'static [Param], returns: fn() -> Type, call: Call) -> Function {
     Function { name, style: Style::Method, params, returns, call }
+}
+
+impl Serialize for Function {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.name.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for &'static Function {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || de::Error::custom(format_args!("there is no function `{name}`"));
+        FUNCTIONS.iter().find(|function| function.name == name).ok_or_else(unknown)
+    }
 }
 
 impl Function {

@@ -12,8 +12,8 @@
 //! * **Provenance.** An [`Evaluation`] lists the evidence that was read as JSON pointers (RFC 6901), and the
 //!   elements of a list that an expression selects keep theirs.
 //!
-//! Parser, checker and evaluator are small and our own: an ordinary audit compiles every expression of the
-//! catalogue, so parsing must cost microseconds, and errors need exact spans. Evaluation works over borrowed
+//! Parser, checker and evaluator are small and our own, because errors need exact spans and evidence its provenance. A
+//! checked expression can be stored (serde), so that only its author waits for the checks. Evaluation works over borrowed
 //! [`serde_json::Value`]s. Nothing here does I/O or panics, whatever the expression or the evidence.
 //!
 //! # The language
@@ -35,6 +35,7 @@
 mod check;
 mod diagnostic;
 mod eval;
+mod form;
 mod function;
 mod program;
 mod schema;
@@ -47,6 +48,6 @@ mod value;
 pub use check::Scope;
 pub use diagnostic::Diagnostic;
 pub use eval::Env;
-pub use program::{Element, Evaluation, Expected, Missing, Outcome, Program};
+pub use program::{Element, Evaluation, Missing, Outcome, Program};
 pub use schema::{Object, Schema, SchemaError, Type};
 pub use template::{Rendered, Template};

@@ -3,30 +3,21 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::check::{self, Expr, Scope};
 use crate::eval::{Env, Evaluator};
+use crate::form::Form;
 use crate::value::Val;
 use crate::{Diagnostic, Type, syntax};
 
-/// An expression that has been checked.
-#[derive(Clone, Debug)]
+/// An expression that has been checked. What it serializes to is for this very version of this crate only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Program {
     source: String,
     expr: Expr,
-    ty: Type,
-}
-
-/// What an expression must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// Anything.
-    Any,
-    /// A condition.
-    Bool,
-    /// A list.
-    List,
+    form: Form,
 }
 
 /// The result of evaluating an expression.
@@ -83,47 +74,56 @@ impl Evaluation<'_> {
 }
 
 impl Program {
-    /// Checks the expression `source` over the variables of `scope`.
+    /// Checks the condition `source` over the variables of `scope`.
     ///
     /// # Errors
     ///
     /// All mistakes that can be told without evidence; of syntax errors, the first.
-    pub fn compile(source: &str, scope: &Scope, expected: Expected) -> Result<Self, Vec<Diagnostic>> {
-        Self::checked(source, scope, |ty| match (expected, ty.bare()) {
-            (Expected::Bool, Type::Any | Type::Bool) | (Expected::List, Type::Any | Type::List(_)) => None,
-            (Expected::Any, _) => None,
-            (Expected::Bool, other) => Some(format!("expected a condition, found {other}")),
-            (Expected::List, other) => Some(format!("expected a list, found {other}")),
-        })
+    pub fn condition(source: &str, scope: &Scope) -> Result<Self, Vec<Diagnostic>> {
+        let (condition, _) = Self::checked(source, scope, |ty| match ty.bare() {
+            Type::Any | Type::Bool => None,
+            other => Some(format!("expected a condition, found {other}")),
+        })?;
+        Ok(condition)
+    }
+
+    /// Checks the list `source` over the variables of `scope`, and returns it with the type of its elements: the type of a
+    /// variable that stands for one of them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`condition`](Self::condition).
+    pub fn list(source: &str, scope: &Scope) -> Result<(Self, Type), Vec<Diagnostic>> {
+        let (list, ty) = Self::checked(source, scope, |ty| match ty.bare() {
+            Type::Any | Type::List(_) => None,
+            other => Some(format!("expected a list, found {other}")),
+        })?;
+        let element = if let Type::List(element) = ty.bare() { element.as_ref().clone() } else { Type::Any };
+        Ok((list, element))
     }
 
     /// Checks an expression to be shown in a template.
     pub(crate) fn displayable(source: &str, scope: &Scope) -> Result<Self, Vec<Diagnostic>> {
-        Self::checked(source, scope, Type::not_displayable)
+        Ok(Self::checked(source, scope, Type::not_displayable)?.0)
     }
 
-    fn checked(
+    pub(crate) fn checked(
         source: &str,
         scope: &Scope,
         refuse: impl FnOnce(&Type) -> Option<String>,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    ) -> Result<(Self, Type), Vec<Diagnostic>> {
         let node = syntax::parse(source)?;
         let (expr, ty) = check::check(source, &node, scope, |checker, ty| {
             if let Some(message) = refuse(ty) {
                 checker.report(Diagnostic::new(node.span.clone(), message));
             }
         })?;
-        Ok(Self { source: source.to_owned(), expr, ty })
+        Ok((Self { source: source.to_owned(), expr, form: Form::of(&ty) }, ty))
     }
 
     /// Returns the expression as it was written.
     pub fn source(&self) -> &str {
         &self.source
-    }
-
-    /// Returns the type of the elements of a list: the type of a variable that stands for one of them.
-    pub fn element_type(&self) -> Option<Type> {
-        if let Type::List(element) = self.ty.bare() { Some(element.as_ref().clone()) } else { None }
     }
 
     /// Evaluates the expression over the variables of `env`.
@@ -142,7 +142,7 @@ impl Program {
         &'x self,
         evaluator: &mut Evaluator<'x, 'e>,
     ) -> Result<Outcome<'e>, crate::eval::Unknown> {
-        if let Type::List(_) = self.ty.bare() {
+        if let Form::List(_) = self.form.bare() {
             let items = evaluator.items(&self.expr)?;
             let elements = items.into_iter().map(|item| match item {
                 Val::Evidence(located) => Element {
@@ -153,7 +153,7 @@ impl Program {
             });
             return Ok(Outcome::Elements(elements.collect()));
         }
-        if *self.ty.bare() == Type::Bool {
+        if *self.form.bare() == Form::Condition {
             return Ok(if evaluator.truth(&self.expr)? { Outcome::True } else { Outcome::False });
         }
         Ok(Outcome::Value(evaluator.value(&self.expr)?.to_json()))
@@ -164,7 +164,7 @@ impl Program {
     pub(crate) fn show(&self, env: &Env<'_>) -> (String, Vec<String>) {
         let mut evaluator = Evaluator::new(&self.source, env);
         let value = evaluator.eval(&self.expr);
-        let text = evaluator.show(value, &self.ty, false);
+        let text = evaluator.show(value, &self.form, false);
         (text, evaluator.touched())
     }
 

@@ -1,6 +1,7 @@
 //! Sentences with expressions in them.
 
 use indexmap::IndexSet;
+use serde::{Deserialize, Serialize};
 
 use crate::{Diagnostic, Env, Program, Scope, syntax};
 
@@ -11,7 +12,9 @@ const MAX_LENGTH: usize = 16 * 1024;
 ///
 /// Strings are shown plain, lists joined by `, `, null as `none`, what is not known as `not known`. An object
 /// shows its first field among `text`, `name`, `id`, `path` and `url`.
-#[derive(Clone, Debug)]
+///
+/// What it serializes to is for this very version of this crate only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Template {
     parts: Vec<Part>,
 }
@@ -25,7 +28,7 @@ pub struct Rendered {
     pub touched: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Part {
     Text(String),
     Value(Program),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use schemars::{JsonSchema, Schema as JsonSchemaDocument, SchemaGenerator, json_schema, schema_for};
 use serde_json::{Value, json};
 
-use crate::{Diagnostic, Env, Expected, Outcome, Program, Schema, Scope, Template};
+use crate::{Diagnostic, Env, Outcome, Program, Schema, Scope, Template};
 
 #[derive(JsonSchema)]
 #[allow(dead_code)]
@@ -138,9 +138,12 @@ fn evidence() -> Value {
     })
 }
 
+/// Returns a program that has been stored, so that every test is one of storing too.
 fn compile(source: &str) -> Program {
-    Program::compile(source, &scope(), Expected::Any)
-        .unwrap_or_else(|errors| panic!("{source}: {}", errors[0]))
+    let checked = Program::checked(source, &scope(), |_| None);
+    let (program, _) = checked.unwrap_or_else(|errors| panic!("{source}: {}", errors[0]));
+    let stored = serde_json::to_string(&program).unwrap();
+    serde_json::from_str(&stored).unwrap_or_else(|error| panic!("{source}: {error}: {stored}"))
 }
 
 /// Evaluates and writes the result as one word: a truth value, JSON, or `unknown` with its reasons.
@@ -368,14 +371,14 @@ fn elements_keep_their_pointers() {
     let evidence = evidence();
     let env = Env::new().bind("etcd", &evidence, "/etcd/0");
     let source = "etcd.peer.listeners.filter(l, l.url.scheme == 'http')";
-    let list = Program::compile(source, &scope(), Expected::List).unwrap();
+    let (list, element) = Program::list(source, &scope()).unwrap();
     let evaluation = list.eval(&env);
     let elements = evaluation.elements().unwrap();
     assert_eq!(elements.len(), 1);
     assert_eq!(elements[0].pointer.as_deref(), Some("/etcd/0/peer/value/listeners/1"));
 
-    let inner = scope().with("l", list.element_type().unwrap());
-    let check = Program::compile("l.url.scheme == 'https' && l.wire", &inner, Expected::Bool).unwrap();
+    let inner = scope().with("l", element);
+    let check = Program::condition("l.url.scheme == 'https' && l.wire", &inner).unwrap();
     let env = env.clone().bind_element("l", &elements[0]);
     let evaluation = check.eval(&env);
     assert_eq!(evaluation.outcome, Outcome::False);
@@ -389,9 +392,9 @@ fn elements_keep_their_pointers() {
     let evaluation = computed.eval(&env);
     assert_eq!(evaluation.elements().unwrap()[0].pointer, None);
     // Observed elements stay observed, so that each can be unknown on its own.
-    let hashes = compile("etcd.hashes");
-    let scope = scope().with("h", hashes.element_type().unwrap());
-    let check = Program::compile("h == 'aa'", &scope, Expected::Bool).unwrap();
+    let (hashes, element) = Program::list("etcd.hashes", &scope()).unwrap();
+    let scope = scope().with("h", element);
+    let check = Program::condition("h == 'aa'", &scope).unwrap();
     let evaluation = hashes.eval(&env);
     let outcomes = evaluation.elements().unwrap().iter();
     let outcomes: Vec<bool> =
@@ -493,23 +496,23 @@ fn mistakes_are_found_before_any_evidence() {
             "to look for a key of a map, write `\"key\" in map`",
         ),
     ] {
-        let errors = Program::compile(source, &scope(), Expected::Bool).expect_err(source);
+        let errors = Program::condition(source, &scope()).expect_err(source);
         assert_eq!(errors.len(), 1, "{source}: {errors:?}");
         let error = &errors[0];
         assert_eq!(&source[error.span.clone()], marked, "{source}: {error}");
         assert!(error.message.starts_with(message), "{source}: {error}");
         assert_eq!(error.help.as_deref().unwrap_or_default(), help, "{source}");
     }
-    let errors = Program::compile("etcd.id.sizes() == 1", &scope(), Expected::Bool).unwrap_err();
+    let errors = Program::condition("etcd.id.sizes() == 1", &scope()).unwrap_err();
     assert!(errors[0].help.as_deref().unwrap().starts_with("did you mean `size`?"), "{errors:?}");
-    let errors = Program::compile("etcd.pid", &scope(), Expected::List).unwrap_err();
+    let errors = Program::list("etcd.pid", &scope()).unwrap_err();
     assert_eq!(errors[0].message, "expected a list, found int");
 }
 
 #[test]
 fn all_mistakes_are_reported() {
     let source = "etcd.x == 1 && foo > etcd.y && etcd.pid == 'a' || etcd.id.frob()";
-    let errors = Program::compile(source, &scope(), Expected::Bool).unwrap_err();
+    let errors = Program::condition(source, &scope()).unwrap_err();
     let marked: Vec<&str> = errors.iter().map(|error| &source[error.span.clone()]).collect();
     assert_eq!(marked, ["x", "foo", "y", "etcd.pid == 'a'", "etcd.id.frob()"]);
 }
@@ -620,7 +623,7 @@ fn exercise(source: &str) {
             .iter()
             .for_each(|error| assert!(source.get(error.span.clone()).is_some(), "{source:?}: {error}"));
     };
-    match Program::compile(source, &scope, Expected::Any) {
+    match Program::checked(source, &scope, |_| None).map(|(program, _)| program) {
         Ok(program) => {
             for evidence in [&evidence, &json!({}), &json!([1]), &Value::Null] {
                 let env = Env::new().bind("etcd", evidence, "");

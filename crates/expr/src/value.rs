@@ -84,3 +84,46 @@ impl Deref for Text<'_> {
         }
     }
 }
+
+/// How a constant of a checked expression is stored. Evidence is none, and a list is made of expressions.
+pub(crate) mod constant {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+    use super::{Arc, Regex, Val};
+
+    #[derive(Serialize, Deserialize)]
+    enum Stored {
+        Bool(bool),
+        Double(f64),
+        Int(i128),
+        Null,
+        Pattern(String),
+        Text(String),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Val<'static>, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored = match value {
+            Val::Bool(value) => Stored::Bool(*value),
+            Val::Double(value) => Stored::Double(*value),
+            Val::Int(value) => Stored::Int(*value),
+            Val::Null => Stored::Null,
+            Val::Pattern(pattern) => Stored::Pattern(pattern.as_str().to_owned()),
+            Val::Text(text) => Stored::Text((**text).to_owned()),
+            Val::Evidence(_) | Val::List(_) => return Err(ser::Error::custom("not a constant")),
+        };
+        stored.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Val<'static>, D::Error> {
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Bool(value) => Val::Bool(value),
+            Stored::Double(value) => Val::Double(value),
+            Stored::Int(value) => Val::Int(value),
+            Stored::Null => Val::Null,
+            Stored::Pattern(pattern) => {
+                Val::Pattern(Arc::new(Regex::new(&pattern).map_err(de::Error::custom)?))
+            }
+            Stored::Text(text) => Val::text(text),
+        })
+    }
+}

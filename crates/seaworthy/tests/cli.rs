@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seaworthy_audit::{Options, audit};
-use seaworthy_catalogue::Catalogue;
 use seaworthy_evidence::{ReadError, Snapshot};
 use seaworthy_remedy::apply::Outcome;
 use seaworthy_remedy::journal::{Entry, Event, Record};
@@ -335,7 +334,7 @@ fn files_are_replaced_but_links_and_devices_stay() {
 #[test]
 fn the_same_snapshot_gives_the_same_report_to_the_byte() {
     let snapshot = Snapshot::from_json(&fs::read(NODE).unwrap()).unwrap();
-    let catalogue = Catalogue::embedded().unwrap_or_else(|e| panic!("{e:?}"));
+    let catalogue = seaworthy_builtin::catalogue().expect("the catalogue");
     let direct = audit(&catalogue, &snapshot, &Options::default());
     let folder = Folder::new();
     // Written again by this version, with other white space, it is still the same snapshot.

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seaworthy_audit::{Options, Waivers, audit};
-use seaworthy_catalogue::Catalogue;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_etcd::settings::{Argument, ConfigText, Inputs, Variable, resolve};
 use seaworthy_etcd::{Version, bbolt, members, process, proxy};
@@ -302,7 +301,7 @@ fn waivers() {
 /// Changes of the bytes of a snapshot are hardly ever a snapshot, so most changes are made to its values.
 #[test]
 fn snapshot() {
-    let catalogue = Catalogue::embedded().unwrap_or_else(|e| panic!("{e:?}"));
+    let catalogue = seaworthy_builtin::catalogue().expect("the catalogue");
     let mut seeds = corpus("snapshot");
     seeds.push(fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/node.json")).expect("the snapshot"));
     let values: Vec<Value> = seeds.iter().map(|seed| serde_json::from_slice(seed).expect("JSON")).collect();

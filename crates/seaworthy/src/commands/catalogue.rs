@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::Context as _;
 use seaworthy_audit::check_fixture;
 use seaworthy_catalogue::{Catalogue, Diagnostic, Sources, render};
 
@@ -10,12 +11,13 @@ use crate::cli::CatalogueDir;
 use crate::exit::{Exit, UsageError};
 use crate::output;
 
-/// Returns the embedded catalogue with what `--catalogue` adds.
+/// Returns the catalogue of this version with what `--catalogue` adds.
 pub(super) fn load(options: &CatalogueDir) -> anyhow::Result<Catalogue> {
-    let mut sources = Sources::embedded();
-    if let Some(dir) = &options.dir {
-        sources.overlay(read(dir)?);
-    }
+    let Some(dir) = &options.dir else {
+        return seaworthy_builtin::catalogue().context("the built-in catalogue cannot be decoded");
+    };
+    let mut sources = seaworthy_builtin::sources();
+    sources.overlay(read(dir)?);
     Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))
 }
 

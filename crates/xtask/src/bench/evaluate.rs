@@ -33,7 +33,7 @@ pub(crate) struct Evaluation {
 pub(crate) fn run(path: &Path, count: usize) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let template: Value = serde_json::from_str(&text)?;
-    let catalogue = Catalogue::embedded().map_err(|wrong| anyhow::anyhow!("the catalogue: {wrong:?}"))?;
+    let catalogue = seaworthy_builtin::catalogue()?;
     let cores = thread::available_parallelism()?.get();
     let evaluations =
         [shared(&template, &catalogue, count / 10, 1)?, shared(&template, &catalogue, count, cores)?];

@@ -1,7 +1,7 @@
 //! The catalogue of this version, compiled into the binary.
 //!
 //! The build script loads the catalogue as [`Catalogue::load`] does for everybody, and embeds what that gives: its YAML read,
-//! its expressions checked. A start has only to decode it, which is ten times faster.
+//! its expressions checked. A start has only to decode it.
 //!
 //! Architecture invariant: nothing is checked here, because what is embedded was.
 

@@ -98,7 +98,8 @@ impl Program {
             Type::Any | Type::List(_) => None,
             other => Some(format!("expected a list, found {other}")),
         })?;
-        let element = if let Type::List(element) = ty.bare() { element.as_ref().clone() } else { Type::Any };
+        let element =
+            if let Type::List(element) = ty.bare() { element.as_ref().clone() } else { Type::Opaque };
         Ok((list, element))
     }
 

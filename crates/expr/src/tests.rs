@@ -510,6 +510,13 @@ fn mistakes_are_found_before_any_evidence() {
 }
 
 #[test]
+fn nothing_can_be_looked_into_of_which_nothing_is_known() {
+    let (_, element) = Program::list("[][0]", &scope()).unwrap();
+    let errors = Program::condition("x.name == 'a'", &scope().with("x", element)).unwrap_err();
+    assert_eq!(errors[0].message, "`x` can be shown, but not looked into");
+}
+
+#[test]
 fn all_mistakes_are_reported() {
     let source = "etcd.x == 1 && foo > etcd.y && etcd.pid == 'a' || etcd.id.frob()";
     let errors = Program::condition(source, &scope()).unwrap_err();

@@ -12,7 +12,7 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
-    // Reading the catalogue takes about as long as reading a node, so the two go side by side.
+    // The node is read meanwhile: it takes longer than the rest of a start.
     let own = options.snapshots.is_empty().then(|| super::snapshot::begin(options.collection.clone()));
     let catalogue = super::catalogue::load(&options.catalogue)?;
     let judged = judged(options, &catalogue)?;

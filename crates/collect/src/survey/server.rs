@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
@@ -22,6 +23,12 @@ use super::trust::Trust;
 use super::{Survey, drift, files, membership};
 use crate::root::Root;
 use crate::sockets::Sockets;
+
+/// How long to wait altogether for links that seem to be missing. A member dials again ten times a second (`rafthttp`'s
+/// `DialRetryFrequency`), and the peers of one that has just started find it only then.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait before the next look at a server's connections.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// One etcd process with what was read of it on the node.
 pub(crate) struct Server<'a> {
@@ -169,9 +176,11 @@ pub(crate) fn finish_all(
     let views = watch(survey, &servers);
     let lone = servers.len() == 1;
     let unwatched = Ok(Views::new());
+    let patience_ends = Instant::now() + PATIENCE;
     let finish = |server: Server<'_>| {
         let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
-        Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, server }.etcd()
+        Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, patience_ends, server }
+            .etcd()
     };
     servers.into_iter().map(finish).collect()
 }
@@ -208,6 +217,8 @@ struct Finish<'a, 'b> {
     hosts: &'a BTreeMap<String, Vec<IpAddr>>,
     views: &'a Result<Views, EvidenceError>,
     lone: bool,
+    /// Until when links that seem to be missing are waited for.
+    patience_ends: Instant,
     server: Server<'b>,
 }
 
@@ -359,25 +370,43 @@ impl Finish<'_, '_> {
         let mut hosts = self.hosts.clone();
         let own = self.server.running.root.as_ref().ok().and_then(|r| r.read("/etc/hosts", 1 << 20).ok());
         hosts.extend(own.map(|text| links::hosts(&text)).unwrap_or_default());
-        // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
-        let mut sockets = self.server.sockets.clone();
-        if let Ok(sockets) = &mut sockets {
-            sockets.retain_open(&self.server.running.entry);
-        }
-        let all = || -> Result<_, EvidenceError> {
+        let matrix = |sockets: &Sockets| -> Result<_, EvidenceError> {
             let matrix = Matrix {
                 members: &cluster.as_result()?.members,
                 listeners: listeners.as_result()?,
-                sockets: sockets.as_ref().map_err(Clone::clone)?,
+                sockets,
                 views: self.views.as_ref().map_err(Clone::clone)?,
                 hosts: &hosts,
                 origin: Origin::proc(format!("/proc/{}/net/tcp", self.server.running.pid())),
             };
             let connections = matrix.connections();
             let links = matrix.links(&connections);
-            Ok((Observed::seen(connections, matrix.origin.clone()), Observed::seen(links, matrix.origin)))
+            Ok((connections, links, matrix.origin))
         };
-        all().unwrap_or_else(|error| (Observed::failed(error.clone()), Observed::failed(error)))
+        let settled = || -> Result<_, EvidenceError> {
+            let process = &self.server.running.entry;
+            let mut sockets = self.server.sockets.clone()?;
+            loop {
+                // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
+                sockets.retain_open(process);
+                let seen = matrix(&sockets)?;
+                let whole = !seen.1.iter().any(|link| link.half_open || link.down);
+                if whole || Instant::now() >= self.patience_ends {
+                    return Ok(seen);
+                }
+                sockets = match Sockets::of_process(process) {
+                    Ok(sockets) => sockets,
+                    Err(_) => return Ok(seen),
+                };
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+        };
+        match settled() {
+            Ok((connections, links, origin)) => {
+                (Observed::seen(connections, origin.clone()), Observed::seen(links, origin))
+            }
+            Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
+        }
     }
 
     fn transport(

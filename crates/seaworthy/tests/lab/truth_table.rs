@@ -2,7 +2,7 @@
 //!
 //! A checker that looks for flags in the process list is wrong about most of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_lab::Declared;
 use seaworthy_lab::{
@@ -314,6 +314,27 @@ fn connections_older_than_the_change_to_tls_are_counted() {
         audit.expect(PEER_TLS, "fail", &["established peer connections are plaintext"]);
         let connections = audit.finding(PEER_TLS)["evidence"].to_string();
         assert!(connections.contains(":2380"), "{connections}");
+    });
+}
+
+/// A member that has just started has not all of its links at once.
+#[test]
+fn links_are_given_time_before_they_are_said_to_be_missing() {
+    on_every_version(|binary| {
+        let cluster = cluster(binary, 3, |m| m.ready = Ready::Listening);
+        let node = cluster.node(1);
+        node.restart().unwrap();
+        let started = Instant::now();
+        loop {
+            let begun = Instant::now();
+            let audit = Audit::with(node, &["--no-wire", "--rule", "etcd-peer-links"]);
+            let status = &audit.finding("etcd-peer-links")["status"];
+            if status == "pass" {
+                break;
+            }
+            assert!(status != "fail" || begun.elapsed() >= Duration::from_secs(1), "said in a hurry");
+            assert!(started.elapsed() < Duration::from_secs(30), "the links were never seen");
+        }
     });
 }
 

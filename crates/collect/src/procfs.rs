@@ -11,12 +11,14 @@ use std::fs::File as StdFile;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
+use seaworthy_wire::join;
 
 use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::{Root, read_capped};
@@ -28,7 +30,9 @@ const FILE_CAP: usize = 1 << 20;
 /// Most file descriptors of one process that are looked at.
 const DESCRIPTORS_CAP: usize = 1 << 18;
 /// Most processes that are looked at: the kernel's own limit (`PID_MAX_LIMIT`).
-const PROCESSES_CAP: u32 = 1 << 22;
+const PROCESSES_CAP: usize = 1 << 22;
+/// How many processes one of the threads of a scan takes on at a time.
+const SHARE: usize = 32;
 /// Ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux whatever its timer does.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -77,7 +81,7 @@ impl Proc {
         self.boot_time
     }
 
-    /// Looks at every process once and returns those that are `interesting`.
+    /// Looks at every process once, in two threads, and returns those that are `interesting`.
     ///
     /// Only the path of the executable is read of the others, or argv\[0\] where that may not be seen; of one that is
     /// interesting it is read twice.
@@ -85,32 +89,60 @@ impl Proc {
     /// # Errors
     ///
     /// When the list of processes cannot be read.
-    pub fn scan(&self, mut interesting: impl FnMut(&Glimpse<'_>) -> bool) -> Result<Scan, EvidenceError> {
+    pub fn scan(&self, interesting: impl Fn(&Glimpse<'_>) -> bool + Sync) -> Result<Scan, EvidenceError> {
+        let pids = self.pids()?;
+        let shares = Mutex::new(pids.chunks(SHARE).collect::<Vec<_>>());
+        let look = || {
+            let mut scan = Scan::default();
+            let mut buffers = ([0; 4096], [0; 4096]);
+            let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            while let Some(share) = next() {
+                for pid in share {
+                    self.look(*pid, &interesting, &mut buffers, &mut scan);
+                }
+            }
+            scan
+        };
+        let (mut scan, other) = join(look, look);
+        scan.total += other.total;
+        scan.processes.extend(other.processes);
+        scan.processes.sort_unstable_by_key(ProcessEntry::pid);
+        Ok(scan)
+    }
+
+    /// Returns the number of every process.
+    fn pids(&self) -> Result<Vec<u32>, EvidenceError> {
         let failed = |error: Errno| EvidenceError::from_io(&error.into(), "/proc").at(Origin::proc("/proc"));
-        let mut scan = Scan { processes: Vec::new(), total: 0 };
-        let mut buffers = ([0; 4096], [0; 4096]);
+        let mut pids = Vec::new();
         let directory = rustix::fs::openat(&self.fd, ".", FILE | OFlags::DIRECTORY, Mode::empty());
         for entry in directory.and_then(Dir::new).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(pid) = parse_ascii(entry.file_name().to_bytes()) else { continue };
-            if scan.total == PROCESSES_CAP {
+            let Some(pid) = parse_ascii(entry.map_err(failed)?.file_name().to_bytes()) else { continue };
+            if pids.len() == PROCESSES_CAP {
                 let message = format!("/proc: more than {PROCESSES_CAP} processes");
                 return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(Origin::proc("/proc")));
             }
-            let Ok(glimpse) = self.glimpse(pid, &mut buffers) else { continue };
-            scan.total += 1;
-            let Some(glimpse) = glimpse else { continue };
-            if interesting(&glimpse) {
-                let Ok(process) = self.process(pid) else { continue };
-                // The pid may have passed to another process before its directory was opened.
-                if self.glimpse(pid, &mut buffers).ok().flatten().is_some_and(|glimpse| interesting(&glimpse))
-                {
-                    scan.processes.push(process);
-                }
-            }
+            pids.push(pid);
         }
-        scan.processes.sort_unstable_by_key(ProcessEntry::pid);
-        Ok(scan)
+        Ok(pids)
+    }
+
+    /// Counts process `pid` into `scan`, and adds it if it is `interesting`. One that has exited meanwhile is none.
+    fn look(
+        &self,
+        pid: u32,
+        interesting: impl Fn(&Glimpse<'_>) -> bool,
+        buffers: &mut ([u8; 4096], [u8; 4096]),
+        scan: &mut Scan,
+    ) {
+        let Ok(glimpse) = self.glimpse(pid, buffers) else { return };
+        scan.total += 1;
+        if glimpse.is_some_and(|glimpse| interesting(&glimpse))
+            && let Ok(process) = self.process(pid)
+            // The pid may have passed to another process before its directory was opened.
+            && self.glimpse(pid, buffers).ok().flatten().is_some_and(|glimpse| interesting(&glimpse))
+        {
+            scan.processes.push(process);
+        }
     }
 
     /// Returns process `pid`.
@@ -188,7 +220,7 @@ impl Proc {
 }
 
 /// What a [`Proc::scan`] found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scan {
     /// The interesting processes, by pid.
     pub processes: Vec<ProcessEntry>,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
+use seaworthy_wire::join;
 
 use crate::procfs::Proc;
 use crate::root::Root;
@@ -64,21 +65,27 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let survey = Survey { options, root: &root, users: &users };
     let proc = Proc::of_host(&root);
     let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
-    let declarations = Declarations::find(&survey, found.as_ref().ok(), &mut unreadable);
-    let trust = Trust::read(&survey, found.as_ref().ok());
+    let declarations = || {
+        let mut unreadable = Vec::new();
+        (Declarations::find(&survey, found.as_ref().ok(), &mut unreadable), unreadable)
+    };
+    let ((declarations, undeclared), (servers, trust)) = join(declarations, || {
+        let servers: Vec<_> = found.iter().flat_map(|found| &found.servers).map(Server::read).collect();
+        (servers, Trust::read(&survey, found.as_ref().ok()))
+    });
+    unreadable.extend(undeclared);
 
-    let (etcd, etcd_proxies, etcd_clients, processes) = match found {
+    let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
         Err(error) => (
             Observed::failed(error.clone()),
             Observed::failed(error.clone()),
             Observed::failed(error.clone()),
-            Observed::failed(error),
+            Observed::failed(error.clone()),
         ),
         Ok(found) => {
             let origin = Origin::proc("/proc");
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
             unreadable.extend(blind.clone());
-            let servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let clients = clients::read(&survey, &found.api_servers, &servers);
             let answers = listeners::ask_all(&survey, &servers, &proxies);

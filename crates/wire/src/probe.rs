@@ -1,9 +1,7 @@
 //! The whole interview of one listener.
 
 use std::io::{Read, Write};
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::{NamedGroup, ProtocolVersion};
@@ -15,6 +13,7 @@ use crate::connection::{Connection, Connector, is_hang_up, is_timeout};
 use crate::enumerate::{self, Accepted};
 use crate::flight::begins_like_record;
 use crate::http::{HttpError, HttpResponse, Question, ask};
+use crate::join::join;
 use crate::tls::{Presented, Recorder, Session, recording_client, tls_error};
 use crate::{Options, Target, registry};
 
@@ -431,17 +430,4 @@ fn protocol(version: ProtocolVersion) -> Option<Protocol> {
         ProtocolVersion::TLSv1_3 => Some(Protocol::Tls13),
         _ => None,
     }
-}
-
-/// Runs `a` in a thread beside `b`, or after it if the system gives no thread.
-fn join<A: Send, B>(a: impl Fn() -> A + Sync, b: impl FnOnce() -> B) -> (A, B) {
-    thread::scope(|scope| {
-        let beside = thread::Builder::new().spawn_scoped(scope, &a);
-        let b = b();
-        let a = match beside {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            Err(_) => a(),
-        };
-        (a, b)
-    })
 }

@@ -109,7 +109,7 @@ fn add(
     Ok(())
 }
 
-fn holds(bytes: Result<std::rc::Rc<[u8]>, EvidenceError>) -> Result<PkiContent, EvidenceError> {
+fn holds(bytes: Result<std::sync::Arc<[u8]>, EvidenceError>) -> Result<PkiContent, EvidenceError> {
     match bytes {
         Ok(bytes) => Ok(seaworthy_pki::content(&bytes)),
         Err(error) if error.kind == ErrorKind::TooLarge => Ok(PkiContent::Other),

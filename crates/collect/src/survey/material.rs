@@ -1,9 +1,8 @@
 //! Key material: the files a side is configured with, what is in them, and what is wrong with it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use seaworthy_evidence::{
     Certificate, Credentials, EvidenceError, Observed, Origin, PrivateKey, Problem, RevocationList, Setting,
@@ -52,19 +51,19 @@ impl Names {
 }
 
 /// The bytes of a file, or why they could not be read.
-type Bytes = Result<Rc<[u8]>, EvidenceError>;
+type Bytes = Result<Arc<[u8]>, EvidenceError>;
 
 /// Reads each file of one process at most once.
 pub(crate) struct Reader<'a> {
     root: Result<&'a Root, EvidenceError>,
     /// The process whose working directory relative paths are below; without one, they are below the root.
     running: Option<&'a Running>,
-    read: RefCell<BTreeMap<String, Bytes>>,
+    read: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(root: Result<&'a Root, EvidenceError>) -> Self {
-        Self { root, running: None, read: RefCell::default() }
+        Self { root, running: None, read: Mutex::default() }
     }
 
     /// Returns a reader of the files that `running` names.
@@ -79,12 +78,13 @@ impl<'a> Reader<'a> {
 
     /// Returns the bytes of `path` as the process sees it.
     pub(crate) fn bytes(&self, path: &str) -> Bytes {
-        if let Some(known) = self.read.borrow().get(path) {
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(path) {
             return known.clone();
         }
         let read = |root: &Root| root.read(self.absolute(path)?, CAP);
-        let result = self.root.clone().and_then(read).map(Rc::from);
-        self.read.borrow_mut().insert(path.to_owned(), result.clone());
+        let result = self.root.clone().and_then(read).map(Arc::from);
+        known.insert(path.to_owned(), result.clone());
         result
     }
 
@@ -135,20 +135,20 @@ impl Files {
         let certificates = |name: &str| {
             path(name).map(|path| {
                 let origin = reader.origin(&path);
-                let parse = |b: Rc<[u8]>| seaworthy_pki::certificates_from_pem(&b, origin.clone(), now);
+                let parse = |b: Arc<[u8]>| seaworthy_pki::certificates_from_pem(&b, origin.clone(), now);
                 Content { content: reader.bytes(&path).and_then(parse), origin, path }
             })
         };
         Self {
             certificate: certificates(names.certificate),
             key: path(names.key).map(|path| {
-                let parse = |b: Rc<[u8]>| seaworthy_pki::private_key_from_pem(&b, &path);
+                let parse = |b: Arc<[u8]>| seaworthy_pki::private_key_from_pem(&b, &path);
                 Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
             }),
             client_certificate: certificates(names.client_certificate),
             trusted: certificates(names.trusted),
             revocations: path(names.revocations).map(|path| {
-                let parse = |b: Rc<[u8]>| seaworthy_pki::revocation_list(&b, &path);
+                let parse = |b: Arc<[u8]>| seaworthy_pki::revocation_list(&b, &path);
                 Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
             }),
         }

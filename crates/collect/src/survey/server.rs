@@ -12,7 +12,7 @@ use seaworthy_evidence::{
     Advertised, Cluster, ErrorKind, Etcd, EvidenceError, Listener, Member, Observed, Origin, Purpose,
     Setting, Transport, Url,
 };
-use seaworthy_wire::ClientIdentity;
+use seaworthy_wire::{ClientIdentity, join};
 
 use super::declarations::Declarations;
 use super::links::{self, Matrix, Views};
@@ -237,10 +237,19 @@ impl Finish<'_, '_> {
         let known = settings.value();
         let empty = BTreeMap::new();
         let reader = Reader::of_process(self.server.running);
-        let peer_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &PEER);
-        let client_files = Files::read(self.survey, &reader, known.unwrap_or(&empty), &CLIENT);
         let (peer_listeners, client_listeners) = self.listeners();
-        let (connections, links) = self.connections(&cluster, &peer_listeners);
+        let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
+            let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
+            let transport = self.transport(purpose, listeners.clone(), &files, names, &cluster, &version);
+            (files, transport)
+        };
+        let ((client_files, client), (peer_files, peer, (connections, links))) = join(
+            || side(Purpose::Client, &CLIENT, &client_listeners),
+            || {
+                let (files, transport) = side(Purpose::Peer, &PEER, &peer_listeners);
+                (files, transport, self.connections(&cluster, &peer_listeners))
+            },
+        );
         let declaration = self.declarations.of(settings.as_result(), self.lone);
 
         let mut drifts = Vec::new();
@@ -291,7 +300,7 @@ impl Finish<'_, '_> {
             },
             name,
             process,
-            version: version.clone(),
+            version,
             config_file: self.server.resolved.config_file.clone(),
             ignored_environment: self.server.resolved.ignored_environment.clone(),
             declared: Observed::from_result(
@@ -299,15 +308,8 @@ impl Finish<'_, '_> {
                 Origin::derived("static pod manifests and systemd units"),
             ),
             drift,
-            peer: self.transport(Purpose::Peer, peer_listeners, &peer_files, &PEER, &cluster, &version),
-            client: self.transport(
-                Purpose::Client,
-                client_listeners,
-                &client_files,
-                &CLIENT,
-                &cluster,
-                &version,
-            ),
+            peer,
+            client,
             connections,
             links,
             impostors: match known {

@@ -6,19 +6,26 @@ use seaworthy_audit::{Options, Report, Waivers, audit, select};
 use seaworthy_catalogue::Catalogue;
 use seaworthy_evidence::Snapshot;
 use seaworthy_report::{json, text};
+use seaworthy_wire::join;
 
 use crate::cli;
 use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
-    // The node is read meanwhile: it takes longer than the rest of a start.
-    let own = options.snapshots.is_empty().then(|| super::snapshot::begin(options.collection.clone()));
-    let catalogue = super::catalogue::load(&options.catalogue)?;
-    let judged = judged(options, &catalogue)?;
-    let snapshots = match own {
-        Some(own) => vec![own.finish()?],
-        None => options.snapshots.iter().map(|path| read(path)).collect::<Result<_, _>>()?,
+    let judging = || -> anyhow::Result<_> {
+        let catalogue = super::catalogue::load(&options.catalogue)?;
+        let judged = judged(options, &catalogue)?;
+        Ok((catalogue, judged))
+    };
+    let ((catalogue, judged), snapshots) = if !options.snapshots.is_empty() {
+        (judging()?, options.snapshots.iter().map(|path| read(path)).collect::<Result<_, _>>()?)
+    } else if options.collection.observe.is_some() {
+        // A name that means nothing is told before a long look at the node, not after it.
+        (judging()?, vec![super::snapshot::take(&options.collection)?])
+    } else {
+        let (judging, own) = join(judging, || super::snapshot::take(&options.collection));
+        (judging?, vec![own?])
     };
     let reports: Vec<Report> = snapshots.iter().map(|s| audit(&catalogue, s, &judged)).collect();
     for output in &options.formats {

@@ -1,7 +1,6 @@
 //! `seaworthy snapshot`.
 
 use std::io::IsTerminal as _;
-use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -18,33 +17,6 @@ pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
         None => output::print(&document)?,
     }
     Ok(Exit::Clean)
-}
-
-/// A snapshot of this node that is being taken.
-pub(super) enum Begun {
-    Running(JoinHandle<anyhow::Result<Snapshot>>),
-    /// There was no thread for it.
-    Waiting(cli::Collection),
-}
-
-/// Takes a snapshot of this node while the caller does something else. It ends with the program when nobody waits for it.
-pub(super) fn begin(options: cli::Collection) -> Begun {
-    let collection = options.clone();
-    match std::thread::Builder::new().spawn(move || take(&collection)) {
-        Ok(running) => Begun::Running(running),
-        Err(_) => Begun::Waiting(options),
-    }
-}
-
-impl Begun {
-    pub(super) fn finish(self) -> anyhow::Result<Snapshot> {
-        match self {
-            Self::Running(thread) => {
-                thread.join().map_err(|_| anyhow::anyhow!("taking the snapshot failed"))?
-            }
-            Self::Waiting(options) => take(&options),
-        }
-    }
 }
 
 /// Takes a snapshot of this node.

@@ -128,14 +128,14 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 /// starts without a dynamic linker, unless what that needs is not installed.
 fn release_binary() -> anyhow::Result<PathBuf> {
     let target = static_target();
-    let build = ["build", "--quiet", "--release", "--locked", "--package", "seaworthy"];
+    let build = ["build", "--quiet", "--profile", "dist", "--locked", "--package", "seaworthy"];
     if let Err(missing) = links_statically(&target) {
         say(&format!("A dynamic binary is built, for a static one needs {missing}."));
         run("cargo", &build)?;
-        return Ok(workspace().join("target/release/seaworthy"));
+        return Ok(workspace().join("target/dist/seaworthy"));
     }
     run("cargo", &[&build[..], &["--target", &target]].concat())?;
-    Ok(workspace().join("target").join(target).join("release/seaworthy"))
+    Ok(workspace().join("target").join(target).join("dist/seaworthy"))
 }
 
 /// Returns the target of static binaries for this machine.

@@ -94,6 +94,16 @@ impl Catalogue {
         self.benchmarks.values().find_map(|b| Some((b, b.control(number)?)))
     }
 
+    /// Returns the sections with `number` or below it, of the newest benchmark that has any.
+    pub fn section(&self, number: &str) -> Option<(&Benchmark, Vec<&Section>)> {
+        let within =
+            |id: &str| id.strip_prefix(number).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.benchmarks.values().find_map(|benchmark| {
+            let sections: Vec<_> = benchmark.sections.iter().filter(|s| within(&s.id)).collect();
+            (!sections.is_empty()).then_some((benchmark, sections))
+        })
+    }
+
     /// Returns where rule `id` stands in the benchmarks: `(benchmark id, control number)`.
     pub fn controls_of(&self, id: &str) -> Vec<(&str, &str)> {
         self.benchmarks

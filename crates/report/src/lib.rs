@@ -11,6 +11,7 @@ mod document;
 pub mod explain;
 pub mod fix;
 pub mod json;
+pub mod list;
 pub mod plan;
 pub mod probe;
 mod style;

@@ -84,11 +84,11 @@ pub(crate) enum Command {
     /// Take a snapshot of this node: all evidence as one JSON document, without secrets
     #[command(after_help = PLAIN_EXIT_CODES)]
     Snapshot(Snapshot),
-    /// Explain a rule, by its id or by a control number such as 2.4
+    /// Explain a rule, by its id or by a control number such as 2.4; a section such as 2 lists its controls
     #[command(after_help = PLAIN_EXIT_CODES)]
     Explain {
-        /// Rule id (`seaworthy list`) or control number
-        #[arg(value_name = "RULE|CONTROL")]
+        /// Rule id (`seaworthy list`), or the number of a control or section
+        #[arg(value_name = "RULE|NUMBER")]
         name: String,
         #[command(flatten)]
         catalogue: CatalogueDir,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 
+use crate::exit::UsageError;
+
 /// A report format with the file it goes to; stdout without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Output {
@@ -69,9 +71,8 @@ pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         if path.metadata().is_ok_and(|there| !there.is_file()) {
             return std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folder.metadata()?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        // The name of the temporary file, which the error has, means nothing to the user.
+        let mut file = tempfile::NamedTempFile::new_in(folder(path)).map_err(|error| error.kind())?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -80,16 +81,35 @@ pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     replace().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Makes sure that the folder of `path` is there, so that no work is done whose result could not be kept.
+pub(crate) fn expect_folder(path: &Path) -> Result<(), UsageError> {
+    match folder(path).metadata() {
+        Ok(folder) if folder.is_dir() => Ok(()),
+        _ => {
+            let message = format!("cannot write {}: {} is no folder", path.display(), folder(path).display());
+            Err(UsageError::new(message, "make the folder first, or give another path"))
+        }
+    }
+}
+
+/// Returns the folder that the file `path` is in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Returns the width to lay text out for: the terminal's, `COLUMNS`, or the widest that is comfortable to read.
 pub(crate) fn width() -> usize {
+    terminal_width().unwrap_or(seaworthy_report::MAX_WIDTH)
+}
+
+/// Returns the width of the terminal, or `COLUMNS`, as far as text is laid out for it; none where neither is there.
+pub(crate) fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
     let terminal = || {
         let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
     };
-    let width = if stdout.is_terminal() { columns.or_else(terminal) } else { columns };
-    width
-        .unwrap_or(seaworthy_report::MAX_WIDTH)
-        .clamp(seaworthy_report::MIN_WIDTH, seaworthy_report::MAX_WIDTH)
+    let width: Option<usize> = if stdout.is_terminal() { columns.or_else(terminal) } else { columns };
+    width.map(|width| width.clamp(seaworthy_report::MIN_WIDTH, seaworthy_report::MAX_WIDTH))
 }

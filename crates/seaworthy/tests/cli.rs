@@ -167,8 +167,8 @@ fn exit_codes_are_the_documented_ones() {
         assert!(!run.stdout.is_empty(), "there is a report whatever it says");
     }
     for arguments in [
-        &["audit", "--snapshot", NODE, "--format", "json=/proc/nothing/report.json"][..],
-        &["snapshot", "--no-wire", "--output", "/proc/nothing/snapshot.json"],
+        &["audit", "--snapshot", NODE, "--format", "json=/proc/report.json"][..],
+        &["snapshot", "--no-wire", "--output", "/proc/snapshot.json"],
         &["snapshot", "--no-wire", "--output", folder.0.path().to_str().unwrap()],
     ] {
         let run = run(arguments);
@@ -187,7 +187,7 @@ fn wrong_usage_says_what_where_and_what_to_do() {
     let latin = folder.file("latin.json", b"{\"format\": \"\xe4\"}");
     let here = folder.0.path().to_str().unwrap();
     let audit = |more: &[&'static str]| [&["audit", "--snapshot", NODE], more].concat();
-    let cases: [(Vec<&str>, &[&str]); 26] = [
+    let cases: [(Vec<&str>, &[&str]); 29] = [
         (vec![], &["COMMAND"]),
         (vec!["aduit"], &["aduit", "similar", "audit"]),
         (vec!["audit", "--frobnicate"], &["--frobnicate", "--help"]),
@@ -210,6 +210,9 @@ fn wrong_usage_says_what_where_and_what_to_do() {
         (vec!["audit", "--snapshot", here], &[here, "directory"]),
         (vec!["audit", "--snapshot", &latin], &["latin.json", "UTF-8"]),
         (vec!["audit", "--root", "/nonexistent"], &["/nonexistent", "--root"]),
+        (vec!["audit", "--root", here], &[here, "no /etc", "--root"]),
+        (audit(&["--format", "json=/nonexistent/report"]), &["/nonexistent is no folder", "another path"]),
+        (vec!["snapshot", "--output", "/nonexistent/node.json"], &["/nonexistent is no folder"]),
         (vec!["audit", "--timeout", "0"], &["more than 0"]),
         (vec!["audit", "--observe", "1e999"], &["at most 3600"]),
         (vec!["probe", "localhost"], &["`localhost` has no port", "127.0.0.1:2380"]),
@@ -843,6 +846,11 @@ fn rules_are_explained_by_name_and_by_number() {
         "{}",
         missing.stdout
     );
+    for (section, first, others) in [("2", "2.1", "1.1.1"), ("1", "1.1.1", "2.1")] {
+        let listed = run(&["explain", section]);
+        let has = |id: &str| listed.stdout.lines().any(|l| l.split_whitespace().next() == Some(id));
+        assert!(listed.code == 0 && has(first) && !has(others), "{}", listed.stdout);
+    }
 }
 
 #[test]

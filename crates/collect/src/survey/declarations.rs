@@ -76,9 +76,9 @@ impl Declarations {
     }
 
     /// Returns the declaration that a server with the settings `running` was started from: the one whose settings are
-    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says,
-    /// also where the settings of the server are not known because its configuration file has become one that etcd
-    /// refuses.
+    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says.
+    /// Where the settings of the server are not known because its configuration file has become one that etcd refuses, it
+    /// is that manifest, or the unit of the systemd `service` in which the server runs.
     ///
     /// # Errors
     ///
@@ -86,6 +86,7 @@ impl Declarations {
     pub(crate) fn of(
         &self,
         running: Result<&Settings, EvidenceError>,
+        service: Option<&str>,
         lone: bool,
     ) -> Result<Option<&Declared>, EvidenceError> {
         let unreadable = self.found.iter().find_map(|d| d.settings.error());
@@ -96,8 +97,8 @@ impl Declarations {
         let running = match running {
             Ok(running) => running,
             Err(error) => {
-                let only = self.only_pod().filter(|_| lone && error.kind == ErrorKind::Malformed);
-                return only.map(Some).ok_or(error);
+                let known = self.only_pod().filter(|_| lone).or_else(|| self.unit(service?));
+                return known.filter(|_| error.kind == ErrorKind::Malformed).map(Some).ok_or(error);
             }
         };
         let best = self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness);
@@ -118,6 +119,12 @@ impl Declarations {
             [only] if read_all && only.kind == DeclaredKind::StaticPod => Some(only),
             _ => None,
         }
+    }
+
+    /// Returns the declaration of the unit of `service`.
+    fn unit(&self, service: &str) -> Option<&Declared> {
+        let named = |d: &&Declared| d.path.rsplit('/').next() == Some(service);
+        self.found.iter().filter(|d| d.kind == DeclaredKind::SystemdUnit).find(named)
     }
 
     /// Returns the manifests that declare an etcd.
@@ -488,7 +495,7 @@ mod tests {
         ];
         for (files, running, want, manifest) in rows {
             declarations(&files, |found, _| {
-                let got = found.of(running.as_result(), true);
+                let got = found.of(running.as_result(), None, true);
                 let has_manifest = found.manifest(&got, true).is_some();
                 let got = got.map(|d| d.map(|d| d.path.rsplit('/').next().unwrap().to_owned()));
                 let got = got.as_ref().map(Option::as_deref).map_err(|e| e.kind);
@@ -556,7 +563,7 @@ mod tests {
     fn the_only_manifest_is_known_without_settings() {
         let denied = EvidenceError::new(ErrorKind::PermissionDenied, "denied");
         declarations(&[(format!("{MANIFESTS}/etcd.yaml"), pod("m1"))], |found, _| {
-            let declaration = found.of(Err(denied.clone()), true);
+            let declaration = found.of(Err(denied.clone()), None, true);
             let path = format!("{MANIFESTS}/etcd.yaml");
             assert_eq!(found.manifest(&declaration, true), Some(Ok(path.as_str())));
             assert_eq!(found.manifest(&declaration, false), Some(Err(denied)));
@@ -587,11 +594,26 @@ mod tests {
             files.extend(file.map(|text| ("/a/conf.yaml".to_owned(), text.to_owned())));
             declarations(&files, |found, _| {
                 let error = EvidenceError::new(kind, "what runs");
-                let declaration = found.of(Err(error.clone()), true).ok();
+                let declaration = found.of(Err(error.clone()), None, true).ok();
                 assert_eq!(declaration.map(|d| d.unwrap().fatal.len()), want, "{files:?}");
-                assert_eq!(found.of(Err(error.clone()), false), Err(error));
+                assert_eq!(found.of(Err(error.clone()), None, false), Err(error));
             });
         }
+    }
+
+    #[test]
+    fn a_server_without_settings_was_started_by_the_service_it_runs_in() {
+        let unit = "[Service]\nExecStart=/usr/bin/etcd --config-file=/etc/etcd.conf\n";
+        let files = [(UNIT_FILE, unit), ("/etc/etcd.conf", "client-transport-security: [\n")];
+        declarations(&files.map(|(path, text)| (path.to_owned(), text.to_owned())), |found, _| {
+            let error = |kind| EvidenceError::new(kind, "what runs");
+            let of = |kind, service| found.of(Err(error(kind)), service, true);
+            let declared = of(ErrorKind::Malformed, Some("etcd.service")).unwrap().unwrap();
+            assert_eq!((&*declared.path, declared.fatal.len()), (UNIT_FILE, 1));
+            assert!(of(ErrorKind::Malformed, Some("other.service")).is_err());
+            assert!(of(ErrorKind::Malformed, None).is_err());
+            assert!(of(ErrorKind::PermissionDenied, Some("etcd.service")).is_err());
+        });
     }
 
     #[test]

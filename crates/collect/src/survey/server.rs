@@ -250,7 +250,8 @@ impl Finish<'_, '_> {
                 (files, transport, self.connections(&cluster, &peer_listeners))
             },
         );
-        let declaration = self.declarations.of(settings.as_result(), self.lone);
+        let service = self.server.running.entry.cgroup().ok().and_then(|cgroup| cgroup.service());
+        let declaration = self.declarations.of(settings.as_result(), service.as_deref(), self.lone);
 
         let mut drifts = Vec::new();
         if let (Ok(Some(declared)), Some(running)) = (&declaration, known) {

@@ -13,6 +13,9 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
+    for path in options.formats.iter().filter_map(|output| output.path.as_ref()) {
+        output::expect_folder(path)?;
+    }
     let judging = || -> anyhow::Result<_> {
         let catalogue = super::catalogue::load(&options.catalogue)?;
         let judged = judged(options, &catalogue)?;

@@ -1,11 +1,11 @@
 //! `seaworthy explain`, `list` and `catalogue check`: the catalogue for its readers and writers.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use seaworthy_audit::check_fixture;
 use seaworthy_catalogue::{Catalogue, Diagnostic, Sources, render};
+use seaworthy_report::list;
 
 use crate::cli::CatalogueDir;
 use crate::exit::{Exit, UsageError};
@@ -38,8 +38,13 @@ pub(super) fn explain(name: &str, options: &CatalogueDir) -> anyhow::Result<Exit
             rules
         }
         (None, None) => {
-            let message = format!("there is no rule and no control `{name}`");
-            return Err(UsageError::new(message, "see `seaworthy list` for the rules").into());
+            let Some((benchmark, sections)) = catalogue.section(name) else {
+                let message = format!("there is no rule, no control and no section `{name}`");
+                return Err(UsageError::new(message, "see `seaworthy list` for the rules").into());
+            };
+            let controls = list::controls(benchmark, sections, output::terminal_width());
+            output::print(&format!("{controls}\nsee `seaworthy explain` with one of these numbers\n"))?;
+            return Ok(Exit::Clean);
         }
     };
     let width = output::width();
@@ -51,51 +56,15 @@ pub(super) fn explain(name: &str, options: &CatalogueDir) -> anyhow::Result<Exit
 
 pub(super) fn list(benchmark: Option<&str>, options: &CatalogueDir) -> anyhow::Result<Exit> {
     let catalogue = load(options)?;
-    let mut out = String::new();
-    match benchmark {
+    let width = output::terminal_width();
+    let text = match benchmark {
+        None => list::catalogue(&catalogue, width),
         Some(name) => {
             let benchmark = catalogue.benchmark(name).ok_or_else(|| no_benchmark(&catalogue, name))?;
-            let _ = writeln!(out, "{} (Kubernetes {})", benchmark.title, benchmark.kubernetes);
-            for section in &benchmark.sections {
-                let _ = writeln!(out, "\n{} {}", section.id, section.title);
-                for control in &section.controls {
-                    let rules: Vec<_> = control.rules().collect();
-                    let rules =
-                        if rules.is_empty() { "not implemented yet".to_owned() } else { rules.join(", ") };
-                    let _ = writeln!(out, "  {:<7} {:<33} {}", control.id, rules, control.title);
-                }
-            }
+            list::controls(benchmark, &benchmark.sections, width)
         }
-        None => {
-            let _ = writeln!(out, "Rules");
-            for rule in catalogue.rules.values() {
-                let mut numbers: Vec<_> =
-                    catalogue.controls_of(&rule.id).into_iter().map(|(_, n)| n).collect();
-                numbers.dedup();
-                numbers.sort_unstable();
-                numbers.dedup();
-                let _ = writeln!(
-                    out,
-                    "  {:<33} {:<9} {:<8} {}",
-                    rule.id,
-                    rule.severity,
-                    numbers.join(" "),
-                    rule.title
-                );
-            }
-            let _ = writeln!(out, "\nBenchmarks");
-            for benchmark in catalogue.benchmarks.values() {
-                let all = benchmark.controls().count();
-                let done = benchmark.controls().filter(|c| c.rules().next().is_some()).count();
-                let _ = writeln!(
-                    out,
-                    "  {:<33} {} ({done} of {all} controls implemented)",
-                    benchmark.id, benchmark.title
-                );
-            }
-        }
-    }
-    output::print(&out)?;
+    };
+    output::print(&text)?;
     Ok(Exit::Clean)
 }
 

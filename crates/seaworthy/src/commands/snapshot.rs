@@ -10,6 +10,9 @@ use crate::exit::{Exit, UsageError};
 use crate::{cli, output};
 
 pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
+    if let Some(path) = &options.output {
+        output::expect_folder(path)?;
+    }
     let snapshot = take(&options.collection)?;
     let document = seaworthy_report::document(&snapshot).context("cannot write the snapshot")?;
     match &options.output {

@@ -23,4 +23,4 @@ mod survey;
 mod yaml;
 
 pub use declared::{Argument, Variable, may_be_shown};
-pub use survey::{Options, collect};
+pub use survey::{Options, PATIENCE, collect};

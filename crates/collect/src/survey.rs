@@ -2,7 +2,7 @@
 //!
 //! It goes in three passes. First everything that is on the node is read: processes, declarations, settings, sockets,
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
-//! the members are, which links exist, what has drifted.
+//! the members are, which links exist (looked at again where some seem to be missing), what has drifted.
 
 mod clients;
 mod declarations;
@@ -32,6 +32,10 @@ use processes::Found;
 use server::Server;
 use trust::Trust;
 
+/// How long to wait for links that seem to be missing. The peers of a member that has just started, or was cut off, find it
+/// again in a fraction of it.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How to look at a node.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -43,6 +47,8 @@ pub struct Options {
     pub observe: Option<Duration>,
     /// How long a listener may take to answer.
     pub timeout: Duration,
+    /// How long links between members that seem to be missing are waited for: [`PATIENCE`], or not at all.
+    pub patience: Duration,
     /// The snapshot's time.
     pub now: Timestamp,
 }

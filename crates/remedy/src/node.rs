@@ -91,7 +91,7 @@ impl Node {
     /// When no member that runs on this node is meant, or several are, or what declares it cannot be read. Whatever else
     /// cannot be observed is part of the observation.
     pub fn observe(&self) -> Result<Observation, NotObserved> {
-        let snapshot = self.survey(true)?;
+        let snapshot = self.survey(true, seaworthy_collect::PATIENCE)?;
         let etcd = self.member_of(&snapshot)?.clone();
         let root = Root::host(&self.root).map_err(NotObserved::Root)?;
         // What cannot be read is refused by the plans that need it.
@@ -176,7 +176,7 @@ impl Node {
     ///
     /// As [`Self::observe`], but for a member that is not there.
     pub fn glance(&self) -> Result<Option<Etcd>, NotObserved> {
-        let snapshot = self.survey(false)?;
+        let snapshot = self.survey(false, Duration::ZERO)?;
         match self.member_of(&snapshot) {
             Ok(etcd) => Ok(etcd.process.value().is_some().then(|| etcd.clone())),
             Err(NotObserved::Refused(_)) => Ok(None),
@@ -222,12 +222,13 @@ impl Node {
         Client::new(endpoints, security, timeouts).map_err(|error| error.to_string())
     }
 
-    fn survey(&self, wire: bool) -> Result<Snapshot, NotObserved> {
+    fn survey(&self, wire: bool, patience: Duration) -> Result<Snapshot, NotObserved> {
         let options = seaworthy_collect::Options {
             root: self.root.clone(),
             wire,
             observe: None,
             timeout: self.timeout,
+            patience,
             now: Timestamp::now(),
         };
         seaworthy_collect::collect(&options).map_err(NotObserved::Root)

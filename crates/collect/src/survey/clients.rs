@@ -210,6 +210,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: std::time::Duration::ZERO,
+            patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::from_second(1_800_000_000).unwrap(),
         };
         let survey = Survey { options: &options, root: &root, users: &users };

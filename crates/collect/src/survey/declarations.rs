@@ -446,6 +446,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: Duration::ZERO,
+            patience: Duration::ZERO,
             now: Timestamp::UNIX_EPOCH,
         };
         let root = Root::host(directory.path()).unwrap();

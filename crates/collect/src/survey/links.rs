@@ -50,7 +50,7 @@ impl Matrix<'_> {
             let theirs = |c: &&Connection| c.direction == direction && c.member.as_deref() == Some(&name);
             u32::try_from(connections.iter().filter(theirs).count()).unwrap_or(u32::MAX)
         };
-        let shared = self.members.iter().filter(|other| other.id != member.id).any(|other| {
+        let shared = self.members.iter().filter(|other| !std::ptr::eq(*other, member)).any(|other| {
             self.addresses(other).is_some_and(|theirs| theirs.iter().any(|a| addresses.contains(a)))
         });
         let stranger = connections.iter().find(|c| c.direction == Direction::Inbound && c.member.is_none());
@@ -209,7 +209,8 @@ mod tests {
     fn member(name: &str, ip: &str, this: bool) -> Member {
         let peer_urls = vec![Url::parse(&format!("https://{ip}:2380")).unwrap()];
         let client_urls = vec![Url::parse(&format!("https://{ip}:2379")).unwrap()];
-        Member { id: name.to_owned(), name: name.to_owned(), peer_urls, client_urls, learner: false, this }
+        // As initial-cluster tells it.
+        Member { id: String::new(), name: name.to_owned(), peer_urls, client_urls, learner: false, this }
     }
 
     fn matrix(established: &[(&str, &str)], url: &str) -> (Vec<Connection>, Vec<Link>) {

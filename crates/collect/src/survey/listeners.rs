@@ -234,7 +234,7 @@ pub(crate) fn configured(urls: &[(Url, Origin, Purpose)], sockets: &Sockets) -> 
 }
 
 /// Returns all listeners of a process: each of the configured `urls` with its socket, and each socket that no URL names.
-pub(crate) fn join(
+pub(crate) fn all(
     running: &Running,
     urls: &[(Url, Origin, Purpose)],
     sockets: &Sockets,
@@ -334,6 +334,7 @@ mod tests {
             wire: true,
             observe: None,
             timeout: std::time::Duration::from_millis(200),
+            patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let root = crate::root::Root::host("/").unwrap();

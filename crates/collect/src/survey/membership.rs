@@ -200,6 +200,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: Duration::from_millis(100),
+            patience: Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let root = Root::host("/").unwrap();

@@ -52,6 +52,6 @@ impl<'a> Reading<'a> {
         let metrics =
             settings.and_then(|s| s.metrics.clone()).map(|(url, origin)| (url, origin, Purpose::Metrics));
         let urls: Vec<_> = listen.into_iter().chain(metrics).collect();
-        listeners::join(self.running, &urls, sockets, answers)
+        listeners::all(self.running, &urls, sockets, answers)
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
-    Advertised, Cluster, ErrorKind, Etcd, EvidenceError, Listener, Member, Observed, Origin, Purpose,
-    Setting, Transport, Url,
+    Advertised, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener, Member, Observed,
+    Origin, Purpose, Setting, Transport, Url,
 };
 use seaworthy_wire::{ClientIdentity, join};
 
@@ -24,11 +24,8 @@ use super::{Survey, drift, files, membership};
 use crate::root::Root;
 use crate::sockets::Sockets;
 
-/// How long to wait altogether for links that seem to be missing. A member dials again ten times a second (`rafthttp`'s
-/// `DialRetryFrequency`), and the peers of one that has just started find it only then.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long to wait before the next look at a server's connections.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// One etcd process with what was read of it on the node.
 pub(crate) struct Server<'a> {
@@ -165,9 +162,9 @@ fn resolve(running: &Running, version: Option<Version>) -> Resolved {
 }
 
 /// Puts every server together.
-pub(crate) fn finish_all(
+pub(crate) fn finish_all<'s>(
     survey: &Survey<'_>,
-    servers: Vec<Server<'_>>,
+    servers: Vec<Server<'s>>,
     declarations: &Declarations,
     trust: &Trust,
     answers: &Answers,
@@ -176,13 +173,42 @@ pub(crate) fn finish_all(
     let views = watch(survey, &servers);
     let lone = servers.len() == 1;
     let unwatched = Ok(Views::new());
-    let patience_ends = Instant::now() + PATIENCE;
-    let finish = |server: Server<'_>| {
+    let finish = |server: Server<'s>| {
         let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
-        Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, patience_ends, server }
-            .etcd()
+        let mut finish = Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, server };
+        (finish.etcd(), finish)
     };
-    servers.into_iter().map(finish).collect()
+    let mut all: Vec<(Etcd, Finish<'_, '_>)> = servers.into_iter().map(finish).collect();
+    wait_for_links(&mut all, survey.options.patience);
+    all.into_iter().map(|(etcd, _)| etcd).collect()
+}
+
+/// Looks at the connections of servers again while links seem to be missing, until `patience` ends. A member dials again
+/// ten times a second (`rafthttp`'s `DialRetryFrequency`), and the peers of one that has just started find it only then.
+fn wait_for_links(all: &mut [(Etcd, Finish<'_, '_>)], patience: Duration) {
+    let ends = Instant::now() + patience;
+    while Instant::now() < ends {
+        let lacking = all.iter_mut().filter(|(etcd, _)| lacks_links(etcd));
+        let looks: Vec<_> = lacking
+            .map(|(etcd, finish)| (etcd, &*finish, Sockets::of_process(&finish.server.running.entry)))
+            .collect();
+        if looks.is_empty() {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        for (etcd, finish, sockets) in looks {
+            // What was seen before stands when the process has gone.
+            if sockets.is_ok() {
+                (etcd.connections, etcd.links) =
+                    finish.connections(sockets, &etcd.cluster, &etcd.peer.listeners);
+            }
+        }
+    }
+}
+
+fn lacks_links(etcd: &Etcd) -> bool {
+    let missing = |link: &Link| link.half_open || link.down || link.outbound.value() == Some(&0);
+    etcd.links.value().is_some_and(|links| links.iter().any(missing))
 }
 
 /// Watches the peer ports of every server passively and at the same time, each in its own network, if that was asked for.
@@ -217,13 +243,11 @@ struct Finish<'a, 'b> {
     hosts: &'a BTreeMap<String, Vec<IpAddr>>,
     views: &'a Result<Views, EvidenceError>,
     lone: bool,
-    /// Until when links that seem to be missing are waited for.
-    patience_ends: Instant,
     server: Server<'b>,
 }
 
 impl Finish<'_, '_> {
-    fn etcd(mut self) -> Etcd {
+    fn etcd(&mut self) -> Etcd {
         let pid = self.server.running.pid();
         let process = self.server.running.evidence(self.survey);
         let (cluster, cluster_version) =
@@ -247,7 +271,8 @@ impl Finish<'_, '_> {
             || side(Purpose::Client, &CLIENT, &client_listeners),
             || {
                 let (files, transport) = side(Purpose::Peer, &PEER, &peer_listeners);
-                (files, transport, self.connections(&cluster, &peer_listeners))
+                let sockets = self.server.sockets.clone();
+                (files, transport, self.connections(sockets, &cluster, &peer_listeners))
             },
         );
         let service = self.server.running.entry.cgroup().ok().and_then(|cgroup| cgroup.service());
@@ -352,7 +377,7 @@ impl Finish<'_, '_> {
             let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
             let purposes = [Purpose::Peer, Purpose::Client, Purpose::Metrics];
             let urls: Vec<_> = purposes.into_iter().flat_map(|side| server.urls(side)).collect();
-            Ok(listeners::join(server.running, &urls, sockets, self.answers))
+            Ok(listeners::all(server.running, &urls, sockets, self.answers))
         };
         let origin = Origin::proc(format!("/proc/{}/net/tcp", server.running.pid()));
         match all() {
@@ -364,52 +389,34 @@ impl Finish<'_, '_> {
         }
     }
 
+    /// Returns the connections with peers, and the links that they make, of those of `sockets` that are still open.
     fn connections(
         &self,
+        sockets: Result<Sockets, EvidenceError>,
         cluster: &Observed<Cluster>,
         listeners: &Observed<Vec<Listener>>,
-    ) -> (Observed<Vec<seaworthy_evidence::Connection>>, Observed<Vec<seaworthy_evidence::Link>>) {
+    ) -> (Observed<Vec<Connection>>, Observed<Vec<Link>>) {
         // A name means what the process is told first, then what the host is.
         let mut hosts = self.hosts.clone();
         let own = self.server.running.root.as_ref().ok().and_then(|r| r.read("/etc/hosts", 1 << 20).ok());
         hosts.extend(own.map(|text| links::hosts(&text)).unwrap_or_default());
-        let matrix = |sockets: &Sockets| -> Result<_, EvidenceError> {
+        let all = || -> Result<_, EvidenceError> {
+            // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
+            let mut sockets = sockets?;
+            sockets.retain_open(&self.server.running.entry);
             let matrix = Matrix {
                 members: &cluster.as_result()?.members,
                 listeners: listeners.as_result()?,
-                sockets,
+                sockets: &sockets,
                 views: self.views.as_ref().map_err(Clone::clone)?,
                 hosts: &hosts,
                 origin: Origin::proc(format!("/proc/{}/net/tcp", self.server.running.pid())),
             };
             let connections = matrix.connections();
             let links = matrix.links(&connections);
-            Ok((connections, links, matrix.origin))
+            Ok((Observed::seen(connections, matrix.origin.clone()), Observed::seen(links, matrix.origin)))
         };
-        let settled = || -> Result<_, EvidenceError> {
-            let process = &self.server.running.entry;
-            let mut sockets = self.server.sockets.clone()?;
-            loop {
-                // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
-                sockets.retain_open(process);
-                let seen = matrix(&sockets)?;
-                let whole = !seen.1.iter().any(|link| link.half_open || link.down);
-                if whole || Instant::now() >= self.patience_ends {
-                    return Ok(seen);
-                }
-                sockets = match Sockets::of_process(process) {
-                    Ok(sockets) => sockets,
-                    Err(_) => return Ok(seen),
-                };
-                std::thread::sleep(BETWEEN_LOOKS);
-            }
-        };
-        match settled() {
-            Ok((connections, links, origin)) => {
-                (Observed::seen(connections, origin.clone()), Observed::seen(links, origin))
-            }
-            Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
-        }
+        all().unwrap_or_else(|error| (Observed::failed(error.clone()), Observed::failed(error)))
     }
 
     fn transport(

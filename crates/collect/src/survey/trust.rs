@@ -316,6 +316,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: std::time::Duration::ZERO,
+            patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         }
     }

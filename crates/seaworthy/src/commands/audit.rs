@@ -23,8 +23,8 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
     };
     let ((catalogue, judged), snapshots) = if !options.snapshots.is_empty() {
         (judging()?, options.snapshots.iter().map(|path| read(path)).collect::<Result<_, _>>()?)
-    } else if options.collection.observe.is_some() {
-        // A name that means nothing is told before a long look at the node, not after it.
+    } else if is_long(&options.collection) && names_something(options) {
+        // A name that means nothing is told before such a look at the node, not after it.
         (judging()?, vec![super::snapshot::take(&options.collection)?])
     } else {
         let (judging, own) = join(judging, || super::snapshot::take(&options.collection));
@@ -55,6 +55,19 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
     // The process ends now, and gives all of its memory back at once.
     std::mem::forget((catalogue, snapshots, reports));
     Ok(exit)
+}
+
+/// Returns whether a look at the node may take long: it waits for others.
+fn is_long(collection: &cli::Collection) -> bool {
+    !collection.no_wire || collection.observe.is_some()
+}
+
+/// Returns whether the command line names what there may not be.
+fn names_something(options: &cli::Audit) -> bool {
+    options.benchmark.is_some()
+        || !options.rules.is_empty()
+        || options.waivers.is_some()
+        || options.catalogue.dir.is_some()
 }
 
 /// Returns what to judge, after making sure that every name in it means something.

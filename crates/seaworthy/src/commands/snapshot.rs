@@ -29,6 +29,7 @@ pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
         wire: !options.no_wire,
         observe: options.observe,
         timeout: options.timeout,
+        patience: seaworthy_collect::PATIENCE,
         now: Timestamp::now(),
     };
     if let Some(duration) = options.observe.filter(|_| std::io::stderr().is_terminal()) {

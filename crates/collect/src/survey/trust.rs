@@ -100,7 +100,10 @@ impl Trust {
                     let Some((leaf, intermediates)) = chain.split_first() else { continue };
                     let root = std::slice::from_ref(root);
                     let usage = seaworthy_pki::Usage::Server;
-                    if seaworthy_pki::chains_to(leaf, intermediates, root, usage, now).is_ok() {
+                    // One that has expired was issued by the same CA as the one that follows it.
+                    let valid = (leaf.certificate.not_before, leaf.certificate.not_after);
+                    let then = now.min(valid.1).max(valid.0);
+                    if seaworthy_pki::chains_to(leaf, intermediates, root, usage, then).is_ok() {
                         found.push(of(format!("issuing the API server's own certificate {path}"), origin));
                     }
                 }
@@ -395,6 +398,38 @@ mod tests {
         let shared = trust.shared([&trusted(), &trusted()], jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(shared.error().map(|e| e.kind), Some(ErrorKind::NotFound));
         assert_eq!(with_api_servers(&[argvs[0], argvs[0]]).serving.len(), 2);
+    }
+
+    #[test]
+    fn an_expired_certificate_of_an_api_server_tells_its_ca_too() {
+        use rcgen::{
+            BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+            date_time_ymd,
+        };
+        let key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = ca.self_signed(&key).unwrap().pem();
+        let mut leaf = CertificateParams::new(vec!["kubernetes".to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        (leaf.not_before, leaf.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &Issuer::new(ca, key)).unwrap().pem();
+        let now = "2027-06-01T12:00:00Z".parse().unwrap();
+        let origin = || Origin::file("/x");
+        let parsed = |pem: &str| seaworthy_pki::certificates_from_pem(pem.as_bytes(), origin(), now);
+        let serving =
+            Serving { chain: parsed(&leaf).unwrap(), path: "/apiserver.crt".to_owned(), origin: origin() };
+        let trust = Trust { serving: vec![serving], ..nothing() };
+        let etcd = || Files {
+            certificate: None,
+            key: None,
+            client_certificate: None,
+            trusted: Some(Content { path: "/ca.crt".to_owned(), origin: origin(), content: parsed(&root) }),
+            revocations: None,
+        };
+        let shared = trust.shared([&etcd(), &etcd()], now);
+        let [one] = &shared.value().unwrap()[..] else { panic!("{shared:?}") };
+        assert!(one.other_use.contains("/apiserver.crt"), "{}", one.other_use);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{
-    Declaration, MARGIN_DAYS, Situation, called, edited, has_loaded, is_encrypted, state, this,
+    Declaration, MARGIN_DAYS, Situation, called, edited, has_loaded, is_encrypted, refuse, state, this,
 };
 
 /// Seconds by which clocks may differ: well within what certificates are backdated by.
@@ -206,15 +206,6 @@ fn changes(
         _ => None,
     };
     plan.steps.iter().filter_map(|step| change(&step.action)).collect()
-}
-
-fn refuse(
-    objection: Objection,
-    what: impl Into<String>,
-    why: impl Into<String>,
-    instead: impl Into<String>,
-) -> Refusal {
-    Refusal { objection, what: what.into(), why: why.into(), instead: instead.into() }
 }
 
 fn changed(plan: &Plan, situation: &Situation<'_>) -> Option<Refusal> {
@@ -487,7 +478,7 @@ fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
     // While its URLs are http nobody dials it with TLS, so this is no problem yet.
     let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     for url in members.iter().filter(|m| m.this).flat_map(|m| &m.peer_urls) {
-        if !names_host(leaf, &url.host) {
+        if !seaworthy_pki::names(leaf, &url.host) {
             found
                 .push(object(format!("its certificate does not name {}, where its peers dial it", url.host)));
         }
@@ -519,17 +510,6 @@ fn rejoining(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
             let broken = problems.iter().filter(|p| p.breaks);
             broken.map(|p| object(Objection::Certificate, p.message.clone())).collect()
         }
-    }
-}
-
-fn names_host(leaf: &seaworthy_evidence::Certificate, host: &str) -> bool {
-    match host.parse::<std::net::IpAddr>() {
-        Ok(ip) => leaf.sans.ip.iter().any(|san| san.parse() == Ok(ip)),
-        Err(_) => leaf.sans.dns.iter().any(|san| {
-            let wildcard = san.strip_prefix('*').zip(host.find('.').and_then(|dot| host.get(dot..)));
-            san.eq_ignore_ascii_case(host)
-                || wildcard.is_some_and(|(san, host)| san.eq_ignore_ascii_case(host))
-        }),
     }
 }
 

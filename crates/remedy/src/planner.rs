@@ -304,7 +304,7 @@ fn is_etcd(path: &[u8]) -> bool {
     path.rsplit(|b| *b == b'/').next() == Some(b"etcd")
 }
 
-fn refuse(
+pub(crate) fn refuse(
     objection: Objection,
     what: impl Into<String>,
     why: impl Into<String>,

@@ -222,20 +222,16 @@ impl Planner<'_> {
         }
         self.within_reach(&changes)?;
         let over = |m: &Member| self.reached(m, &[Stage::Distrust, Stage::Done]);
-        let mut steps: Vec<Step> = self.hand_over(over).into_iter().collect();
-        steps.push(self.change(
-            "Let it demand certificates of the authority, and accept no others",
-            "No member has a self-made one any more.",
+        let steps = self.trust_only(
+            authority,
+            over,
+            [
+                "Let it demand certificates of the authority, and accept no others",
+                "No member has a self-made one any more.",
+            ],
             &changes,
-            mount.into_iter().collect(),
-        )?);
-        let authorities = authority.certificate.clone();
-        let verify = self.verified([
-            Verification::Trusts { authorities },
-            Verification::MutualTls,
-            Verification::RulePasses,
-        ]);
-        steps.push(self.restart(changes.effective(), verify));
+            mount,
+        )?;
         Ok(self.document(Stage::Distrust, self.waits(lacks, Until::Presenting), steps, Vec::new()))
     }
 }

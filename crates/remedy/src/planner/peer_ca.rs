@@ -15,6 +15,7 @@ use seaworthy_pki::{Parsed, certificates_from_pem};
 
 use super::peers::{accepted, bundled, roots};
 use super::{AuthorityFiles, Changes, LINKS_SECONDS, Planner, Situation, called, refuse, sha256, unseen};
+use crate::edit::manifest;
 use crate::note::Note;
 use crate::plan::{
     Action, Objection, Plan, Precondition, Refusal, Stage, Step, Undo, Until, Verification, Waiting,
@@ -362,14 +363,33 @@ impl Planner<'_> {
         let changes = Changes::setting([("peer-trusted-ca-file", ca)]);
         self.within_reach(&changes)?;
         let over = |m: &Member| matches!(reached(&self.s, m, new), Some(Stage::Distrust | Stage::Done));
-        let mut steps: Vec<Step> = self.hand_over(over).into_iter().collect();
-        steps.push(self.change(
-            "Let it trust the new authority only",
-            "No member presents a certificate of the former one any more. Until the last of them drops it, its \
-             certificates still open those that have not.",
+        let steps = self.trust_only(
+            authority,
+            over,
+            [
+                "Let it trust the new authority only",
+                "No member presents a certificate of the former one any more. Until the last of them drops it, its \
+                 certificates still open those that have not.",
+            ],
             &changes,
-            mount.into_iter().collect(),
-        )?);
+            mount,
+        )?;
+        let waits = self.waits(|m| !presents(&self.s, m, new), Until::Presenting);
+        Ok(self.document(Stage::Distrust, waits, steps, Vec::new()))
+    }
+
+    /// Returns the steps of the last round, with the title and reason of their change: after them the member trusts
+    /// `authority` only. Members for which the round is `over` can be handed the leadership.
+    pub(super) fn trust_only(
+        &self,
+        authority: &AuthorityFiles,
+        over: impl Fn(&Member) -> bool,
+        [title, why]: [&str; 2],
+        changes: &Changes,
+        mount: Option<manifest::Mount>,
+    ) -> Result<Vec<Step>, Refusal> {
+        let mut steps: Vec<Step> = self.hand_over(over).into_iter().collect();
+        steps.push(self.change(title, why, changes, mount.into_iter().collect())?);
         let authorities = authority.certificate.clone();
         let verify = self.verified([
             Verification::Trusts { authorities },
@@ -377,8 +397,7 @@ impl Planner<'_> {
             Verification::RulePasses,
         ]);
         steps.push(self.restart(changes.effective(), verify));
-        let waits = self.waits(|m| !presents(&self.s, m, new), Until::Presenting);
-        Ok(self.document(Stage::Distrust, waits, steps, Vec::new()))
+        Ok(steps)
     }
 
     /// Returns the step that makes a key and a certificate of exactly the authority that the plan was made with.

@@ -583,7 +583,8 @@ impl Fix<'_> {
         let others = voters.iter().filter(|m| !m.this && well(&m.id)).count();
         let quorum = voters.len() / 2 + 1;
         // The process from before the fix has not read what is taken back.
-        let restarts = back.restarts() > 0 && began_with(record) != Some(process(&seen.etcd));
+        let began_with = began_with(record).map(|facts| facts.process);
+        let restarts = back.restarts() > 0 && began_with != Some(process(&seen.etcd));
         (restarts && voters.len() > 2 && well(&back.state.member_id) && others < quorum).then(|| {
             format!(
                 "{others} other members are healthy, which is no quorum of {quorum} while {} restarts; make them \
@@ -604,7 +605,11 @@ impl Fix<'_> {
     ) -> Result<(), Stop> {
         let root = Root::open(&self.node.root)?;
         let forth = prefix.is_empty();
-        let process = began_with(journal.record()).unwrap_or_else(|| etcd.and_then(process));
+        // What the member is by now may be what the steps before have made of it: kubelet needs no word to restart it.
+        let (process, settings) = match began_with(journal.record()) {
+            Some(facts) => (facts.process, facts.settings),
+            None => (etcd.and_then(process), former(plan, etcd)),
+        };
         for (index, step) in plan.steps.iter().enumerate() {
             let name = format!("{prefix}{}", index + 1);
             if forth && journal.record().is_after(&name) {
@@ -620,11 +625,8 @@ impl Fix<'_> {
                 })?,
                 None => {
                     self.holds(&root, &step.preconditions)?;
-                    let facts = Facts {
-                        process,
-                        preimages: act::preimages(&root, journal, step)?,
-                        settings: former(plan, etcd),
-                    };
+                    let preimages = act::preimages(&root, journal, step)?;
+                    let facts = Facts { process, preimages, settings: settings.clone() };
                     let value = serde_json::to_value(&facts)?;
                     match journal.before(&name, value) {
                         // On the way back nothing new is learnt from it.
@@ -848,10 +850,9 @@ fn begun(record: &Record, plan: &Plan) -> Result<BTreeMap<usize, Facts>, serde_j
     (0..plan.steps.len()).filter_map(facts).collect()
 }
 
-/// Returns the process that the member was when the fix began; `None` when nothing was written down yet.
-fn began_with(record: &Record) -> Option<Option<Process>> {
-    let facts: Facts = serde_json::from_value(record.before("1")?.clone()).ok()?;
-    Some(facts.process)
+/// Returns what the member was when the fix began; `None` when nothing was written down yet.
+fn began_with(record: &Record) -> Option<Facts> {
+    serde_json::from_value(record.before("1")?.clone()).ok()
 }
 
 /// Returns which process a member is.

@@ -22,7 +22,7 @@ pub struct Facts {
     pub process: Option<Process>,
     /// Ids of the pre-images of the files that the step touches, by path.
     pub preimages: BTreeMap<String, String>,
-    /// Values that the settings of a restart had before; null for one that was not set.
+    /// Values that the settings of a restart had when the fix began; null for one that was not set.
     pub settings: BTreeMap<String, Option<String>>,
 }
 
@@ -170,8 +170,8 @@ fn restored(forth: &Step, facts: &Facts) -> Vec<Step> {
 fn restarted(plan: &Plan, begun: &BTreeMap<usize, Facts>) -> Option<Step> {
     let forth = plan.steps.iter().find(|step| step.restarts)?;
     let Action::Restart { by, .. } = &forth.action else { return None };
-    // Every step has them, also when the restart itself was not reached.
-    let former = begun.values().next_back().map(|facts| facts.settings.clone()).unwrap_or_default();
+    // Those of the first step, before which nothing was changed.
+    let former = begun.values().next().map(|facts| facts.settings.clone()).unwrap_or_default();
     let set = former.into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
     let title = match by {
         RestartedBy::Kubelet => format!("Wait until kubelet runs {} as before", plan.state.member),
@@ -184,4 +184,30 @@ fn restarted(plan: &Plan, begun: &BTreeMap<usize, Facts>) -> Option<Step> {
     let verify = vec![Verification::SettingsEffective];
     let action = Action::Restart { by: by.clone(), settings: set.collect() };
     Some(Step { restarts: true, ..step(&title, "etcd reads its settings when it starts.", action, verify) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planner::fixture::World;
+    use crate::planner::{self, peer_tls};
+
+    #[test]
+    fn a_member_is_to_run_as_it_did_before_the_first_step() {
+        let plan = planner::plan(peer_tls::RULE, &World::plaintext().situation()).unwrap();
+        let setting = "peer-cert-file".to_owned();
+        // kubelet restarts a member as soon as its manifest has changed, whatever becomes of the fix meanwhile.
+        let facts = |value: Option<&str>| Facts {
+            settings: BTreeMap::from([(setting.clone(), value.map(str::to_owned))]),
+            ..Facts::default()
+        };
+        let last = plan.steps.len() - 1;
+        let begun = BTreeMap::from([(0, facts(None)), (last, facts(Some("/new.crt")))]);
+        let back = way_back(&plan, &begun, Vec::new(), true);
+        let restart = back.steps.iter().find_map(|step| match &step.action {
+            Action::Restart { settings, .. } => Some(settings),
+            _ => None,
+        });
+        assert_eq!(restart, Some(&BTreeMap::from([(setting, String::new())])));
+    }
 }

@@ -30,7 +30,7 @@ pub struct Waiver {
     pub reason: String,
     /// Who answers for it.
     pub owner: String,
-    /// The last day on which it counts (UTC).
+    /// The last day (UTC) on which a snapshot may have been taken for it to count.
     pub expires: Date,
 }
 
@@ -74,12 +74,15 @@ impl Waivers {
         let today = now.to_zoned(TimeZone::UTC).date();
         let mut notices = Vec::new();
         for waiver in &self.waivers {
+            let judged = findings.iter().any(|finding| waiver.names(finding));
             let mut matched =
                 findings.iter_mut().filter(|f| f.status == Status::Fail && waiver.covers(f)).peekable();
             let notice = if waiver.expires < today {
-                Some(format!("the waiver for {} expired on {}", waiver.rule, waiver.expires))
+                Some(format!("the waiver for {} expired on {}", waiver.subject(), waiver.expires))
+            } else if !judged {
+                Some(format!("the waiver for {} names no rule that was judged", waiver.subject()))
             } else if matched.peek().is_none() {
-                Some(format!("the waiver for {} matches no failed finding", waiver.rule))
+                Some(format!("the waiver for {} matches no failed finding", waiver.subject()))
             } else {
                 matched.for_each(|f| f.waived = Some(waiver.to_string()));
                 None
@@ -91,10 +94,22 @@ impl Waivers {
 }
 
 impl Waiver {
+    /// Returns what it is for, in words.
+    fn subject(&self) -> String {
+        match &self.resource {
+            Some(resource) => format!("{} of {resource}", self.rule),
+            None => self.rule.clone(),
+        }
+    }
+
     fn covers(&self, finding: &Finding) -> bool {
-        let rule =
-            glob(&self.rule, &finding.rule) || finding.controls.iter().any(|(_, n)| glob(&self.rule, n));
-        rule && self.resource.as_deref().is_none_or(|resource| glob(resource, &finding.resource))
+        self.names(finding)
+            && self.resource.as_deref().is_none_or(|resource| glob(resource, &finding.resource))
+    }
+
+    /// Returns whether it is for the rule of `finding`.
+    fn names(&self, finding: &Finding) -> bool {
+        glob(&self.rule, &finding.rule) || finding.controls.iter().any(|(_, n)| glob(&self.rule, n))
     }
 }
 

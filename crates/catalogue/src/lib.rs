@@ -86,7 +86,8 @@ impl Catalogue {
     /// Returns the benchmark named `name`: its id, or the beginning of ids of which the newest is taken
     /// (`cis-kubernetes` or `cis-kubernetes-2.0`).
     pub fn benchmark(&self, name: &str) -> Option<&Benchmark> {
-        self.benchmarks.get(name).or_else(|| self.benchmarks.values().find(|b| b.id.starts_with(name)))
+        let begins = |benchmark: &&Benchmark| !name.is_empty() && benchmark.id.starts_with(name);
+        self.benchmarks.get(name).or_else(|| self.benchmarks.values().find(begins))
     }
 
     /// Returns the rules that implement control `number`, searching the benchmarks newest first.

@@ -173,7 +173,7 @@ pub enum JournalError {
     #[error("fix {0} is not finished: resume it or roll it back first")]
     Unfinished(String),
     /// Others than the owner could write there.
-    #[error("{} must belong to the user who runs this, and be writable by nobody else", .0.display())]
+    #[error("{} must belong to the user who runs this (root, on a node), and be writable by nobody else", .0.display())]
     Unsafe(PathBuf),
 }
 

@@ -60,7 +60,9 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
             let weak = suite.weak.as_ref().map(|w| format!(" WEAK: {w}")).unwrap_or_default();
             row("cipher suite", &format!("{} {}{weak}", suite.protocol, suite.name));
         }
-        row("key exchange", &wire.groups.join(", "));
+        if !wire.groups.is_empty() {
+            row("key exchange", &wire.groups.join(", "));
+        }
         row(
             "client certificate",
             match wire.client_certificate {
@@ -80,11 +82,18 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
             row(
                 name,
                 &format!(
-                    "{}; {}; {}; {} days left; names: {}",
+                    "{}; {}; {}; {}; names: {}",
                     certificate.subject,
-                    certificate.key.algorithm,
+                    match certificate.key.algorithm.as_str() {
+                        "RSA" => format!("RSA {}", certificate.key.bits),
+                        other => other.to_owned(),
+                    },
                     certificate.signature,
-                    certificate.days_left,
+                    match certificate.days_left {
+                        0.. => format!("{} days left", certificate.days_left),
+                        // Rounded down: a second ago is already the first day.
+                        past => format!("expired {} days ago", -past),
+                    },
                     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
                 ),
             );

@@ -293,7 +293,7 @@ fn footer(out: &mut String, report: &Report, layout: Layout) {
     let mut hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
     let failed = report.findings.iter().filter(|f| f.status == Status::Fail);
     if let Some(fixable) = failed.map(|f| f.rule.as_str()).find(|rule| planner::RULES.contains(rule)) {
-        let _ = write!(hint, " · the plan for this node: seaworthy fix {fixable}");
+        let _ = write!(hint, " · the plan, on {}: seaworthy fix {fixable}", report.node);
     }
     let _ = write!(out, "\n{}", wrap(&hint, layout.width, "", ""));
 }

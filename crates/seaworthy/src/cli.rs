@@ -15,11 +15,22 @@ Exit codes:
   3  nothing failed, but evidence was missing (see --min-coverage)
   4  an operation failed";
 
+const ALL_EXIT_CODES: &str = "\
+Exit codes:
+  0  clean, or done
+  1  a finding failed, or a plan is needed
+  2  wrong usage: an option, a name or a file it names
+  3  evidence was missing, or a fix must wait
+  4  an operation failed
+  5  a fix failed, and was taken back
+
+What they mean of a command is in its own --help.";
+
 const PROBE_EXIT_CODES: &str = "\
 Exit codes:
-  0  every target answered
+  0  every target speaks TLS or HTTP
   2  wrong usage
-  3  a target did not answer
+  3  a target does not, or did not answer
   4  an operation failed";
 
 const FIX_EXIT_CODES: &str = "\
@@ -42,7 +53,7 @@ Exit codes:
 /// Seaworthy ties the declared file, the running process, its effective settings and what it says on the wire
 /// together, and shows where each fact comes from. Auditing starts no process, changes nothing, and lets no secret out.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(version, after_help = ALL_EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Cli {
     /// When to use colour; NO_COLOR is honoured
     #[arg(long, value_enum, default_value_t = Color::Auto, global = true)]
@@ -184,7 +195,10 @@ pub(crate) struct Audit {
     /// Exit with 3 when less than this share of the applicable findings could be judged
     #[arg(long, value_name = "PERCENT", default_value_t = 100.0, value_parser = percent)]
     pub(crate) min_coverage: f64,
-    /// Reviewed exceptions: a YAML file with rule, resource, reason, owner and expires for each
+    /// Reviewed exceptions: a YAML file, for example: {waivers: [{rule: etcd-peer-tls, reason: lab only, owner: jo, expires: 2027-01-31}]}
+    ///
+    /// `rule` is a rule or a control, `resource` (every one without it) what a finding is about; in both, * matches
+    /// anything. On snapshots that were taken after the day in `expires` (UTC) it does not count.
     #[arg(long, value_name = "FILE")]
     pub(crate) waivers: Option<PathBuf>,
     /// List what passed, too, with its evidence
@@ -205,8 +219,8 @@ pub(crate) struct Snapshot {
 
 #[derive(Debug, Args)]
 pub(crate) struct Fix {
-    /// The rule (`seaworthy fix` without one lists those with a fix)
-    #[arg(value_name = "RULE")]
+    /// The rule, or the control it judges, such as 2.4 (`seaworthy fix` without one lists the rules with a fix)
+    #[arg(value_name = "RULE|NUMBER")]
     pub(crate) rule: Option<String>,
     /// Carry the plan out, verify it, and take it back if it fails
     #[arg(long, group = "mode", requires = "rule")]

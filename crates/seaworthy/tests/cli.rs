@@ -160,6 +160,11 @@ fn exit_codes_are_the_documented_ones() {
         (3, &blind, vec!["--rule", "etcd-client-tls"]),
         (3, &blind, vec!["--rule", "etcd-client-tls", "--min-coverage", "0.1"]),
     ];
+    let kept = folder.0.path().join("kept.json");
+    let both = format!("json={}", kept.display());
+    let lost = run(&["audit", "--snapshot", NODE, "--format", "text=/dev/full", "--format", &both]);
+    assert_eq!(lost.code, 4, "{}", lost.stderr);
+    assert!(kept.exists(), "what could be written is written");
     for (code, snapshot, more) in cases {
         let arguments = [&["audit", "--snapshot", snapshot], &more[..]].concat();
         let run = run(&arguments);
@@ -187,13 +192,23 @@ fn wrong_usage_says_what_where_and_what_to_do() {
     let latin = folder.file("latin.json", b"{\"format\": \"\xe4\"}");
     let here = folder.0.path().to_str().unwrap();
     let audit = |more: &[&'static str]| [&["audit", "--snapshot", NODE], more].concat();
-    let cases: [(Vec<&str>, &[&str]); 29] = [
+    let cases: [(Vec<&str>, &[&str]); 36] = [
         (vec![], &["COMMAND"]),
         (vec!["aduit"], &["aduit", "similar", "audit"]),
         (vec!["audit", "--frobnicate"], &["--frobnicate", "--help"]),
         (audit(&["--rule", "nonsense"]), &["`nonsense`", "seaworthy list"]),
         (audit(&["--rule", "etcd-peer-tls,nonsense"]), &["`nonsense`"]),
         (audit(&["--rule", "1.2.1"]), &["`1.2.1`"]),
+        (audit(&["--rule", "2"]), &["`2`", "--rule '2.*'"]),
+        (
+            audit(&["-b", "cis-kubernetes", "-r", "etcd-drift"]),
+            &["in cis-kubernetes-2.0.1 matches `etcd-drift`"],
+        ),
+        (audit(&["--benchmark", ""]), &["there is no benchmark ``"]),
+        (vec!["list", "--catalogue", here], &["neither rules/", "give the folder"]),
+        (audit(&["-f", "json=/tmp/x", "-f", "text=/tmp/x"]), &["two formats go to /tmp/x"]),
+        (vec!["fix", "nonsense"], &["no rule and no control `nonsense`", "etcd-peer-tls"]),
+        (vec!["fix", "1.2.1"], &["there is no fix for `1.2.1`", "etcd-peer-tls"]),
         (
             audit(&["--benchmark", "cis-docker"]),
             &["`cis-docker`", "cis-kubernetes-2.0.1, cis-kubernetes-1.12"],
@@ -647,7 +662,10 @@ fn waivers_cover_what_they_say_for_as_long_as_they_say() {
     let notices = [
         (WAIVER.replace("DATE", "2020-01-01"), "expired on 2020-01-01"),
         (valid.replace("etcd m1 *", "etcd m9 *"), "matches no failed finding"),
-        (valid.replace("etcd-peer-tls", "etcd-peer-tsl"), "matches no failed finding"),
+        (
+            valid.replace("etcd-peer-tls", "etcd-peer-tsl"),
+            "etcd-peer-tsl of etcd m1 * names no rule that was judged",
+        ),
     ];
     for (waivers, words) in notices {
         let run = audit(&waivers);
@@ -667,7 +685,10 @@ fn waivers_cover_what_they_say_for_as_long_as_they_say() {
         ("[".repeat(100_000), "waivers.yaml"),
     ] {
         let path = folder.file("waivers.yaml", waivers);
-        refused(&["audit", "--snapshot", NODE, "--waivers", &path], &["waivers.yaml", words, "YYYY-MM-DD"]);
+        refused(
+            &["audit", "--snapshot", NODE, "--waivers", &path],
+            &["waivers.yaml", words, "expires: 2027-01-31"],
+        );
     }
 }
 

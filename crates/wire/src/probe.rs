@@ -306,7 +306,7 @@ fn handshake_once(connector: &Connector<'_>) -> Result<Tls, EvidenceError> {
         (Some(_), Some(End::Timeout)) => None,
         (Some(_), None) => Some(ClientCertificate::Requested),
     };
-    let speaks = connection.first().len() >= 5 && begins_like_record(connection.first());
+    let speaks = begins_like_answer(connection.first());
     if connection.first().is_empty() && matches!(end, Some(End::Timeout)) {
         return Err(target.failure(ASKED, &std::io::ErrorKind::TimedOut.into()));
     }
@@ -320,6 +320,14 @@ fn handshake_once(connector: &Connector<'_>) -> Result<Tls, EvidenceError> {
         served,
         end,
     })
+}
+
+/// Returns whether `first` is what a TLS server begins with: a record, but not our own ClientHello sent back.
+fn begins_like_answer(first: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    let echo = matches!(*first, [HANDSHAKE, _, _, _, _, CLIENT_HELLO, ..]);
+    first.len() >= 5 && begins_like_record(first) && !echo
 }
 
 impl End {

@@ -420,6 +420,15 @@ fn listeners_that_speak_something_else_are_told() {
     assert!(!wire.tls && !wire.plaintext);
     assert_eq!(wire.spoke, "something that is neither TLS nor HTTP: first bytes 53 53 48 2d 32 2e 30 2d");
 
+    let echo = Server::start(|mut socket| {
+        let mut bytes = [0; 2048];
+        while let Ok(length @ 1..) = socket.read(&mut bytes) {
+            let _ = socket.write_all(&bytes[..length]);
+        }
+    });
+    let wire = echo.probe();
+    assert!(!wire.tls && !wire.plaintext, "{}", wire.spoke);
+
     let mute = Server::start(drop);
     let wire = mute.probe();
     assert!(!wire.tls && !wire.plaintext);

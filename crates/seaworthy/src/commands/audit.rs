@@ -13,8 +13,13 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
-    for path in options.formats.iter().filter_map(|output| output.path.as_ref()) {
+    let paths: Vec<_> = options.formats.iter().filter_map(|output| output.path.as_ref()).collect();
+    for (index, path) in paths.iter().enumerate() {
         output::expect_folder(path)?;
+        if paths.iter().take(index).any(|other| other == path) {
+            let message = format!("two formats go to {}", path.display());
+            return Err(UsageError::new(message, "give each a file of its own").into());
+        }
     }
     let judging = || -> anyhow::Result<_> {
         let catalogue = super::catalogue::load(&options.catalogue)?;
@@ -31,6 +36,7 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
         (judging?, vec![own?])
     };
     let reports: Vec<Report> = snapshots.iter().map(|s| audit(&catalogue, s, &judged)).collect();
+    let mut failure = None;
     for output in &options.formats {
         let document = match output.format {
             Format::Json => json::render_all(&reports),
@@ -39,10 +45,15 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
                 reports.iter().map(|r| text::render(r, layout)).collect::<Vec<_>>().join("\n")
             }
         };
-        match &output.path {
-            Some(path) => output::write(path, &anstream::adapter::strip_str(&document).to_string())?,
-            None => output::print(&document)?,
-        }
+        let written = match &output.path {
+            Some(path) => output::write(path, &anstream::adapter::strip_str(&document).to_string()),
+            None => output::print(&document),
+        };
+        // The other destinations get theirs all the same.
+        failure = failure.or(written.err());
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     let fail_on = options.fail_on.into();
     let exit = if reports.iter().any(|r| r.fails_at(fail_on)) {
@@ -80,8 +91,15 @@ fn judged(options: &cli::Audit, catalogue: &Catalogue) -> anyhow::Result<Options
     };
     for pattern in &options.rules {
         if select(catalogue, benchmark, std::slice::from_ref(pattern)).is_empty() {
-            let message = format!("no rule or implemented control matches `{pattern}`");
-            return Err(UsageError::new(message, "see `seaworthy list` for the rules").into());
+            let elsewhere =
+                benchmark.filter(|_| !select(catalogue, None, std::slice::from_ref(pattern)).is_empty());
+            let within = elsewhere.map(|b| format!(" in {}", b.id)).unwrap_or_default();
+            let message = format!("no rule or implemented control{within} matches `{pattern}`");
+            let help = match catalogue.section(pattern) {
+                Some(_) => format!("for the controls of a section: --rule '{pattern}.*'"),
+                None => "see `seaworthy list` for the rules".to_owned(),
+            };
+            return Err(UsageError::new(message, help).into());
         }
     }
     let waivers = match &options.waivers {
@@ -89,8 +107,7 @@ fn judged(options: &cli::Audit, catalogue: &Catalogue) -> anyhow::Result<Options
         Some(path) => {
             let text = read_text(path)?;
             Waivers::parse(&text).map_err(|error| {
-                let help =
-                    "a waiver needs rule, reason, owner and expires (YYYY-MM-DD); resource is optional";
+                let help = "for example: {waivers: [{rule: etcd-peer-tls, reason: lab only, owner: jo, expires: 2027-01-31}]}";
                 UsageError::new(format!("{}: {error}", path.display()), help)
             })?
         }

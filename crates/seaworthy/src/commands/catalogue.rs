@@ -70,10 +70,6 @@ pub(super) fn list(benchmark: Option<&str>, options: &CatalogueDir) -> anyhow::R
 
 pub(super) fn check(dir: &Path) -> anyhow::Result<Exit> {
     let sources = read(dir)?;
-    if sources.rules().next().is_none() && sources.benchmarks().next().is_none() {
-        let message = format!("{} holds neither rules/…/rule.md nor benchmarks/*.yaml", dir.display());
-        return Err(UsageError::new(message, "give the folder that contains rules/ and benchmarks/").into());
-    }
     let catalogue = Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
     let fixtures = catalogue.fixtures(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
     let diagnostics: Vec<_> = fixtures
@@ -101,10 +97,14 @@ pub(super) fn no_benchmark(catalogue: &Catalogue, name: &str) -> UsageError {
 }
 
 fn read(dir: &Path) -> Result<Sources, UsageError> {
-    Sources::read(dir).map_err(|error| {
-        let help = "give the folder that contains rules/ and benchmarks/";
-        UsageError::new(format!("cannot read the catalogue: {error}"), help)
-    })
+    let help = "give the folder that contains rules/ and benchmarks/";
+    let sources = Sources::read(dir)
+        .map_err(|error| UsageError::new(format!("cannot read the catalogue: {error}"), help))?;
+    if sources.rules().next().is_none() && sources.benchmarks().next().is_none() {
+        let message = format!("{} holds neither rules/…/rule.md nor benchmarks/*.yaml", dir.display());
+        return Err(UsageError::new(message, help));
+    }
+    Ok(sources)
 }
 
 /// Tells `diagnostics` on stderr as a compiler would, and returns the error that sums them up.

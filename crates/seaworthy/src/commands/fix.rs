@@ -34,7 +34,7 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
         root: options.root.clone(),
         timeout: options.timeout,
         member: options.member.clone(),
-        self_made: options.rule.as_deref() == Some(SELF_MADE),
+        self_made: false,
     };
     if options.status {
         return status(options, &node);
@@ -43,10 +43,9 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
         return go_on_or_back(options, &node);
     }
     let listed = || format!("the rules with a fix are {}", planner::RULES.join(", "));
-    let rule = options.rule.as_deref().ok_or_else(|| UsageError::new("which rule?", listed()))?;
-    if !planner::RULES.contains(&rule) {
-        return Err(UsageError::new(format!("there is no fix for `{rule}`"), listed()).into());
-    }
+    let named = options.rule.as_deref().ok_or_else(|| UsageError::new("which rule?", listed()))?;
+    let rule = &rule_with_fix(named, listed)?;
+    let node = Node { self_made: rule == SELF_MADE, ..node };
     let root = Root::host(&options.root)
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
     let wanted = wanted(options, &node, &root, rule)?;
@@ -57,6 +56,27 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     match options.apply {
         true => apply(options, &node, rule, &again),
         false => show(options, &node, rule, &wanted),
+    }
+}
+
+/// Returns the rule with a fix that the operator names, by its id or by the number of a control.
+fn rule_with_fix(named: &str, listed: impl Fn() -> String) -> anyhow::Result<String> {
+    if planner::RULES.contains(&named) {
+        return Ok(named.to_owned());
+    }
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    let judging = catalogue.control(named).into_iter().flat_map(|(_, control)| control.rules());
+    let found: Vec<&str> = judging.filter(|rule| planner::RULES.contains(rule)).collect();
+    match found.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] if catalogue.rules.contains_key(named) || catalogue.control(named).is_some() => {
+            Err(UsageError::new(format!("there is no fix for `{named}`"), listed()).into())
+        }
+        [] => Err(UsageError::new(format!("there is no rule and no control `{named}`"), listed()).into()),
+        several => {
+            let message = format!("several rules judge {named}: {}", several.join(", "));
+            Err(UsageError::new(message, "name one of them").into())
+        }
     }
 }
 
@@ -129,6 +149,10 @@ fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Optio
 
 /// Finishes or takes back what is written down.
 fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
+    if !directory(options).exists() {
+        let message = format!("{} is not there: no fix was begun on this node", directory(options).display());
+        return Err(UsageError::new(message, "see `seaworthy fix` for the rules with a fix").into());
+    }
     let state = state(options)?;
     let record = match &options.rollback {
         None => state.current()?.ok_or_else(|| {

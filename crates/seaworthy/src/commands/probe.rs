@@ -1,7 +1,7 @@
 //! `seaworthy probe`.
 
 use jiff::Timestamp;
-use seaworthy_evidence::{ErrorKind, EvidenceError};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Wire};
 use seaworthy_report::probe as report;
 use seaworthy_wire::{Options, Target, probe};
 
@@ -37,5 +37,6 @@ pub(super) fn run(options: &cli::Probe) -> anyhow::Result<Exit> {
             output::print(&parts.join("\n"))?;
         }
     }
-    Ok(if results.iter().any(|(_, result)| result.is_err()) { Exit::Incomplete } else { Exit::Clean })
+    let speaks = |result: &Result<Wire, _>| result.as_ref().is_ok_and(|wire| wire.tls || wire.plaintext);
+    Ok(if results.iter().all(|(_, result)| speaks(result)) { Exit::Clean } else { Exit::Incomplete })
 }

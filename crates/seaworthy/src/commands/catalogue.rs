@@ -82,9 +82,10 @@ pub(super) fn check(dir: &Path) -> anyhow::Result<Exit> {
         return Err(wrong(&diagnostics, &sources));
     }
     let (rules, fixtures, benchmarks) = (catalogue.rules.len(), fixtures.len(), catalogue.benchmarks.len());
-    output::print(&format!(
-        "{rules} rules, {fixtures} fixtures and {benchmarks} benchmarks are in order.\n"
-    ))?;
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (rules, fixtures, benchmarks) =
+        (counted(rules, "rule"), counted(fixtures, "fixture"), counted(benchmarks, "benchmark"));
+    output::print(&format!("In order: {rules}, {fixtures} and {benchmarks}.\n"))?;
     Ok(Exit::Clean)
 }
 

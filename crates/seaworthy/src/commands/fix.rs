@@ -118,12 +118,19 @@ fn planned(
 
 /// Carries the plan out.
 fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Options) -> anyhow::Result<Exit> {
+    match node.observe() {
+        // What is the operator's to correct is said before anything is waited for.
+        Err(error @ NotObserved::Several(_)) => return Err(not_observed(&error).into()),
+        // Where nothing was begun and nothing can be, nothing is left behind.
+        Err(NotObserved::Refused(refusal)) if !directory(options).exists() => {
+            let refused = Outcome::Refused { ids: Vec::new(), plan: None, refusals: vec![refusal] };
+            ended(options, rule, &refused)?;
+            return Ok(Exit::Incomplete);
+        }
+        _ => {}
+    }
     let state = state(options)?;
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
-    // What is the operator's to correct is said before anything is waited for.
-    if let Err(error @ NotObserved::Several(_)) = node.observe() {
-        return Err(not_observed(&error).into());
-    }
     let told = Cell::new(false);
     let tell = |progress: &Progress| tell(progress, &told);
     let fix = Fix {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::tz::TimeZone;
 use seaworthy_catalogue::Status;
 use seaworthy_evidence::{ClientCertificate, EvidenceError, Wire};
 use serde::Serialize;
@@ -91,8 +92,7 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
                     certificate.signature,
                     match certificate.days_left {
                         0.. => format!("{} days left", certificate.days_left),
-                        // Rounded down: a second ago is already the first day.
-                        past => format!("expired {} days ago", -past),
+                        _ => format!("expired on {}", certificate.not_after.to_zoned(TimeZone::UTC).date()),
                     },
                     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
                 ),

@@ -206,6 +206,12 @@ fn settings_from_a_file_are_planned_there_and_variables_of_a_manifest_are_refuse
 fn wrong_usage_says_what_to_do() {
     let cluster = cluster(&newest(), 1, |_| {});
     let node = cluster.node(0);
+    let refused = |arguments: &[&str], words: &str| {
+        let output = seaworthy(node, arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(words), "{told}");
+    };
     for (arguments, words) in [
         (&["fix", "etcd-drift"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
@@ -215,15 +221,18 @@ fn wrong_usage_says_what_to_do() {
         (&["fix", PEER_TLS, "--cert", "/no/x.crt", "--key", "/no/x.key"], "/no/x.crt"),
         (&["fix", PEER_TLS, "--sign", "/no/x.csr"], "authority"),
         (&["fix"], "which rule"),
-        (&["fix", "--apply"], "<RULE>"),
+        (&["fix", "--apply"], "<RULE|NUMBER>"),
         (&["fix", PEER_TLS, "--apply", "--status"], "--status"),
-        (&["fix", "--resume"], "no fix that was begun"),
-        (&["fix", "--rollback"], "no fix to take back"),
-        (&["fix", "--rollback", "20260101T000000Z-000000"], "no fix 20260101T000000Z"),
+        (&["fix", "--resume"], "no fix was begun on this node"),
+        (&["fix", "--rollback"], "no fix was begun on this node"),
     ] {
-        let output = seaworthy(node, arguments);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(told.contains(words), "{told}");
+        refused(arguments, words);
     }
+    assert!(
+        node.run("mkdir", ["-m", "700", "/var/lib/seaworthy"]).unwrap().status.success(),
+        "it left nothing"
+    );
+    refused(&["fix", "--resume"], "no fix that was begun");
+    refused(&["fix", "--rollback"], "no fix to take back");
+    refused(&["fix", "--rollback", "20260101T000000Z-000000"], "no fix 20260101T000000Z");
 }

@@ -61,8 +61,12 @@ impl Fixture {
         }
         for status in required.into_iter().filter(|s| !fixtures.iter().any(|f| f.expect == *s)) {
             let message = format!("rule `{}` has no fixture with `expect: {status}`", rule.id);
-            let help =
-                "add one below its tests/; if it can never be not-applicable, say `always-applies: true`";
+            let help = match status {
+                Status::NotApplicable => {
+                    "add one below its tests/; if it can never be not-applicable, say `always-applies: true`"
+                }
+                _ => "add one below its tests/",
+            };
             diagnostics.push(Diagnostic::new(&rule.path, message).help(help));
         }
         if diagnostics.is_empty() { Ok(fixtures) } else { Err(diagnostics) }

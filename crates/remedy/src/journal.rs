@@ -178,19 +178,28 @@ pub enum JournalError {
 }
 
 impl State {
-    /// Returns the state directory at `directory`, created with mode 0700 if it is not there.
+    /// Returns the state directory at `directory`. If it is not there, nothing was ever written down, and taking the lock
+    /// creates it.
     ///
     /// # Errors
     ///
     /// [`JournalError::Unsafe`] when others could write there.
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
-        let io = |doing| move |source| io_error(directory, doing, source);
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create"))?;
-        let stat = fs::symlink_metadata(directory).map_err(io("stat"))?;
+        let state = Self { directory: directory.to_owned(), hook: None };
+        match fs::symlink_metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => state.expect_safe()?,
+        }
+        Ok(state)
+    }
+
+    fn expect_safe(&self) -> Result<(), JournalError> {
+        let stat = fs::symlink_metadata(&self.directory)
+            .map_err(|source| io_error(&self.directory, "stat", source))?;
         let mine = stat.uid() == rustix::process::geteuid().as_raw();
         match stat.is_dir() && mine && stat.mode() & 0o022 == 0 {
-            true => Ok(Self { directory: directory.to_owned(), hook: None }),
-            false => Err(JournalError::Unsafe(directory.to_owned())),
+            true => Ok(()),
+            false => Err(JournalError::Unsafe(self.directory.clone())),
         }
     }
 
@@ -205,12 +214,15 @@ impl State {
         Self { hook: Some(hook), ..self }
     }
 
-    /// Takes the lock.
+    /// Takes the lock, for which the directory is created with mode 0700 if it is not there.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Busy`] when another process has it.
+    /// [`JournalError::Busy`] when another process has it, and [`JournalError::Unsafe`] as [`State::open`].
     pub fn lock(&self) -> Result<Lock, JournalError> {
+        let create = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        create.map_err(|source| io_error(&self.directory, "create", source))?;
+        self.expect_safe()?;
         let path = self.directory.join("lock");
         let io = |doing| move |source: io::Error| io_error(&path, doing, source);
         let mut options = OpenOptions::new();
@@ -246,7 +258,11 @@ impl State {
     pub fn list(&self) -> Result<Vec<String>, JournalError> {
         let io = |source| io_error(&self.directory, "list", source);
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(io)? {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+            entries => entries.map_err(io)?,
+        };
+        for entry in entries {
             let name = entry.map_err(io)?.file_name();
             let id = name.to_str().and_then(|name| name.strip_prefix("fix-"));
             ids.extend(id.filter(|id| is_id(id)).map(str::to_owned));
@@ -564,6 +580,8 @@ mod tests {
     fn state() -> (tempfile::TempDir, State) {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(&directory.path().join("state")).unwrap();
+        assert!(state.list().unwrap().is_empty() && !state.directory().exists(), "to look leaves no trace");
+        drop(state.lock().unwrap());
         (directory, state)
     }
 
@@ -700,10 +718,11 @@ mod tests {
     #[test]
     fn a_directory_that_others_can_write_is_refused() {
         use std::os::unix::fs::PermissionsExt;
-        let (directory, _) = state();
+        let (directory, state) = state();
         let path = directory.path().join("state");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(matches!(State::open(&path), Err(JournalError::Unsafe(_))));
+        assert!(matches!(state.lock(), Err(JournalError::Unsafe(_))));
     }
 }

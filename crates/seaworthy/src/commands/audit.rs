@@ -1,5 +1,6 @@
 //! `seaworthy audit`.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use seaworthy_audit::{Options, Report, Waivers, audit, select};
@@ -13,14 +14,7 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
 
 pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
-    let paths: Vec<_> = options.formats.iter().filter_map(|output| output.path.as_ref()).collect();
-    for (index, path) in paths.iter().enumerate() {
-        output::expect_folder(path)?;
-        if paths.iter().take(index).any(|other| other == path) {
-            let message = format!("two formats go to {}", path.display());
-            return Err(UsageError::new(message, "give each a file of its own").into());
-        }
-    }
+    expect_destinations(options)?;
     let judging = || -> anyhow::Result<_> {
         let catalogue = super::catalogue::load(&options.catalogue)?;
         let judged = judged(options, &catalogue)?;
@@ -66,6 +60,19 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
     // The process ends now, and gives all of its memory back at once.
     std::mem::forget((catalogue, snapshots, reports));
     Ok(exit)
+}
+
+/// Makes sure that each format has a file of its own that can be there.
+fn expect_destinations(options: &cli::Audit) -> Result<(), UsageError> {
+    let mut seen = HashSet::new();
+    for path in options.formats.iter().filter_map(|output| output.path.as_ref()) {
+        output::expect_folder(path)?;
+        if !seen.insert(path) {
+            let message = format!("two formats go to {}", path.display());
+            return Err(UsageError::new(message, "give each a file of its own"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a look at the node may take long: it waits for others.

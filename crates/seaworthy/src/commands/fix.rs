@@ -118,19 +118,12 @@ fn planned(
 
 /// Carries the plan out.
 fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Options) -> anyhow::Result<Exit> {
-    match node.observe() {
-        // What is the operator's to correct is said before anything is waited for.
-        Err(error @ NotObserved::Several(_)) => return Err(not_observed(&error).into()),
-        // Where nothing was begun and nothing can be, nothing is left behind.
-        Err(NotObserved::Refused(refusal)) if !directory(options).exists() => {
-            let refused = Outcome::Refused { ids: Vec::new(), plan: None, refusals: vec![refusal] };
-            ended(options, rule, &refused)?;
-            return Ok(Exit::Incomplete);
-        }
-        _ => {}
-    }
     let state = state(options)?;
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    // What is the operator's to correct is said before anything is waited for.
+    if let Err(error @ NotObserved::Several(_)) = node.observe() {
+        return Err(not_observed(&error).into());
+    }
     let told = Cell::new(false);
     let tell = |progress: &Progress| tell(progress, &told);
     let fix = Fix {
@@ -208,8 +201,7 @@ fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
 
 /// Prints what is written down, and how far the members are.
 fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
-    // To look leaves no trace.
-    let records = if directory(options).exists() { records(&state(options)?)? } else { Vec::new() };
+    let records = records(&state(options)?)?;
     let members = node.observe().map_err(|error| error.to_string()).and_then(|seen| {
         let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
         let standing = |m: &seaworthy_evidence::Member| MemberStanding {

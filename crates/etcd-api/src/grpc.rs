@@ -3,7 +3,7 @@
 use std::{io, marker::PhantomData, net::IpAddr, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::{Ping, RecvStream, client::SendRequest};
+use h2::{Ping, Reason, RecvStream, client::SendRequest};
 use http::{HeaderMap, Request, StatusCode};
 use prost::Message;
 use rustls::{AlertDescription, CertificateError};
@@ -152,6 +152,7 @@ impl Failure {
 fn status(place: Place, code: u32, message: String) -> Error {
     let told = |text: &str| message.contains(text);
     match code {
+        1 => Error::Interrupted { place, why: message },
         4 => Error::Timeout { place, why: format!("etcd gave up: {message}") },
         5 => Error::NotFound { place, message },
         7 | 16 => Error::PermissionDenied { place, message },
@@ -273,7 +274,6 @@ async fn ask(
     request: Request<()>,
     question: &impl Message,
 ) -> Result<Answers, Failure> {
-    let broken = |e: h2::Error| Failure::Broken(quote(&e.to_string()));
     let mut sender = sender.ready().await.map_err(|e| Failure::Unreachable(e.to_string()))?;
     let (response, mut body) = sender.send_request(request, false).map_err(broken)?;
     body.send_data(frame(question), true).map_err(broken)?;
@@ -282,6 +282,16 @@ async fn ask(
         return Err(Failure::Malformed(format!("HTTP status {}", head.status)));
     }
     Ok(Answers { body, buffer: BytesMut::new(), head: head.headers, _sender: sender })
+}
+
+/// Returns why a call ended without a status.
+fn broken(error: h2::Error) -> Failure {
+    // So a gRPC server ends a call whose deadline has passed, and may be heard before it has passed here:
+    // grpc-go's `http2_server.go`, from the version on that etcd 3.6 uses.
+    if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
+        return Failure::Timeout("the server cancelled the call, as it does at a deadline".into());
+    }
+    Failure::Broken(quote(&error.to_string()))
 }
 
 /// Returns a message as gRPC sends it: not compressed, its length, itself.
@@ -322,7 +332,6 @@ struct Answers {
 impl Answers {
     /// Returns the next message, `None` at an end with status OK.
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        let broken = |e: h2::Error| Failure::Broken(quote(&e.to_string()));
         loop {
             if let Some(message) = unframe(&mut self.buffer)? {
                 return Ok(Some(message));
@@ -405,6 +414,27 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_stream_is_a_deadline_only_if_the_server_cancelled_it() {
+        let answer = |reason: Reason| {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let serve = async move {
+                let mut server = h2::server::handshake(far).await.unwrap();
+                while let Some(Ok((_, mut respond))) = server.accept().await {
+                    respond.send_reset(reason);
+                }
+            };
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                tokio::spawn(serve);
+                let sender = greet(near).await.unwrap();
+                let request = Request::post("http://etcd/etcdserverpb.KV/Put").body(()).unwrap();
+                ask(sender, request, &LeaseRequest { id: 1 }).await.err()
+            })
+        };
+        assert!(matches!(answer(Reason::CANCEL), Some(Failure::Timeout(_))));
+        assert!(matches!(answer(Reason::INTERNAL_ERROR), Some(Failure::Broken(_))));
+    }
+
+    #[test]
     fn trailers_tell_the_outcome() {
         let told = |code: Option<&'static str>, message: &'static str| {
             let mut trailers = HeaderMap::new();
@@ -435,6 +465,7 @@ mod tests {
             (14, "etcdserver: no leader", true, false),
             (14, "etcdserver: request timed out, possibly due to connection lost", false, true),
             (4, "etcdserver: context deadline exceeded", false, true),
+            (1, "context canceled", false, true),
             (14, "etcdserver: leader changed", false, true),
             (14, "etcdserver: unhealthy cluster", false, false),
             (5, "etcdserver: member not found", false, false),

@@ -5,6 +5,8 @@
 //!
 //! Architecture invariant: nothing is checked here, because what is embedded was.
 
+use std::sync::OnceLock;
+
 use seaworthy_catalogue::{Catalogue, Sources};
 
 /// What the build script made of the catalogue. The format is that of this very build, and is never written anywhere else.
@@ -13,12 +15,13 @@ static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/catalogue.bin
 /// Path and text of each document of the catalogue.
 static SOURCES: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
-/// Returns the catalogue of this version.
+/// Returns the catalogue of this version. It is decoded once.
 ///
 /// # Errors
 /// Never: a test decodes it.
-pub fn catalogue() -> Result<Catalogue, postcard::Error> {
-    postcard::from_bytes(COMPILED)
+pub fn catalogue() -> Result<&'static Catalogue, postcard::Error> {
+    static CATALOGUE: OnceLock<Result<Catalogue, postcard::Error>> = OnceLock::new();
+    CATALOGUE.get_or_init(|| postcard::from_bytes(COMPILED)).as_ref().map_err(Clone::clone)
 }
 
 /// Returns the documents that [`catalogue`] was compiled from, to lay others over them: all but the fixtures, which are for

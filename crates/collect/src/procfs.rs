@@ -11,14 +11,13 @@ use std::fs::File as StdFile;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
-use seaworthy_wire::join;
 
 use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::{Root, read_capped};
@@ -31,8 +30,8 @@ const FILE_CAP: usize = 1 << 20;
 const DESCRIPTORS_CAP: usize = 1 << 18;
 /// Most processes that are looked at: the kernel's own limit (`PID_MAX_LIMIT`).
 const PROCESSES_CAP: usize = 1 << 22;
-/// How many processes one of the threads of a scan takes on at a time.
-const SHARE: usize = 32;
+/// How many processes one thread of a scan takes on at a time.
+const SHARE: usize = 64;
 /// Ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux whatever its timer does.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -81,7 +80,7 @@ impl Proc {
         self.boot_time
     }
 
-    /// Looks at every process once, in two threads, and returns those that are `interesting`.
+    /// Looks at every process once and returns those that are `interesting`.
     ///
     /// Only the path of the executable is read of the others, or argv\[0\] where that may not be seen; of one that is
     /// interesting it is read twice.
@@ -90,22 +89,19 @@ impl Proc {
     ///
     /// When the list of processes cannot be read.
     pub fn scan(&self, interesting: impl Fn(&Glimpse<'_>) -> bool + Sync) -> Result<Scan, EvidenceError> {
-        let pids = self.pids()?;
-        let shares = Mutex::new(pids.chunks(SHARE).collect::<Vec<_>>());
-        let look = || {
+        let look = |share: &[u32]| {
             let mut scan = Scan::default();
             let mut buffers = ([0; 4096], [0; 4096]);
-            let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            while let Some(share) = next() {
-                for pid in share {
-                    self.look(*pid, &interesting, &mut buffers, &mut scan);
-                }
+            for pid in share {
+                self.look(*pid, &interesting, &mut buffers, &mut scan);
             }
             scan
         };
-        let (mut scan, other) = join(look, look);
-        scan.total += other.total;
-        scan.processes.extend(other.processes);
+        let mut scan = self.pids()?.par_chunks(SHARE).map(look).reduce(Scan::default, |mut one, other| {
+            one.total += other.total;
+            one.processes.extend(other.processes);
+            one
+        });
         scan.processes.sort_unstable_by_key(ProcessEntry::pid);
         Ok(scan)
     }

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rayon::join;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
-use seaworthy_wire::join;
 
 use crate::procfs::Proc;
 use crate::root::Root;
@@ -79,10 +79,10 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         let mut unreadable = Vec::new();
         (Declarations::find(&survey, found.as_ref().ok(), &mut unreadable), unreadable)
     };
-    let ((declarations, undeclared), (servers, trust)) = join(declarations, || {
-        let servers: Vec<_> = found.iter().flat_map(|found| &found.servers).map(Server::read).collect();
-        (servers, Trust::read(&survey, found.as_ref().ok()))
-    });
+    let servers =
+        || found.iter().flat_map(|found| &found.servers).map(Server::read).collect::<Vec<Server<'_>>>();
+    let trust = || Trust::read(&survey, found.as_ref().ok());
+    let ((declarations, undeclared), (servers, trust)) = join(declarations, || join(servers, trust));
     unreadable.extend(undeclared);
 
     let (etcd, etcd_proxies, etcd_clients, processes) = match &found {

@@ -1,7 +1,7 @@
 //! Public keys and signatures.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::{digest, signature};
 use rustls_pki_types::PrivateKeyDer;
@@ -78,17 +78,22 @@ pub(crate) fn signature_name(algorithm: &AlgorithmIdentifier<'_>) -> String {
 /// SHA-1 and RSA keys from 1024 bits are checked too: weak, but a Go program may accept them.
 ///
 /// The same question comes up for each use of a certificate, and its answer takes longer than all the rest of a judgement,
-/// so each thread remembers some.
+/// so some are remembered.
 pub(crate) fn signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> Option<bool> {
     const MOST: usize = 64;
-    thread_local!(static KNOWN: RefCell<HashMap<[[u8; 32]; 2], Option<bool>>> = RefCell::default());
+    static KNOWN: Mutex<BTreeMap<[[u8; 32]; 2], Option<bool>>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let question = [x509.as_raw(), spki.raw].map(sha256);
-    KNOWN.with_borrow_mut(|known| {
-        if known.len() == MOST {
-            known.clear();
-        }
-        *known.entry(question).or_insert_with(|| verify(x509, spki))
-    })
+    if let Some(answer) = known().get(&question) {
+        return *answer;
+    }
+    let answer = verify(x509, spki);
+    let mut known = known();
+    if known.len() == MOST {
+        known.clear();
+    }
+    known.insert(question, answer);
+    answer
 }
 
 fn verify(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> Option<bool> {

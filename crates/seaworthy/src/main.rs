@@ -9,6 +9,7 @@ mod exit;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod output;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,9 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    workers::start();
+    // Most commands need it, and it is there by the time the command line has been read.
+    rayon::spawn(|| drop(seaworthy_builtin::catalogue()));
     let cli = cli::Cli::parse();
     cli.color.apply();
     match commands::run(cli.command) {

@@ -1,4 +1,4 @@
-//! Two things at the same time.
+//! Two things that wait for a listener, at the same time.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -7,7 +7,7 @@ use std::thread;
 ///
 /// # Panics
 /// When one of them does.
-pub fn join<A: Send, B>(a: impl Fn() -> A + Sync, b: impl FnOnce() -> B) -> (A, B) {
+pub(crate) fn join<A: Send, B>(a: impl Fn() -> A + Sync, b: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
         let beside = thread::Builder::new().spawn_scoped(scope, &a);
         let b = b();

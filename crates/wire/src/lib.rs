@@ -32,6 +32,5 @@ pub use flight::{Alert, Flight, FlightError, ServerHello, parse_server_flight};
 pub use get::{Security, get};
 pub use http::{HttpError, HttpResponse, Question, parse_response};
 pub use identity::{ClientIdentity, IdentityError, Roots};
-pub use join::join;
 pub use observe::{Seen, observe};
 pub use probe::{probe, served};

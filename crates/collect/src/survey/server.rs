@@ -6,13 +6,14 @@ use std::sync::OnceLock;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use rayon::join;
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
     Advertised, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener, Member, Observed,
     Origin, Purpose, Setting, Transport, Url,
 };
-use seaworthy_wire::{ClientIdentity, join};
+use seaworthy_wire::ClientIdentity;
 
 use super::declarations::Declarations;
 use super::links::{self, Matrix, Views};
@@ -39,13 +40,8 @@ pub(crate) struct Server<'a> {
 impl<'a> Server<'a> {
     /// Reads the settings and sockets of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
-        Self {
-            running,
-            resolved: resolve(running, None),
-            sockets: Sockets::of_process(&running.entry),
-            identity: OnceLock::new(),
-            offline: OnceLock::new(),
-        }
+        let (sockets, resolved) = join(|| Sockets::of_process(&running.entry), || resolve(running, None));
+        Self { running, resolved, sockets, identity: OnceLock::new(), offline: OnceLock::new() }
     }
 
     /// Returns the sockets of the peer URLs, each with whether its URL says TLS.
@@ -249,7 +245,6 @@ struct Finish<'a, 'b> {
 impl Finish<'_, '_> {
     fn etcd(&mut self) -> Etcd {
         let pid = self.server.running.pid();
-        let process = self.server.running.evidence(self.survey);
         let (cluster, cluster_version) =
             membership::cluster(self.survey, &self.server, self.answers.members(pid));
         let version = self.version(cluster_version);
@@ -267,16 +262,31 @@ impl Finish<'_, '_> {
             let transport = self.transport(purpose, listeners.clone(), &files, names, &cluster, &version);
             (files, transport)
         };
-        let ((client_files, client), (peer_files, peer, (connections, links))) = join(
-            || side(Purpose::Client, &CLIENT, &client_listeners),
+        let service = self.server.running.entry.cgroup().ok().and_then(|cgroup| cgroup.service());
+        let declaration = self.declarations.of(settings.as_result(), service.as_deref(), self.lone);
+        let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
+        let files = || {
+            files::read(
+                self.survey,
+                root.clone(),
+                &reader,
+                settings.as_result(),
+                self.server.data_directory(),
+                self.declarations.manifest(&declaration, self.lone),
+                |manifest| self.declarations.rivals(manifest),
+            )
+        };
+        let ((peer_files, peer, (connections, links)), ((client_files, client), files, process)) = join(
             || {
                 let (files, transport) = side(Purpose::Peer, &PEER, &peer_listeners);
                 let sockets = self.server.sockets.clone();
                 (files, transport, self.connections(sockets, &cluster, &peer_listeners))
             },
+            || {
+                let client = side(Purpose::Client, &CLIENT, &client_listeners);
+                (client, files(), self.server.running.evidence(self.survey))
+            },
         );
-        let service = self.server.running.entry.cgroup().ok().and_then(|cgroup| cgroup.service());
-        let declaration = self.declarations.of(settings.as_result(), service.as_deref(), self.lone);
 
         let mut drifts = Vec::new();
         if let (Ok(Some(declared)), Some(running)) = (&declaration, known) {
@@ -290,7 +300,6 @@ impl Finish<'_, '_> {
                 drifts.extend(drift::configuration(file, &process, listeners, enforced));
             }
         }
-        let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         for (files, listeners, what) in
             [(&peer_files, &peer_listeners, "peer"), (&client_files, &client_listeners, "client")]
         {
@@ -308,16 +317,6 @@ impl Finish<'_, '_> {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
         };
-        let data_directory = self.server.data_directory();
-        let files = files::read(
-            self.survey,
-            root.clone(),
-            &reader,
-            settings.as_result(),
-            data_directory,
-            self.declarations.manifest(&declaration, self.lone),
-            |manifest| self.declarations.rivals(manifest),
-        );
         let name = self.server.name();
         Etcd {
             id: match &name {

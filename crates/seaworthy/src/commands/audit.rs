@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use rayon::prelude::*;
 use seaworthy_audit::{Options, Report, Waivers, audit, select};
 use seaworthy_catalogue::Catalogue;
 use seaworthy_evidence::Snapshot;
 use seaworthy_report::{json, text};
-use seaworthy_wire::join;
 
 use crate::cli;
 use crate::exit::{Exit, UsageError};
@@ -17,7 +17,7 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
     expect_destinations(options)?;
     let judging = || -> anyhow::Result<_> {
         let catalogue = super::catalogue::load(&options.catalogue)?;
-        let judged = judged(options, &catalogue)?;
+        let judged = judged(options, catalogue)?;
         Ok((catalogue, judged))
     };
     let ((catalogue, judged), snapshots) = if !options.snapshots.is_empty() {
@@ -26,10 +26,10 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
         // A name that means nothing is told before such a look at the node, not after it.
         (judging()?, vec![super::snapshot::take(&options.collection)?])
     } else {
-        let (judging, own) = join(judging, || super::snapshot::take(&options.collection));
+        let (own, judging) = rayon::join(|| super::snapshot::take(&options.collection), judging);
         (judging?, vec![own?])
     };
-    let reports: Vec<Report> = snapshots.iter().map(|s| audit(&catalogue, s, &judged)).collect();
+    let reports: Vec<Report> = snapshots.par_iter().map(|s| audit(catalogue, s, &judged)).collect();
     let mut failure = None;
     for output in &options.formats {
         let document = match output.format {
@@ -58,7 +58,7 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
         Exit::Clean
     };
     // The process ends now, and gives all of its memory back at once.
-    std::mem::forget((catalogue, snapshots, reports));
+    std::mem::forget((snapshots, reports));
     Ok(exit)
 }
 

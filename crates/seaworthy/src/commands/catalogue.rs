@@ -11,14 +11,15 @@ use crate::cli::CatalogueDir;
 use crate::exit::{Exit, UsageError};
 use crate::output;
 
-/// Returns the catalogue of this version with what `--catalogue` adds.
-pub(super) fn load(options: &CatalogueDir) -> anyhow::Result<Catalogue> {
+/// Returns the catalogue of this version with what `--catalogue` adds, for as long as the process lasts.
+pub(super) fn load(options: &CatalogueDir) -> anyhow::Result<&'static Catalogue> {
     let Some(dir) = &options.dir else {
         return seaworthy_builtin::catalogue().context("the built-in catalogue cannot be decoded");
     };
     let mut sources = seaworthy_builtin::sources();
     sources.overlay(read(dir)?);
-    Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))
+    let catalogue = Catalogue::load(&sources).map_err(|diagnostics| wrong(&diagnostics, &sources))?;
+    Ok(Box::leak(Box::new(catalogue)))
 }
 
 pub(super) fn explain(name: &str, options: &CatalogueDir) -> anyhow::Result<Exit> {
@@ -49,7 +50,7 @@ pub(super) fn explain(name: &str, options: &CatalogueDir) -> anyhow::Result<Exit
     };
     let width = output::width();
     let texts: Vec<_> =
-        rules.iter().map(|rule| seaworthy_report::explain::render(&catalogue, rule, width)).collect();
+        rules.iter().map(|rule| seaworthy_report::explain::render(catalogue, rule, width)).collect();
     output::print(&texts.join("\n\n"))?;
     Ok(Exit::Clean)
 }
@@ -58,9 +59,9 @@ pub(super) fn list(benchmark: Option<&str>, options: &CatalogueDir) -> anyhow::R
     let catalogue = load(options)?;
     let width = output::terminal_width();
     let text = match benchmark {
-        None => list::catalogue(&catalogue, width),
+        None => list::catalogue(catalogue, width),
         Some(name) => {
-            let benchmark = catalogue.benchmark(name).ok_or_else(|| no_benchmark(&catalogue, name))?;
+            let benchmark = catalogue.benchmark(name).ok_or_else(|| no_benchmark(catalogue, name))?;
             list::controls(benchmark, &benchmark.sections, width)
         }
     };

@@ -36,7 +36,7 @@ pub(crate) fn run(path: &Path, count: usize) -> anyhow::Result<()> {
     let catalogue = seaworthy_builtin::catalogue()?;
     let cores = thread::available_parallelism()?.get();
     let evaluations =
-        [shared(&template, &catalogue, count / 10, 1)?, shared(&template, &catalogue, count, cores)?];
+        [shared(&template, catalogue, count / 10, 1)?, shared(&template, catalogue, count, cores)?];
     println!("{}", serde_json::to_string(&evaluations)?);
     Ok(())
 }

@@ -353,7 +353,7 @@ fn files_are_replaced_but_links_and_devices_stay() {
 fn the_same_snapshot_gives_the_same_report_to_the_byte() {
     let snapshot = Snapshot::from_json(&fs::read(NODE).unwrap()).unwrap();
     let catalogue = seaworthy_builtin::catalogue().expect("the catalogue");
-    let direct = audit(&catalogue, &snapshot, &Options::default());
+    let direct = audit(catalogue, &snapshot, &Options::default());
     let folder = Folder::new();
     // Written again by this version, with other white space, it is still the same snapshot.
     let again = folder.file("again.json", serde_json::to_string(&snapshot).unwrap());

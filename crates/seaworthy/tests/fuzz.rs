@@ -308,7 +308,7 @@ fn snapshot() {
     let judged = |bytes: &[u8]| {
         let snapshot = Snapshot::from_json(bytes).ok()?;
         let options = Options { benchmark: Some("cis-kubernetes".to_owned()), ..Options::default() };
-        let report = audit(&catalogue, &snapshot, &options);
+        let report = audit(catalogue, &snapshot, &options);
         let layout = seaworthy_report::text::Layout { width: 80, verbose: true };
         let text = seaworthy_report::text::render(&report, layout);
         let json = seaworthy_report::json::render(&report);

@@ -30,7 +30,7 @@ const FILE_CAP: usize = 1 << 20;
 const DESCRIPTORS_CAP: usize = 1 << 18;
 /// Most processes that are looked at: the kernel's own limit (`PID_MAX_LIMIT`).
 const PROCESSES_CAP: usize = 1 << 22;
-/// How many processes one thread of a scan takes on at a time.
+/// How many processes one thread of a scan takes on at least.
 const SHARE: usize = 64;
 /// Ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux whatever its timer does.
 const TICKS_PER_SECOND: u64 = 100;
@@ -698,6 +698,8 @@ mod tests {
     #[test]
     fn what_belongs_to_others_is_denied() {
         let denied = std::thread::spawn(|| {
+            // What this thread does is its own work, and no other's.
+            let _pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
             // Root may look at everything, so this thread, and only this one, gives its capabilities up.
             let mut sets = rustix::thread::capabilities(None).unwrap();
             sets.effective = rustix::thread::CapabilitySet::empty();

@@ -77,7 +77,12 @@ impl<Q: Message, A: Message + Default> Method<Q, A> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
         let limit = client.timeouts().call;
         let result = runtime.block_on(async {
-            let fail = |failure: Failure| failure.at(self.at(endpoint));
+            let fail = |failure: Failure| match failure {
+                // It was given no deadline.
+                Failure::Cancelled if streaming => Failure::Broken("the server cancelled the call".into()),
+                other => other,
+            };
+            let fail = |failure: Failure| fail(failure).at(self.at(endpoint));
             let sender = connect(client, endpoint).await.map_err(fail)?;
             let late = |_| fail(Failure::Timeout(format!("no answer within {limit:.1?}")));
             let mut deadline = Instant::now() + limit;
@@ -125,9 +130,15 @@ const MAX_HEADERS: u32 = 16 << 10;
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
     Broken(String),
+    /// So ends a call whose deadline has passed at the server, which may be heard before it has passed here: grpc-go does
+    /// it by resetting the stream since 1.72 (`http2_server.go`), or by the status of a handler that noticed in time.
+    Cancelled,
     Malformed(String),
     RefusedIdentity(String),
-    Status { code: u32, message: String },
+    Status {
+        code: u32,
+        message: String,
+    },
     Timeout(String),
     Unreachable(String),
     Untrusted(String),
@@ -137,6 +148,10 @@ impl Failure {
     fn at(self, place: Place) -> Error {
         match self {
             Self::Broken(why) => Error::Interrupted { place, why },
+            Self::Cancelled => {
+                let why = "the server cancelled the call, as it does when the deadline has passed".into();
+                Error::Timeout { place, why }
+            }
             Self::Malformed(why) => Error::Malformed { place, why },
             Self::RefusedIdentity(why) => Error::RefusedIdentity { place, why },
             Self::Status { code, message } => status(place, code, message),
@@ -152,7 +167,6 @@ impl Failure {
 fn status(place: Place, code: u32, message: String) -> Error {
     let told = |text: &str| message.contains(text);
     match code {
-        1 => Error::Interrupted { place, why: message },
         4 => Error::Timeout { place, why: format!("etcd gave up: {message}") },
         5 => Error::NotFound { place, message },
         7 | 16 => Error::PermissionDenied { place, message },
@@ -286,10 +300,8 @@ async fn ask(
 
 /// Returns why a call ended without a status.
 fn broken(error: h2::Error) -> Failure {
-    // So a gRPC server ends a call whose deadline has passed, and may be heard before it has passed here:
-    // grpc-go's `http2_server.go`, from the version on that etcd 3.6 uses.
     if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
-        return Failure::Timeout("the server cancelled the call, as it does at a deadline".into());
+        return Failure::Cancelled;
     }
     Failure::Broken(quote(&error.to_string()))
 }
@@ -354,6 +366,7 @@ fn outcome(trailers: &HeaderMap) -> Result<(), Failure> {
     let message = trailers.get("grpc-message").map(|message| percent_decoded(message.as_bytes()));
     match code {
         Some(0) => Ok(()),
+        Some(1) => Err(Failure::Cancelled),
         Some(code) => Err(Failure::Status { code, message: quote(&message.unwrap_or_default()) }),
         None => Err(Failure::Malformed("it has no gRPC status".into())),
     }
@@ -414,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_stream_is_a_deadline_only_if_the_server_cancelled_it() {
+    fn a_server_ends_a_call_by_cancelling_it_or_otherwise() {
         let answer = |reason: Reason| {
             let (near, far) = tokio::io::duplex(1 << 16);
             let serve = async move {
@@ -430,7 +443,7 @@ mod tests {
                 ask(sender, request, &LeaseRequest { id: 1 }).await.err()
             })
         };
-        assert!(matches!(answer(Reason::CANCEL), Some(Failure::Timeout(_))));
+        assert_eq!(answer(Reason::CANCEL), Some(Failure::Cancelled));
         assert!(matches!(answer(Reason::INTERNAL_ERROR), Some(Failure::Broken(_))));
     }
 
@@ -444,6 +457,7 @@ mod tests {
             outcome(&trailers)
         };
         assert_eq!(told(Some("0"), ""), Ok(()));
+        assert_eq!(told(Some("1"), "context canceled"), Err(Failure::Cancelled));
         assert!(matches!(told(None, ""), Err(Failure::Malformed(_))));
         assert!(matches!(told(Some("-1"), ""), Err(Failure::Malformed(_))));
         for (sent, message) in [
@@ -465,7 +479,6 @@ mod tests {
             (14, "etcdserver: no leader", true, false),
             (14, "etcdserver: request timed out, possibly due to connection lost", false, true),
             (4, "etcdserver: context deadline exceeded", false, true),
-            (1, "context canceled", false, true),
             (14, "etcdserver: leader changed", false, true),
             (14, "etcdserver: unhealthy cluster", false, false),
             (5, "etcdserver: member not found", false, false),

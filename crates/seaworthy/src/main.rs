@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     workers::start();
-    // Most commands need it, and it is there by the time the command line has been read.
+    // An audit needs it, and has it by the time the command line is read.
     rayon::spawn(|| drop(seaworthy_builtin::catalogue()));
     let cli = cli::Cli::parse();
     cli.color.apply();

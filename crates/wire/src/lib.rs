@@ -9,7 +9,7 @@
 //! is closed at once, because old releases of etcd keep it forever. etcd logs a line for each connection that is not
 //! completed, with the address it came from.
 //!
-//! Everything is asked at the same time where that is possible, for which [`join`] is there; others may use it, too.
+//! Everything is asked at the same time where that is possible.
 //!
 //! Answers are bytes of a stranger. Each is read up to a limit of bytes and of time, parsed without panics, and quoted
 //! only as far as it is printable.

@@ -243,7 +243,8 @@ impl Fix<'_> {
             let (plan, seen) = match planned {
                 Ok(planned) => planned,
                 // What is against it may be the turn of another member.
-                Err(_) if against.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                Err(refusals) if against.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    self.tell_hoping(&refusals, &waited);
                     thread::sleep(POLL);
                     continue;
                 }
@@ -267,7 +268,7 @@ impl Fix<'_> {
                 thread::sleep(POLL);
                 continue;
             }
-            match self.turn(&ids, start)? {
+            match self.turn(&ids, start, &waited)? {
                 Turn::Done(id) => ids.push(id),
                 Turn::NotNow => thread::sleep(POLL),
                 Turn::Over(outcome) => return Ok(outcome),
@@ -369,7 +370,16 @@ impl Fix<'_> {
 
     /// Says what is waited for, when that is news.
     fn tell_waiting(&self, waits_for: &[Waiting], told: &RefCell<String>) {
-        let what = waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        self.tell_news(waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), told);
+    }
+
+    /// Says what is against it and may be over soon, when that is news.
+    fn tell_hoping(&self, refusals: &[Refusal], told: &RefCell<String>) {
+        let against = refusals.iter().map(|r| r.what.as_str()).collect::<Vec<_>>().join("; ");
+        self.tell_news(format!("{against}; this may pass within {} s", PATIENCE.as_secs()), told);
+    }
+
+    fn tell_news(&self, what: String, told: &RefCell<String>) {
         if told.replace(what.clone()) != what {
             (self.tell)(&Progress::Waiting { what });
         }
@@ -384,7 +394,7 @@ impl Fix<'_> {
     }
 
     /// Has one turn of this member, under the lock of the cluster.
-    fn turn(&self, ids: &[String], start: Instant) -> Result<Turn, ApplyError> {
+    fn turn(&self, ids: &[String], start: Instant, told: &RefCell<String>) -> Result<Turn, ApplyError> {
         let refused = |plan: Option<Plan>, refusals| {
             Turn::Over(Outcome::Refused { ids: ids.to_vec(), plan: plan.map(Box::new), refusals })
         };
@@ -435,6 +445,7 @@ impl Fix<'_> {
                     if lasting || begun.elapsed() > PATIENCE {
                         return Ok(refused(plan, refusals));
                     }
+                    self.tell_hoping(&refusals, told);
                     thread::sleep(POLL);
                 }
             }

@@ -21,8 +21,8 @@ use measure::{Plan, Run};
 const PROCESSES: usize = 300;
 /// How often each side is measured.
 const ROUNDS: usize = 20;
-/// The threads of an audit beside its first one. The kernel counts them like processes.
-const THREADS: u64 = 1;
+/// The thread of an audit beside its first one. The kernel counts it like a process.
+const HELPER: u64 = 1;
 /// How many snapshots are audited offline.
 const SNAPSHOTS: usize = 10_000;
 
@@ -91,8 +91,8 @@ fn audits(node: &Node, table: &mut Table) -> anyhow::Result<()> {
     let others = quiet.starts().saturating_sub(1);
     table.row(
         "  processes it starts",
-        &format!("{} beside {THREADS} threads (kernel's count)", others.saturating_sub(THREADS)),
-        at_most(others.saturating_sub(THREADS) as f64, 0.0, ""),
+        &format!("{} beside {HELPER} thread (kernel's count)", others.saturating_sub(HELPER)),
+        at_most(others.saturating_sub(HELPER) as f64, 0.0, ""),
     );
     table.row("audit with the wire", &wire.times(), None);
     table.row("  more than without", &format!("{extra:.1} ms"), at_most(extra, 50.0, "ms"));

@@ -77,12 +77,14 @@ impl<Q: Message, A: Message + Default> Method<Q, A> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
         let limit = client.timeouts().call;
         let result = runtime.block_on(async {
-            let fail = |failure: Failure| match failure {
-                // It was given no deadline.
-                Failure::Cancelled if streaming => Failure::Broken("the server cancelled the call".into()),
-                other => other,
+            let fail = |failure: Failure| {
+                match failure {
+                    // It was given no deadline.
+                    Failure::Status { code: CANCELLED, message } if streaming => Failure::Broken(message),
+                    other => other,
+                }
+                .at(self.at(endpoint))
             };
-            let fail = |failure: Failure| fail(failure).at(self.at(endpoint));
             let sender = connect(client, endpoint).await.map_err(fail)?;
             let late = |_| fail(Failure::Timeout(format!("no answer within {limit:.1?}")));
             let mut deadline = Instant::now() + limit;
@@ -126,19 +128,17 @@ const MAX_MESSAGE: usize = 4 << 20;
 /// The most bytes that the headers or trailers of an answer may have.
 const MAX_HEADERS: u32 = 16 << 10;
 
+/// The gRPC status with which a server ends a call whose deadline has passed, which may be heard before it has passed here.
+/// grpc-go does so by resetting the stream since 1.72 (`http2_server.go`), or by the status of a handler that noticed in time.
+const CANCELLED: u32 = 1;
+
 /// What went wrong, before it is known where.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
     Broken(String),
-    /// So ends a call whose deadline has passed at the server, which may be heard before it has passed here: grpc-go does
-    /// it by resetting the stream since 1.72 (`http2_server.go`), or by the status of a handler that noticed in time.
-    Cancelled,
     Malformed(String),
     RefusedIdentity(String),
-    Status {
-        code: u32,
-        message: String,
-    },
+    Status { code: u32, message: String },
     Timeout(String),
     Unreachable(String),
     Untrusted(String),
@@ -148,10 +148,6 @@ impl Failure {
     fn at(self, place: Place) -> Error {
         match self {
             Self::Broken(why) => Error::Interrupted { place, why },
-            Self::Cancelled => {
-                let why = "the server cancelled the call, as it does when the deadline has passed".into();
-                Error::Timeout { place, why }
-            }
             Self::Malformed(why) => Error::Malformed { place, why },
             Self::RefusedIdentity(why) => Error::RefusedIdentity { place, why },
             Self::Status { code, message } => status(place, code, message),
@@ -169,7 +165,7 @@ fn status(place: Place, code: u32, message: String) -> Error {
     let told = |text: &str| message.contains(text);
     let late = match code {
         2 => told("context deadline exceeded") || told("context canceled"),
-        4 => true,
+        CANCELLED | 4 => true,
         14 => told("timed out"),
         _ => false,
     };
@@ -305,10 +301,11 @@ async fn ask(
     Ok(Answers { body, buffer: BytesMut::new(), head: head.headers, _sender: sender })
 }
 
-/// Returns why a call ended without a status.
+/// Returns why a call ended without trailers. A stream that the server cancelled has that for its status, as gRPC over HTTP/2
+/// says.
 fn broken(error: h2::Error) -> Failure {
     if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
-        return Failure::Cancelled;
+        return Failure::Status { code: CANCELLED, message: "the server cancelled the call".into() };
     }
     Failure::Broken(quote(&error.to_string()))
 }
@@ -373,7 +370,6 @@ fn outcome(trailers: &HeaderMap) -> Result<(), Failure> {
     let message = trailers.get("grpc-message").map(|message| percent_decoded(message.as_bytes()));
     match code {
         Some(0) => Ok(()),
-        Some(1) => Err(Failure::Cancelled),
         Some(code) => Err(Failure::Status { code, message: quote(&message.unwrap_or_default()) }),
         None => Err(Failure::Malformed("it has no gRPC status".into())),
     }
@@ -450,7 +446,8 @@ mod tests {
                 ask(sender, request, &LeaseRequest { id: 1 }).await.err()
             })
         };
-        assert_eq!(answer(Reason::CANCEL), Some(Failure::Cancelled));
+        let message = "the server cancelled the call".to_owned();
+        assert_eq!(answer(Reason::CANCEL), Some(Failure::Status { code: CANCELLED, message }));
         assert!(matches!(answer(Reason::INTERNAL_ERROR), Some(Failure::Broken(_))));
     }
 
@@ -464,7 +461,8 @@ mod tests {
             outcome(&trailers)
         };
         assert_eq!(told(Some("0"), ""), Ok(()));
-        assert_eq!(told(Some("1"), "context canceled"), Err(Failure::Cancelled));
+        let message = "context canceled".to_owned();
+        assert_eq!(told(Some("1"), "context canceled"), Err(Failure::Status { code: CANCELLED, message }));
         assert!(matches!(told(None, ""), Err(Failure::Malformed(_))));
         assert!(matches!(told(Some("-1"), ""), Err(Failure::Malformed(_))));
         for (sent, message) in [
@@ -480,12 +478,23 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_passed_at_the_server_is_a_timeout() {
+        let passed = ["context deadline exceeded", "context canceled"];
+        for (code, message) in [(CANCELLED, passed[1]), (2, passed[0]), (2, passed[1]), (4, passed[0])] {
+            let place = Place { call: "Put", endpoint: "http://10.0.0.1:2379".into() };
+            let error = status(place, code, message.into());
+            assert!(matches!(error, Error::Timeout { .. }), "{code}: {error:?}");
+        }
+    }
+
+    #[test]
     fn a_status_says_whether_something_may_have_happened() {
         let place = || Place { call: "Put", endpoint: "http://10.0.0.1:2379".into() };
         for (code, message, unsent, maybe) in [
             (14, "etcdserver: no leader", true, false),
             (14, "etcdserver: request timed out, possibly due to connection lost", false, true),
             (4, "etcdserver: context deadline exceeded", false, true),
+            (1, "context canceled", false, true),
             (2, "context deadline exceeded", false, true),
             (2, "context canceled", false, true),
             (2, "raft: stopped", false, true),

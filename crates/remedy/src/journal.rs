@@ -186,11 +186,10 @@ impl State {
     /// [`JournalError::Unsafe`] when others could write there.
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
         let state = Self { directory: directory.to_owned(), hook: None };
-        match fs::symlink_metadata(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => state.expect_safe()?,
+        match state.expect_safe() {
+            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(state),
+            safe => safe.map(|()| state),
         }
-        Ok(state)
     }
 
     fn expect_safe(&self) -> Result<(), JournalError> {

@@ -23,14 +23,14 @@ use seaworthy_catalogue::Catalogue;
 use seaworthy_etcd_api::{Error, Lock};
 use seaworthy_evidence::Etcd;
 
-use crate::files::{FileError, Root};
-use crate::journal::{self, Journal, JournalError, Record, Standing, State};
 use crate::lint::lint;
 use crate::node::{Node, NotObserved, Observation};
 use crate::note::{self, Note};
 use crate::plan::{Action, Objection, Plan, Refusal, Stage, Step, Until, Waiting};
 use crate::planner::{self, Options};
 use crate::way_back::{self, Facts, Process};
+use seaworthy_journal::files::{FileError, Root};
+use seaworthy_journal::record::{self as journal, Journal, JournalError, Record, Standing, State};
 
 /// How long a lock outlives a run that was killed.
 const LOCK_TTL: Duration = Duration::from_secs(15);
@@ -920,7 +920,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::journal::{Entry, Event};
+    use seaworthy_journal::record::{Entry, Event};
 
     #[test]
     fn a_step_whose_facts_cannot_be_read_is_not_taken_for_one_that_was_not_begun() {

@@ -1,9 +1,8 @@
 //! Changes a node safely.
 //!
-//! * [`edit`]: pure edits of configuration files, each verified by another parse.
+
 //! * [`issue`]: certificates and signing requests, checked before they are handed out.
-//! * [`files`]: the only place that writes: atomic replacements with preconditions, and pre-images.
-//! * [`journal`]: what was done, durable before and after each step.
+
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
 //! * [`plan`] and [`planner`]: what would be done, as a document, made from what is known.
 //! * [`note`]: what a member leaves word of in etcd, so that the others know how far it is.
@@ -15,10 +14,7 @@
 //! half-written; no byte of a private key in any message, diff or `Debug` output.
 
 pub mod apply;
-pub mod edit;
-pub mod files;
 pub mod issue;
-pub mod journal;
 pub mod lint;
 pub mod node;
 pub mod note;

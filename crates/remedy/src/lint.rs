@@ -10,13 +10,13 @@ use seaworthy_etcd::Version;
 use seaworthy_evidence::{Etcd, Link, Member, Origin, Setting, Url};
 use seaworthy_pki::certificates_from_pem;
 
-use crate::edit::{ArgumentEdit, manifest};
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, FileEdit, Objection, Plan, Precondition, Refusal, Stage, Step};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{
     Declaration, MARGIN_DAYS, Situation, called, edited, has_loaded, is_encrypted, refuse, state, this,
 };
+use seaworthy_edit::{ArgumentEdit, manifest};
 
 /// Seconds by which clocks may differ: well within what certificates are backdated by.
 const CLOCK_SECONDS: i64 = 60;
@@ -544,7 +544,7 @@ fn edits(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
         let Action::Edit { path, change, after } = &step.action else { continue };
         let why = "an edit that is not exactly the intended change may keep etcd from starting";
         match edited(change, path, situation.declaration) {
-            Ok(bytes) if crate::files::sha256(&bytes) == *after => {}
+            Ok(bytes) if seaworthy_journal::files::sha256(&bytes) == *after => {}
             Ok(_) => {
                 let what = format!("the edit of {path} gives another file than the plan says");
                 found.push(refuse(Objection::Edit, what, why, "plan again"));

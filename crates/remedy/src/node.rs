@@ -14,12 +14,12 @@ use seaworthy_pki::Parsed;
 use seaworthy_wire::{Question, Target};
 use zeroize::Zeroizing;
 
-use crate::files;
 use crate::note::{self, Note};
 use crate::order::Scheme;
 use crate::plan::{Objection, Refusal};
 use crate::planner::{self, Declaration, Health, MemberHealth, Options, Situation};
 use crate::supplied::{Asked, Supplied, SuppliedFile};
+use seaworthy_journal::files;
 
 /// Where kubeadm keeps the authority of its certificates for etcd.
 const KUBEADM_CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";

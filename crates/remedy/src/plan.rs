@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::edit::{ArgumentEdit, config, environment, manifest};
 use crate::issue::{KeyKind, Purpose};
+use seaworthy_edit::{ArgumentEdit, config, environment, manifest};
 
 /// What to do on one node, and in which order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -33,9 +33,9 @@ use seaworthy_evidence::{
 
 use seaworthy_pki::Parsed;
 
-use crate::edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
-use crate::files::sha256;
 use crate::issue::Purpose;
+use seaworthy_edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
+use seaworthy_journal::files::sha256;
 
 use crate::lint;
 use crate::note::Note;

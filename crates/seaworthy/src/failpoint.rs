@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
-use seaworthy_remedy::journal::Moment;
+use seaworthy_journal::record::Moment;
 
 static LINES: AtomicU64 = AtomicU64::new(0);
 

@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates of the product, left to right: each may depend only on crates before it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 15] = [
     "seaworthy-evidence",
     "seaworthy-expr",
     "seaworthy-catalogue",
@@ -24,6 +24,8 @@ const ORDER: [&str; 13] = [
     "seaworthy-wire",
     "seaworthy-etcd",
     "seaworthy-collect",
+    "seaworthy-edit",
+    "seaworthy-journal",
     "seaworthy-etcd-api",
     "seaworthy-remedy",
     "seaworthy-report",

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Fix, Stop, plan_of, process};
-use crate::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
 use crate::issue::{self, Authority, Host, KeyKind, Profile};
-use crate::journal::{Event, Journal};
 use crate::node::NotObserved;
 use crate::plan::{Action, FileEdit, Plan, RestartedBy, Stage, Step};
 use crate::planner::{Declaration, bundled, edited};
 use crate::way_back::{Facts, Process};
+use seaworthy_journal::files::{Attributes, Expected, FileError, Preimages, Replacement, Root, sha256};
+use seaworthy_journal::record::{Event, Journal};
 
 /// Mode of a certificate, which is no secret.
 const PUBLIC: u32 = 0o644;

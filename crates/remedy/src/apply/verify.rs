@@ -14,13 +14,13 @@ use seaworthy_pki::certificates_from_pem;
 use zeroize::Zeroizing;
 
 use super::{Fix, POLL, Stop, process};
-use crate::files::Root;
 use crate::node::Observation;
 use crate::order::Scheme;
 use crate::plan::{Action, Plan, Precondition, Stage, Step, Verification};
 use crate::planner::peer_tls::{self, known_to_have_loaded};
 use crate::planner::{called, is_encrypted, this};
 use crate::way_back::Facts;
+use seaworthy_journal::files::Root;
 
 /// How long something that must hold before a step may take to hold.
 const BEFORE: Duration = Duration::from_secs(15);

@@ -6,12 +6,12 @@ use seaworthy_evidence::Member;
 use seaworthy_pki::Parsed;
 
 use super::{parts, refuse};
-use crate::files::sha256;
 use crate::issue::pem;
 use crate::order::{self, Authority, Scheme, Turn};
 use crate::plan::{Action, Objection, Plan, Refusal, Stage, Until};
 use crate::planner::peers::{accepted, against, roots, served};
 use crate::planner::{Situation, bundled, called, peer_auth, peer_auto_tls, peer_ca, seen_at};
+use seaworthy_journal::files::sha256;
 
 /// The authority that all are to trust in the end.
 const NEW: Authority = "the authority of this plan";

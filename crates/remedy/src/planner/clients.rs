@@ -9,8 +9,8 @@ use seaworthy_evidence::{Certificate, EtcdClient, Observed, Origin, Url};
 use seaworthy_pki::{certificates_from_pem, names};
 
 use super::{AuthorityFiles, MARGIN_DAYS, POD_DIRECTORY, Planner, client_tls, known_host, refuse, unseen};
-use crate::edit::manifest::{self, Asks};
 use crate::plan::{Objection, Refusal, Stage, Step, Verification};
+use seaworthy_edit::manifest::{self, Asks};
 
 /// The certificate that kubeadm makes for whoever asks etcd how it is; this tool takes it too.
 const OWN_IDENTITY: &str = "healthcheck-client.crt";

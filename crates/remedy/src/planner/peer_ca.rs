@@ -15,11 +15,11 @@ use seaworthy_pki::{Parsed, certificates_from_pem};
 
 use super::peers::{accepted, bundled, roots};
 use super::{AuthorityFiles, Changes, LINKS_SECONDS, Planner, Situation, called, refuse, sha256, unseen};
-use crate::edit::manifest;
 use crate::note::Note;
 use crate::plan::{
     Action, Objection, Plan, Precondition, Refusal, Stage, Step, Undo, Until, Verification, Waiting,
 };
+use seaworthy_edit::manifest;
 
 /// The rule against certificates of others that pass for a peer's.
 pub(crate) const RULE: &str = "etcd-peer-ca";

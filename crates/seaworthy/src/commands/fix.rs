@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use seaworthy_collect::root::Root;
+use seaworthy_journal::record::{self as journal, Record, Standing, State};
 use seaworthy_remedy::apply::{Fix, Outcome, Progress};
 use seaworthy_remedy::issue::Authority;
-use seaworthy_remedy::journal::{self, Record, Standing, State};
 use seaworthy_remedy::lint::lint;
 use seaworthy_remedy::node::{Node, NotObserved};
 use seaworthy_remedy::plan::{Plan, Refusal};

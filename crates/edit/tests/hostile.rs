@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use seaworthy_remedy::edit::config::{self, Section, Value};
-use seaworthy_remedy::edit::{ArgumentEdit, Change, Content, environment, manifest, unit};
+use seaworthy_edit::config::{self, Section, Value};
+use seaworthy_edit::{ArgumentEdit, Change, Content, environment, manifest, unit};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]

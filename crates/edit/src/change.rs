@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use similar::TextDiff;
 
-use super::{environment, manifest};
+use crate::{environment, manifest};
 
 /// A file before and after an edit.
 #[derive(Clone, PartialEq, Eq)]
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn secrets_are_never_in_a_diff() {
-        let manifest = include_str!("../../testdata/etcd.yaml");
+        let manifest = include_str!("../testdata/etcd.yaml");
         let changed = manifest.replace("- --snapshot-count=10000", "- --snapshot-count=1");
         let shown = diff(manifest, &changed, Content::Manifest);
         assert!(shown.contains("-    - --snapshot-count=10000\n+    - --snapshot-count=1\n"), "{shown}");

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
-use super::yaml::{New, Node, Step, Yaml};
-use super::{Refused, printable, text};
+use crate::yaml::{New, Node, Step, Yaml};
+use crate::{Refused, printable, text};
 
 /// A change of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,8 +4,8 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use seaworthy_remedy::edit::ArgumentEdit;
-use seaworthy_remedy::edit::manifest::{Edit, Mount, apply};
+use seaworthy_edit::ArgumentEdit;
+use seaworthy_edit::manifest::{Edit, Mount, apply};
 use serde_json::Value;
 
 proptest! {

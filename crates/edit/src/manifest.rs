@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
-use super::arguments::{self, Operation};
-use super::yaml::{New, Node, Step, Yaml};
-use super::{ArgumentEdit, Refused, environment, printable, text};
+use crate::arguments::{self, Operation};
+use crate::yaml::{New, Node, Step, Yaml};
+use crate::{ArgumentEdit, Refused, environment, printable, text};
 use Step::{At, Key};
 
 /// A change of one container of a pod.
@@ -120,7 +120,7 @@ pub fn probes(bytes: &[u8], container: &str) -> Result<Vec<Probe>, Refused> {
 }
 
 /// Returns the spans of values that may be secrets: those of the variables that are not shown.
-pub(super) fn secrets(text: &str) -> Result<Vec<std::ops::Range<usize>>, Refused> {
+pub(crate) fn secrets(text: &str) -> Result<Vec<std::ops::Range<usize>>, Refused> {
     let yaml = parse(text)?;
     let Some(spec) = yaml.find(&[Key("spec")])? else { return Ok(Vec::new()) };
     let containers =
@@ -345,7 +345,7 @@ fn append(yaml: &Yaml<'_>, parent: &[Step<'_>], key: &str, item: New) -> Result<
 mod tests {
     use super::*;
 
-    const KUBEADM: &str = include_str!("../../testdata/etcd.yaml");
+    const KUBEADM: &str = include_str!("../testdata/etcd.yaml");
 
     fn is_etcd(text: &[u8]) -> bool {
         text.rsplit(|b| *b == b'/').next() == Some(b"etcd")

@@ -6,7 +6,7 @@ use seaworthy_collect::{Argument, shell};
 use seaworthy_evidence::Origin;
 use serde::{Deserialize, Serialize};
 
-use super::{Refused, kinship, printable};
+use crate::{Refused, kinship, printable};
 
 /// A change of a command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub enum ArgumentEdit {
 
 /// What an [`ArgumentEdit`] does to a list of arguments.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     /// Inserts an argument behind the one at this index.
     InsertAfter(usize, String),
     /// Removes the argument at this index.
@@ -47,7 +47,7 @@ impl ArgumentEdit {
 
     /// Returns what is to be done to `argv`, whose flags begin behind the argument at `program`. The operations
     /// are in an order in which one does not move the place of the next.
-    pub(super) fn operations<S: AsRef<str>>(
+    pub(crate) fn operations<S: AsRef<str>>(
         &self,
         argv: &[S],
         program: usize,
@@ -91,7 +91,7 @@ impl ArgumentEdit {
 
 /// Returns the index in `argv` of the program whose flags are meant: one that `is_program`, perhaps behind
 /// wrappers such as `nice`.
-pub(super) fn program(argv: &[String], is_program: &impl Fn(&[u8]) -> bool) -> Result<usize, Refused> {
+pub(crate) fn program(argv: &[String], is_program: &impl Fn(&[u8]) -> bool) -> Result<usize, Refused> {
     let argument = |text: &String| Argument { text: text.clone().into_bytes(), origin: Origin::derived("") };
     let arguments: Vec<_> = argv.iter().map(argument).collect();
     let in_script = || Refused::because("the flags are in a shell script");

@@ -6,7 +6,7 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Refused, kinship, line_end, line_ending, line_start, printable, splice, text};
+use crate::{Refused, kinship, line_end, line_ending, line_start, printable, splice, text};
 
 /// A change of an environment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,8 +42,8 @@ pub fn apply(bytes: &[u8], edits: &[Edit]) -> Result<Vec<u8>, Refused> {
 
 /// A variable that is set in the file.
 #[derive(Debug)]
-pub(super) struct Assignment {
-    pub(super) name: String,
+pub(crate) struct Assignment {
+    pub(crate) name: String,
     value: String,
     /// `export ` before the name: shells see the variable, systemd does not.
     exported: bool,
@@ -52,7 +52,7 @@ pub(super) struct Assignment {
     /// Whether the last quote is closed. If not, the value is all the rest of the file.
     closed: bool,
     /// The value as it is written.
-    pub(super) raw: Range<usize>,
+    pub(crate) raw: Range<usize>,
 }
 
 impl Edit {
@@ -122,7 +122,7 @@ impl Assignment {
 }
 
 /// Returns the variables in `text`, by systemd's syntax.
-pub(super) fn assignments(text: &str) -> Vec<Assignment> {
+pub(crate) fn assignments(text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     let mut rest = text.char_indices().peekable();
     while let Some(&(start, first)) = rest.peek() {
@@ -251,7 +251,7 @@ fn written(value: &str, quotes: bool) -> String {
     text + "\""
 }
 
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }

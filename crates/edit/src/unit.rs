@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::arguments::{self, Operation};
-use super::{ArgumentEdit, Refused, text};
+use crate::arguments::{self, Operation};
+use crate::{ArgumentEdit, Refused, text};
 
 /// Name of the drop-in in the directory `UNIT.d`.
 pub const FILE_NAME: &str = "50-seaworthy.conf";

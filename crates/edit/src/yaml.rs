@@ -12,7 +12,7 @@ use granit_parser::{Event, Parser, ScalarStyle, StructureStyle};
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
-use super::{Refused, line_end, line_ending, line_start, splice};
+use crate::{Refused, line_end, line_ending, line_start, splice};
 
 /// Most nodes of a document.
 const MAX_NODES: usize = 50_000;
@@ -20,7 +20,7 @@ const MAX_NODES: usize = 50_000;
 const MAX_DEPTH: usize = 64;
 
 /// A YAML text with the tree of its first document.
-pub(super) struct Yaml<'t> {
+pub(crate) struct Yaml<'t> {
     text: &'t str,
     root: Node,
     comments: Vec<String>,
@@ -29,15 +29,15 @@ pub(super) struct Yaml<'t> {
 
 /// A node of the tree.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) shape: Shape,
+pub(crate) struct Node {
+    pub(crate) shape: Shape,
     /// From its first byte to behind its last one; what belongs to a block is said by its children only.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
 }
 
 /// What a [`Node`] is.
 #[derive(Debug)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Another node, by its anchor.
     Alias,
     /// A mapping.
@@ -50,7 +50,7 @@ pub(super) enum Shape {
 
 /// A step from a node to one of its children.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// To the item at this index.
     At(usize),
     /// To the value of this key.
@@ -59,7 +59,7 @@ pub(super) enum Step<'a> {
 
 /// A value to be written.
 #[derive(Clone, Debug)]
-pub(super) enum New {
+pub(crate) enum New {
     Boolean(bool),
     Mapping(Vec<(Cow<'static, str>, Self)>),
     Sequence(Vec<Self>),
@@ -68,7 +68,7 @@ pub(super) enum New {
 
 impl<'t> Yaml<'t> {
     /// Returns the tree of the first document in `text`.
-    pub(super) fn parse(text: &'t str, duplicates: DuplicateKeyPolicy) -> Result<Self, Refused> {
+    pub(crate) fn parse(text: &'t str, duplicates: DuplicateKeyPolicy) -> Result<Self, Refused> {
         let mut builder = Builder::default();
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
@@ -96,7 +96,7 @@ impl<'t> Yaml<'t> {
     /// # Errors
     ///
     /// When it is there by an alias, or may be by a merge key, or twice.
-    pub(super) fn find(&self, path: &[Step<'_>]) -> Result<Option<&Node>, Refused> {
+    pub(crate) fn find(&self, path: &[Step<'_>]) -> Result<Option<&Node>, Refused> {
         let mut node = &self.root;
         for step in path {
             let next = match (step, &node.shape) {
@@ -127,19 +127,19 @@ impl<'t> Yaml<'t> {
     }
 
     /// Returns the whole text.
-    pub(super) fn text(&self) -> &'t str {
+    pub(crate) fn text(&self) -> &'t str {
         self.text
     }
 
     /// Returns whether the value at `path` is already worth `new`.
-    pub(super) fn is(&self, path: &[Step<'_>], new: &New) -> Result<bool, Refused> {
+    pub(crate) fn is(&self, path: &[Step<'_>], new: &New) -> Result<bool, Refused> {
         let mut values = values(self.text, self.duplicates)?;
         let value = values.first_mut().and_then(|root| value_at(root, path));
         Ok(value.is_some_and(|value| *value == new.value()))
     }
 
     /// Returns the text with the scalar at `path` replaced.
-    pub(super) fn replace(&self, path: &[Step<'_>], new: &New) -> Result<String, Refused> {
+    pub(crate) fn replace(&self, path: &[Step<'_>], new: &New) -> Result<String, Refused> {
         let node = self.existing(path)?;
         let Shape::Scalar { style, .. } = node.shape else {
             return Err(Refused::because("a list or a mapping is where a value is expected"));
@@ -167,7 +167,7 @@ impl<'t> Yaml<'t> {
     }
 
     /// Returns the text with an item inserted in the sequence at `path`, behind the item at `after`.
-    pub(super) fn insert_item(&self, path: &[Step<'_>], after: usize, new: &New) -> Result<String, Refused> {
+    pub(crate) fn insert_item(&self, path: &[Step<'_>], after: usize, new: &New) -> Result<String, Refused> {
         let node = self.existing(path)?;
         let Shape::Sequence { flow, items } = &node.shape else {
             return Err(Refused::because("there is no list where one is expected"));
@@ -193,7 +193,7 @@ impl<'t> Yaml<'t> {
     }
 
     /// Returns the text with an entry added to the mapping at `path`. A mapping that is null is created.
-    pub(super) fn insert_entry(&self, path: &[Step<'_>], key: &str, new: &New) -> Result<String, Refused> {
+    pub(crate) fn insert_entry(&self, path: &[Step<'_>], key: &str, new: &New) -> Result<String, Refused> {
         let node = self.existing(path)?;
         let entry = |root: &mut Value| {
             let parent = value_at(root, path)?;
@@ -251,7 +251,7 @@ impl<'t> Yaml<'t> {
     }
 
     /// Returns the text without the item or entry at `path`.
-    pub(super) fn remove(&self, path: &[Step<'_>]) -> Result<String, Refused> {
+    pub(crate) fn remove(&self, path: &[Step<'_>]) -> Result<String, Refused> {
         let Some((last, parent)) = path.split_last() else {
             return Err(Refused::because("a document is not removed"));
         };
@@ -535,7 +535,7 @@ impl<'t> Yaml<'t> {
 
 impl Node {
     /// Returns the text of a scalar.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.shape {
             Shape::Scalar { value, .. } => Some(value),
             _ => None,
@@ -543,7 +543,7 @@ impl Node {
     }
 
     /// Returns the items of a sequence; none when it is something else.
-    pub(super) fn items(&self) -> &[Self] {
+    pub(crate) fn items(&self) -> &[Self] {
         match &self.shape {
             Shape::Sequence { items, .. } => items,
             _ => &[],
@@ -551,7 +551,7 @@ impl Node {
     }
 
     /// Returns the entries of a mapping; none when it is something else.
-    pub(super) fn entries(&self) -> &[(Self, Self)] {
+    pub(crate) fn entries(&self) -> &[(Self, Self)] {
         match &self.shape {
             Shape::Mapping { entries, .. } => entries,
             _ => &[],
@@ -559,7 +559,7 @@ impl Node {
     }
 
     /// Returns the value of a key of a mapping, the last if there are several.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().rev().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
     }
 

@@ -6,6 +6,7 @@ use seaworthy_collect::{Argument, shell};
 use seaworthy_evidence::Origin;
 use serde::{Deserialize, Serialize};
 
+use crate::values::{self, Values};
 use crate::{Refused, kinship, printable};
 
 /// A change of a command line.
@@ -106,6 +107,21 @@ pub(crate) fn program(argv: &[String], is_program: &impl Fn(&[u8]) -> bool) -> R
         true => Ok(at),
         false => Err(in_script()),
     }
+}
+
+/// Adds the arguments of a command line value by value: flags behind the one at `program`, and what is in front of them.
+pub(crate) fn add_values<S: AsRef<str>>(
+    argv: &[S],
+    program: usize,
+    found: &mut Values,
+) -> Result<(), Refused> {
+    for text in argv.iter().take(program + 1) {
+        values::add(found, "argument", text.as_ref());
+    }
+    for flag in given(argv, program)? {
+        values::add(found, &values::flag(flag.name), flag.value.unwrap_or("true"));
+    }
+    Ok(())
 }
 
 /// A flag of a command line.

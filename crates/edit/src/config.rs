@@ -1,6 +1,6 @@
-//! Edits of etcd's own configuration file (`--config-file`).
+//! Edits of a configuration file in YAML, whose reader finds keys whatever their case and lets the last of several win.
 //!
-//! etcd finds keys whatever their case and lets the last of several win. A key that is there in another case is
+//! A key that is there in another case is
 //! edited as it is written; one that is there several times is refused, because somebody should decide which
 //! one was meant.
 
@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
-use crate::yaml::{New, Node, Step, Yaml};
+use crate::values::{self, Values};
+use crate::yaml::{self, New, Node, Step, Yaml};
 use crate::{Refused, printable, text};
 
 /// A change of a configuration file.
@@ -19,40 +20,19 @@ pub enum Edit {
     /// Takes the key away; its section too when nothing else is in it.
     Remove {
         /// The section; none for a key at the top.
-        section: Option<Section>,
+        section: Option<String>,
         /// The key.
         key: String,
     },
     /// Gives the key this value, and creates key and section if need be.
     Set {
         /// The section; none for a key at the top.
-        section: Option<Section>,
+        section: Option<String>,
         /// The key.
         key: String,
         /// The value.
         value: Value,
     },
-}
-
-/// A section of etcd's configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(rename = "ConfigSection")]
-pub enum Section {
-    /// How clients connect.
-    ClientTransportSecurity,
-    /// How members connect.
-    PeerTransportSecurity,
-}
-
-impl Section {
-    /// Returns the key of the section.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::ClientTransportSecurity => "client-transport-security",
-            Self::PeerTransportSecurity => "peer-transport-security",
-        }
-    }
 }
 
 /// The value of a key.
@@ -82,13 +62,47 @@ pub fn apply(bytes: &[u8], edits: &[Edit]) -> Result<Vec<u8>, Refused> {
     Ok(current.into_bytes())
 }
 
+/// Returns what is in a configuration file, value by value.
+///
+/// # Errors
+///
+/// When it is no YAML.
+pub(crate) fn values(bytes: &[u8]) -> Result<Values, Refused> {
+    let mut found = Values::new();
+    for (index, document) in yaml::values(text(bytes)?, DuplicateKeyPolicy::LastWins)?.iter().enumerate() {
+        values::flatten(document, &index.to_string(), &|_| false, &mut found);
+    }
+    // What is empty and what is not there is the same to a reader that starts from defaults.
+    found.retain(|_, value| value != "{}" && value != "null");
+    Ok(found.into_iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect())
+}
+
 impl Edit {
+    /// Returns the key that is changed.
+    pub fn key(&self) -> &str {
+        let (Self::Remove { key, .. } | Self::Set { key, .. }) = self;
+        key
+    }
+
+    /// Returns the edit after which the key has the value that it `was` given.
+    pub(crate) fn inverse(&self, was: &Values) -> Result<Self, Refused> {
+        let (Self::Remove { section, key } | Self::Set { section, key, .. }) = self;
+        let (section, key) = (section.clone(), key.clone());
+        let path = section.iter().chain([&key]).map(|part| format!(".{}", part.to_ascii_lowercase()));
+        let former = was.get(&format!("0{}", path.collect::<String>()));
+        Ok(match former.map(|value| serde_json::from_str::<Value>(value)) {
+            None => Self::Remove { section, key },
+            Some(Ok(value)) => Self::Set { section, key, value },
+            Some(Err(_)) => return Err(Refused::because(format!("{key} was neither a text nor true or false"))),
+        })
+    }
+
     /// Returns the new text; `None` when nothing is to be done.
     fn apply(&self, yaml: &Yaml<'_>) -> Result<Option<String>, Refused> {
         let (Self::Remove { section, key } | Self::Set { section, key, .. }) = self;
         let root = yaml.find(&[])?;
         let section_key = match (section, root) {
-            (Some(section), Some(root)) => spelled(root, section.key())?,
+            (Some(section), Some(root)) => spelled(root, section)?,
             _ => None,
         };
         let section_path: Vec<_> = section_key.iter().map(|key| Step::Key(key)).collect();
@@ -121,9 +135,9 @@ impl Edit {
                     (Some(_), _) => yaml.replace(&path, &new).map(Some),
                     (None, Some(_)) => yaml.insert_entry(&section_path, key, &new).map(Some),
                     (None, None) => {
-                        let name = section.map_or("", Section::key);
+                        let name = section.as_deref().unwrap_or_default().to_owned();
                         let section = New::Mapping(vec![(key.clone().into(), new)]);
-                        yaml.insert_entry(&[], name, &section).map(Some)
+                        yaml.insert_entry(&[], &name, &section).map(Some)
                     }
                 }
             }
@@ -145,7 +159,7 @@ fn spelled<'n>(mapping: &'n Node, key: &str) -> Result<Option<&'n str>, Refused>
 mod tests {
     use super::*;
 
-    fn set(section: Option<Section>, key: &str, value: Value) -> Edit {
+    fn set(section: Option<String>, key: &str, value: Value) -> Edit {
         Edit::Set { section, key: key.into(), value }
     }
 
@@ -155,9 +169,9 @@ mod tests {
 
     #[test]
     fn keys_are_set_where_etcd_finds_them() {
-        let peer = Some(Section::PeerTransportSecurity);
-        let file = || set(peer, "cert-file", Value::Text("/p.crt".into()));
-        let auth = || set(peer, "client-cert-auth", Value::Boolean(true));
+        let peer = Some("peer-transport-security".to_owned());
+        let file = || set(peer.clone(), "cert-file", Value::Text("/p.crt".into()));
+        let auth = || set(peer.clone(), "client-cert-auth", Value::Boolean(true));
         let cases = [
             ("name: n1\n", file(), "name: n1\npeer-transport-security:\n  cert-file: /p.crt\n"),
             ("", auth(), "peer-transport-security:\n  client-cert-auth: true\n"),
@@ -201,8 +215,8 @@ mod tests {
 
     #[test]
     fn keys_are_removed_with_an_empty_section() {
-        let peer = Some(Section::PeerTransportSecurity);
-        let remove = |key: &str| Edit::Remove { section: peer, key: key.into() };
+        let peer = Some("peer-transport-security".to_owned());
+        let remove = |key: &str| Edit::Remove { section: peer.clone(), key: key.into() };
         let cases = [
             ("name: x\npeer-transport-security:\n  auto-tls: true\n", "name: x\n"),
             (
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn doubtful_files_are_refused() {
-        let auth = set(Some(Section::PeerTransportSecurity), "client-cert-auth", Value::Boolean(true));
+        let auth = set(Some("peer-transport-security".to_owned()), "client-cert-auth", Value::Boolean(true));
         for text in [
             "peer-transport-security:\n  client-cert-auth: false\n  Client-Cert-Auth: true\n",
             "peer-transport-security: {}\nPeer-transport-security: {}\n",

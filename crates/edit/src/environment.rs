@@ -6,6 +6,7 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::values::{self, Values};
 use crate::{Refused, kinship, line_end, line_ending, line_start, printable, splice, text};
 
 /// A change of an environment file.
@@ -38,6 +39,20 @@ pub fn apply(bytes: &[u8], edits: &[Edit]) -> Result<Vec<u8>, Refused> {
         current = edit.apply(&current)?;
     }
     Ok(current.into_bytes())
+}
+
+/// Returns what is in an environment file, value by value.
+///
+/// # Errors
+///
+/// When it is no text.
+pub(crate) fn values(bytes: &[u8]) -> Result<Values, Refused> {
+    let mut found = Values::new();
+    for assignment in assignments(text(bytes)?) {
+        let key = if assignment.exported { format!("export {}", assignment.name) } else { assignment.name };
+        values::add(&mut found, &values::variable(&key), assignment.value);
+    }
+    Ok(found)
 }
 
 /// A variable that is set in the file.

@@ -9,6 +9,7 @@
 //! * [`config`]: etcd's own configuration file.
 //! * [`environment`]: environment files, as systemd and shells read them.
 //! * [`mod@unit`]: the command line of a systemd service, by a drop-in.
+//! * [`FileEdit`]: an edit of any of these, made or undone.
 //! * [`Change`]: a file before and after, as a diff that shows no secret.
 
 pub mod config;
@@ -18,10 +19,14 @@ pub mod unit;
 
 mod arguments;
 mod change;
+mod file;
+mod merge;
+mod values;
 mod yaml;
 
 pub use arguments::ArgumentEdit;
 pub use change::{Change, Content};
+pub use file::{FileEdit, Impossible, IsProgram, Read};
 
 /// Why an edit is not made. The text never quotes a value of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::DuplicateKeyPolicy;
 
 use crate::arguments::{self, Operation};
-use crate::yaml::{New, Node, Step, Yaml};
+use crate::values::{self, Values};
+use crate::yaml::{self, New, Node, Step, Yaml};
 use crate::{ArgumentEdit, Refused, environment, printable, text};
 use Step::{At, Key};
 
@@ -19,6 +20,8 @@ pub enum Edit {
     Argument(ArgumentEdit),
     /// Lets the container see a file or directory of the host.
     Mount(Mount),
+    /// Takes a file or directory of the host away from the container, and its volume when nothing else uses it.
+    Unmount(Mount),
     /// Changes a variable of the container's environment.
     Variable(environment::Edit),
 }
@@ -60,6 +63,7 @@ pub fn apply(
         match edit {
             Edit::Argument(edit) => current = edit_arguments(current, container, &is_program, edit)?,
             Edit::Mount(mount) => current = add_mount(current, container, mount)?,
+            Edit::Unmount(mount) => current = remove_mount(current, container, mount)?,
             Edit::Variable(edit) => current = edit_variable(&current, container, edit)?,
         }
     }
@@ -279,6 +283,89 @@ fn add_mount(text: String, container: &str, mount: &Mount) -> Result<String, Ref
         item.push(("readOnly".into(), New::Boolean(true)));
     }
     append(&yaml, &base, "volumeMounts", New::Mapping(item))
+}
+
+fn remove_mount(text: String, container: &str, mount: &Mount) -> Result<String, Refused> {
+    let same = |one: &str, other: &str| one.trim_end_matches('/') == other.trim_end_matches('/');
+    let (text, name) = {
+        let yaml = parse(&text)?;
+        let list = [Key("spec"), Key("containers"), At(find(&yaml, container)?), Key("volumeMounts")];
+        let items = yaml.find(&list)?.map(Node::items).unwrap_or_default();
+        let of = |item: &Node, key| item.get(key).and_then(Node::text).map(str::to_owned);
+        let at = items.iter().position(|item| {
+            of(item, "mountPath").is_some_and(|path| same(&path, &mount.mount_path))
+        });
+        let Some((at, item)) = at.and_then(|at| Some((at, items.get(at)?))) else { return Ok(text) };
+        let name = of(item, "name").unwrap_or_default();
+        let path = if items.len() == 1 { list.to_vec() } else { [&list[..], &[At(at)]].concat() };
+        (yaml.remove(&path)?, name)
+    };
+    let yaml = parse(&text)?;
+    let list = [Key("spec"), Key("volumes")];
+    let volumes = yaml.find(&list)?.map(Node::items).unwrap_or_default();
+    let kinds = ["initContainers", "containers", "ephemeralContainers"];
+    let mut used = false;
+    for kind in kinds {
+        let containers = yaml.find(&[Key("spec"), Key(kind)])?.map(Node::items).unwrap_or_default();
+        let mounts = containers.iter().filter_map(|c| c.get("volumeMounts")).flat_map(Node::items);
+        used |= mounts.filter_map(|m| m.get("name")?.text()).any(|other| other == name);
+    }
+    let named = |volume: &Node| volume.get("name").and_then(Node::text) == Some(&name);
+    match volumes.iter().position(named) {
+        // A volume of another name was there before the mount.
+        Some(_) if used || name != mount.name => Ok(text),
+        Some(_) if volumes.len() == 1 => yaml.remove(&list),
+        Some(at) => yaml.remove(&[&list[..], &[At(at)]].concat()),
+        None => Ok(text),
+    }
+}
+
+/// Returns what is in a manifest, value by value: the flags of the program in `container`, and everything else.
+///
+/// # Errors
+///
+/// When it is no manifest with that container, or its command line cannot be understood.
+pub(crate) fn values(
+    bytes: &[u8],
+    container: &str,
+    is_program: &dyn Fn(&[u8]) -> bool,
+) -> Result<Values, Refused> {
+    let text = text(bytes)?;
+    let yaml = parse(text)?;
+    let index = find(&yaml, container)?;
+    let documents = yaml::values(text, DuplicateKeyPolicy::Error)?;
+    let mut found = Values::new();
+    let pod = documents.first().and_then(|pod| pod.pointer(&format!("/spec/containers/{index}")));
+    let list = |key: &str| -> Vec<String> {
+        let items = pod.and_then(|pod| pod.get(key)).and_then(serde_json::Value::as_array);
+        items.into_iter().flatten().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let (mut argv, args) = (list("command"), list("args"));
+    // Without a command the image's entrypoint is the program.
+    if argv.is_empty() {
+        argv.push(String::new());
+        argv.extend(args);
+        arguments::add_values(&argv, 0, &mut found)?;
+    } else {
+        argv.extend(args);
+        arguments::add_values(&argv, arguments::program(&argv, &is_program)?, &mut found)?;
+    }
+    let own = format!("0.spec.containers[\"{container}\"]");
+    let skip = |path: &str| {
+        path.strip_prefix(&own).is_some_and(|rest| matches!(rest, ".command" | ".args" | ".env"))
+    };
+    for (index, document) in documents.iter().enumerate() {
+        values::flatten(document, &index.to_string(), &skip, &mut found);
+    }
+    for variable in pod.and_then(|pod| pod.get("env")).and_then(serde_json::Value::as_array).into_iter().flatten() {
+        let name = variable.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let plain = variable.get("value").and_then(serde_json::Value::as_str);
+        let value = plain.map_or_else(|| format!("({variable})"), str::to_owned);
+        values::add(&mut found, &values::variable(name), value);
+    }
+    // An empty list is as good as none.
+    found.retain(|_, value| value != "[]");
+    Ok(found)
 }
 
 fn edit_variable(text: &str, container: &str, edit: &environment::Edit) -> Result<String, Refused> {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::arguments::{self, Operation};
+use crate::values::{self, Values};
 use crate::{ArgumentEdit, Refused, text};
 
 /// Name of the drop-in in the directory `UNIT.d`.
@@ -136,6 +137,34 @@ fn with(
         }
     }
     Ok(words)
+}
+
+/// Returns what is in a drop-in that replaces a command line, value by value.
+///
+/// # Errors
+///
+/// When its command line cannot be understood, or there is none.
+pub(crate) fn values(bytes: &[u8], is_program: &dyn Fn(&[u8]) -> bool) -> Result<Values, Refused> {
+    let command = exec_start(&[bytes])?;
+    let plain = words(&command)
+        .into_iter()
+        .map(|range| unquoted(command.get(range).unwrap_or_default()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut found = Values::new();
+    let program = plain.iter().position(|word| is_program(word.trim_start_matches(PREFIXES).as_bytes()));
+    let program = program.ok_or_else(|| Refused::because("the command line does not start that program"))?;
+    // A variable with arguments in it is one argument, whatever it holds.
+    let argument = |word: &String| match word.starts_with('$') {
+        true => format!("--{}=", word.replace('$', "*")),
+        false => word.clone(),
+    };
+    arguments::add_values(&plain.iter().map(argument).collect::<Vec<_>>(), program, &mut found)?;
+    for line in logical_lines(text(bytes)?) {
+        if !line.starts_with("ExecStart") {
+            values::add(&mut found, "line", line);
+        }
+    }
+    Ok(found)
 }
 
 fn flag_at(words: &[String], flag: &str) -> Option<usize> {

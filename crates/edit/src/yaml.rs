@@ -709,7 +709,7 @@ impl Open {
 }
 
 /// Returns what every document in `text` is worth, with the rules of Kubernetes and etcd (YAML 1.1).
-fn values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
+pub(crate) fn values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_reader_input_bytes: Some(2 * super::MAX_BYTES),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use seaworthy_edit::config::{self, Section, Value};
+use seaworthy_edit::config::{self, Value};
 use seaworthy_edit::{ArgumentEdit, Change, Content, environment, manifest, unit};
 
 proptest! {
@@ -22,9 +22,9 @@ proptest! {
         let argument = ArgumentEdit::Set { flag: "a".into(), value: "é".into() };
         let edit = manifest::Edit::Argument(argument.clone());
         let _ = manifest::apply(bytes, "etcd", |text| text.ends_with(b"etcd"), &[edit]);
-        let section = Some(Section::PeerTransportSecurity);
+        let section = Some("peer-transport-security".to_owned());
         for edit in [
-            config::Edit::Set { section, key: "a".into(), value: Value::Boolean(true) },
+            config::Edit::Set { section: section.clone(), key: "a".into(), value: Value::Boolean(true) },
             config::Edit::Set { section: None, key: "a".into(), value: Value::Text("x".into()) },
             config::Edit::Remove { section: None, key: "a".into() },
         ] {

@@ -98,6 +98,7 @@ impl Running {
         let read = || -> Result<Process, EvidenceError> {
             let (uid, gid) = self.entry.credentials()?;
             let exe = self.entry.exe().map(|exe| String::from_utf8_lossy(&exe).into_owned());
+            let start = self.entry.start()?;
             Ok(Process {
                 pid: self.pid(),
                 exe: Observed::from_result(exe, self.entry.origin("exe")),
@@ -106,7 +107,9 @@ impl Running {
                     .first()
                     .map(|a| String::from_utf8_lossy(&a.text).into_owned())
                     .unwrap_or_default(),
-                started_at: self.entry.started_at()?,
+                identity: Some(start.identity),
+                started_at: start.at,
+                started_before: Some(start.before),
                 uid,
                 gid,
                 user: survey.users.user(uid).map(str::to_owned),

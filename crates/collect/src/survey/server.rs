@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rayon::join;
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
@@ -289,6 +290,8 @@ impl Finish<'_, '_> {
         );
 
         let mut drifts = Vec::new();
+        let mut doubtful = None;
+        let now = Timestamp::now();
         if let (Ok(Some(declared)), Some(running)) = (&declaration, known) {
             drifts.extend(drift::settings(declared, running, &self.server.who()));
         }
@@ -297,7 +300,10 @@ impl Finish<'_, '_> {
             {
                 let enforced = known.map(|known| settings::client_auth(known, side).enforced);
                 let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
-                drifts.extend(drift::configuration(file, &process, listeners, enforced));
+                match drift::configuration(file, &process, listeners, enforced, now) {
+                    Ok(found) => drifts.extend(found),
+                    Err(error) => doubtful = Some(error),
+                }
             }
         }
         for (files, listeners, what) in
@@ -308,11 +314,14 @@ impl Finish<'_, '_> {
                 root.as_ref().ok()?.open(path).ok()?.modified()
             });
             let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
-            drifts.extend(drift::trusted(files, modified, &process, listeners, what));
+            match drift::trusted(files, modified, &process, listeners, what, now) {
+                Ok(found) => drifts.extend(found),
+                Err(error) => doubtful = Some(error),
+            }
         }
         // What was not compared may have drifted, too.
         let declared = declaration.as_ref().map(|d| d.and_then(|d| d.settings.error()));
-        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some));
+        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(doubtful.as_ref());
         let drift = match uncompared {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::LinkNameSpaceType;
 use rustix::time::{ClockId, clock_gettime};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, ProcessId};
 
@@ -78,10 +79,12 @@ impl Proc {
     ///
     /// When neither is a process file system.
     pub fn of_host(root: &Root) -> Result<Self, EvidenceError> {
-        match root.directory("/proc") {
-            Ok(fd) if is_procfs(&fd) => Ok(Self::of_directory(fd)),
-            _ => Self::open("/proc"),
-        }
+        Self::below(root).map_or_else(|| Self::open("/proc"), Ok)
+    }
+
+    /// Returns the process file system at `/proc` below `root`; `None` when there is none.
+    pub fn below(root: &Root) -> Option<Self> {
+        root.directory("/proc").ok().filter(is_procfs).map(Self::of_directory)
     }
 
     /// Returns the process file system at `path`.
@@ -106,6 +109,11 @@ impl Proc {
     /// second.
     pub fn boot_time(&self) -> Timestamp {
         self.boot.time
+    }
+
+    /// Returns the id of the boot; empty when it could not be read.
+    pub fn boot_id(&self) -> &str {
+        &self.boot.id
     }
 
     /// Looks at every process once and returns those that are `interesting`.
@@ -416,11 +424,19 @@ impl ProcessEntry {
     ///
     /// `PermissionDenied` without CAP_SYS_ADMIN.
     pub fn enter_network(&self) -> Result<(), EvidenceError> {
-        let namespace = self.open("ns/net", FILE)?;
-        let network = Some(rustix::thread::LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), network).map_err(|error| {
-            let what = format!("the network namespace of pid {}", self.pid);
-            EvidenceError::from_io(&error.into(), what).at(self.origin("ns/net"))
+        self.enter("ns/net", LinkNameSpaceType::Network, "network")
+    }
+
+    /// Moves the calling thread into the namespace of host names of this process, as [`ProcessEntry::enter_network`] does.
+    pub(crate) fn enter_names(&self) -> Result<(), EvidenceError> {
+        self.enter("ns/uts", LinkNameSpaceType::HostNameAndNISDomainName, "UTS")
+    }
+
+    fn enter(&self, name: &str, kind: LinkNameSpaceType, called: &str) -> Result<(), EvidenceError> {
+        let namespace = self.open(name, FILE)?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).map_err(|error| {
+            let what = format!("the {called} namespace of pid {}", self.pid);
+            EvidenceError::from_io(&error.into(), what).at(self.origin(name))
         })
     }
 

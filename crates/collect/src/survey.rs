@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use rayon::join;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
 
+use crate::machine;
 use crate::procfs::Proc;
 use crate::root::Root;
 use crate::users::Users;
@@ -130,7 +131,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         taken_at: options.now,
         node: Node {
-            name: node_name(&root),
+            name: machine::hostname(&root),
             root: options.root.display().to_string(),
             processes,
             kubernetes_cas: trust.uses(),
@@ -140,15 +141,6 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         etcd_proxies,
         etcd_clients,
     })
-}
-
-/// Returns the node's name: the kernel's for this host, the file's for another root.
-fn node_name(root: &Root) -> String {
-    let file = root.read("/etc/hostname", 4096).ok();
-    let file =
-        file.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|name| !name.is_empty());
-    let kernel = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    file.unwrap_or_else(kernel)
 }
 
 /// Returns the error that stands for all evidence of a process that is only declared.

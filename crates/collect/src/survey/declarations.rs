@@ -13,6 +13,7 @@ use super::server::nothing_known;
 use super::{Survey, not_running};
 use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
+use crate::machine;
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 use crate::root::Root;
 use crate::systemd::Unit;
@@ -59,7 +60,7 @@ impl Declarations {
         let mut names: Vec<String> =
             services.filter_map(|s| s.entry.cgroup().ok()?.service()).chain([UNIT.to_owned()]).collect();
         names.dedup();
-        let host = super::node_name(survey.root);
+        let host = machine::hostname(survey.root);
         let mut unread_unit = None;
         for name in names {
             match Unit::find(survey.root, &name, &host) {

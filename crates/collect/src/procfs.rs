@@ -21,6 +21,7 @@ use rustix::thread::LinkNameSpaceType;
 use rustix::time::{ClockId, clock_gettime};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, ProcessId};
 
+use crate::cgroup::Cgroup;
 use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::{Root, read_capped};
 
@@ -532,44 +533,6 @@ pub struct ProcessStat {
     pub start_ticks: u64,
 }
 
-/// The control groups of a process (cgroups(7)), one path for each hierarchy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cgroup {
-    paths: Vec<Vec<u8>>,
-}
-
-impl Cgroup {
-    /// Returns the control groups in `text`, which is of the form of `/proc/PID/cgroup`.
-    pub fn parse(text: &[u8]) -> Self {
-        let path = |line: &[u8]| line.splitn(3, |&b| b == b':').nth(2).map(<[u8]>::to_vec);
-        Self { paths: text.split(|&b| b == b'\n').filter_map(path).collect() }
-    }
-
-    /// Returns the id of the container that the process runs in, as Docker, containerd, CRI-O and Podman name
-    /// the groups they make: the last part of the path ends in 64 hexadecimal digits, perhaps before
-    /// `.scope`.
-    pub fn container(&self) -> Option<String> {
-        let id = |part: &[u8]| {
-            let part = part.strip_suffix(b".scope").unwrap_or(part);
-            let (before, id) = part.split_at_checked(part.len().checked_sub(64)?)?;
-            let hexadecimal = id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            // A monitor beside the container, not in it.
-            let monitor = before.ends_with(b"conmon-");
-            let separate = matches!(before.last(), None | Some(b'-' | b':'));
-            (hexadecimal && separate && !monitor).then(|| String::from_utf8_lossy(id).into_owned())
-        };
-        // Within a container that runs an init of its own there are further groups below it.
-        self.paths.iter().find_map(|path| path.rsplit(|&b| b == b'/').find_map(id))
-    }
-
-    /// Returns the systemd service that the process belongs to, for example `etcd.service`.
-    pub fn service(&self) -> Option<String> {
-        let service =
-            |part: &[u8]| part.ends_with(b".service").then(|| String::from_utf8(part.to_vec()).ok())?;
-        self.paths.iter().find_map(|path| path.rsplit(|&b| b == b'/').find_map(service))
-    }
-}
-
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
@@ -930,30 +893,6 @@ mod tests {
         }
         for text in ["", "7 (x", "7 )x(", "7 (x) S", "7 (x) S 1 2 3"] {
             assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn control_groups_name_containers_and_services() {
-        let id = "0123456789abcdef".repeat(4);
-        let cases = [
-            (format!("0::/system.slice/docker-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/crio-conmon-{id}.scope"), None, None),
-            (format!("0::/../../kubepods/burstable/pod1/{id}"), Some(&id), None),
-            (format!("11:pids:/kubepods-pod1.slice:cri-containerd:{id}\n1:name=systemd:/"), Some(&id), None),
-            (format!("0::/docker/{id}/init.scope"), Some(&id), None),
-            (format!("0::/x/a{id}"), None, None),
-            ("0::/system.slice/etcd.service".to_owned(), None, Some("etcd.service")),
-            ("1:cpu:/\n0::/system.slice/etcd@a.service/payload".to_owned(), None, Some("etcd@a.service")),
-            ("0::/".to_owned(), None, None),
-            ("garbage".to_owned(), None, None),
-        ];
-        for (text, container, service) in cases {
-            let cgroup = Cgroup::parse(text.as_bytes());
-            assert_eq!(cgroup.container().as_ref(), container, "{text}");
-            assert_eq!(cgroup.service().as_deref(), service, "{text}");
         }
     }
 

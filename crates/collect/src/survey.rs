@@ -4,6 +4,7 @@
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
 //! the members are, which links exist (looked at again where some seem to be missing), what has drifted.
 
+mod attribution;
 mod clients;
 mod declarations;
 mod drift;
@@ -12,6 +13,7 @@ mod links;
 mod listeners;
 mod material;
 mod membership;
+mod pods;
 mod processes;
 mod proxy;
 mod server;
@@ -28,6 +30,7 @@ use crate::machine;
 use crate::procfs::Proc;
 use crate::root::Root;
 use crate::users::Users;
+use attribution::Attributions;
 use declarations::Declarations;
 use processes::Found;
 use server::Server;
@@ -85,6 +88,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let trust = || Trust::read(&survey, found.as_ref().ok());
     let ((declarations, undeclared), (servers, trust)) = join(declarations, || join(servers, trust));
     unreadable.extend(undeclared);
+    let attributions = Attributions::find(&root, &declarations, found.as_ref().ok(), &mut unreadable);
 
     let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
         Err(error) => (
@@ -100,7 +104,8 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let clients = clients::read(&survey, &found.api_servers, &servers);
             let answers = listeners::ask_all(&survey, &servers, &proxies);
-            let mut etcd = server::finish_all(&survey, servers, &declarations, &trust, &answers);
+            let mut etcd =
+                server::finish_all(&survey, servers, &declarations, &attributions, &trust, &answers);
             etcd.extend(declarations.without_process(&survey, &etcd));
             let proxies: Vec<_> = proxies.into_iter().map(|p| p.finish(&survey, &answers)).collect();
             let processes = Observed::seen(found.total, origin.clone());

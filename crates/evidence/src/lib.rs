@@ -24,7 +24,7 @@ pub use certificate::{
     Certificate, Credentials, PrivateKey, Problem, ProblemKind, PublicKey, RevocationList, SubjectAltNames,
 };
 pub use etcd::{
-    Advertised, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind, Direction, Drift,
+    Advertised, AttributedBy, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind, Direction, Drift,
     Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource, PredictedFailure, Proxy,
     ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
 };

@@ -93,6 +93,14 @@ impl<'a> Attributions<'a> {
         let mut verdicts: BTreeMap<u32, Verdict> =
             processes.iter().filter_map(|process| Some((process.pid, decide.by_proof(process)?))).collect();
         let taken: BTreeSet<usize> = verdicts.values().filter_map(proven).collect();
+        for verdict in verdicts.values_mut() {
+            if let Verdict::OneOf(candidates) = verdict {
+                candidates.retain(|index| !taken.contains(index));
+                if candidates.is_empty() {
+                    *verdict = Verdict::Nothing;
+                }
+            }
+        }
         for process in processes {
             verdicts.entry(process.pid).or_insert_with(|| decide.by_elimination(process, &taken));
         }
@@ -179,8 +187,10 @@ impl<'a> Attributions<'a> {
     fn ambiguous(&self, candidates: &[usize]) -> EvidenceError {
         let paths: BTreeSet<&str> =
             candidates.iter().filter_map(|i| Some(self.all.get(*i)?.declared.path.as_str())).collect();
-        let paths: Vec<&str> = paths.into_iter().collect();
-        let message = format!("which container of {} it is cannot be told", paths.join(" and "));
+        let message = match paths.into_iter().collect::<Vec<_>>().as_slice() {
+            [one] => format!("whether it was started from {one} cannot be told"),
+            several => format!("from which of {} it was started cannot be told", several.join(" and ")),
+        };
         EvidenceError::new(ErrorKind::Unsupported, message)
     }
 
@@ -250,8 +260,11 @@ impl Decide<'_> {
             }
             Ok(Owner::Pod { uid }) => self.pod(uid, process),
             Ok(Owner::Container { id }) => {
-                let (pod, container) = self.known(pods::of_container(self.root, id))?;
-                Some(self.named(&pod, Some(&container), process, AttributedBy::ContainerId))
+                let link = self.known(pods::of_container(self.root, id))?;
+                if link.uid.as_ref().is_some_and(|uid| !self.is_static(uid)) {
+                    return Some(self.unread().unwrap_or(Verdict::Nothing));
+                }
+                Some(self.named(&link.pod, process, AttributedBy::ContainerId))
             }
             Ok(Owner::Nobody) => None,
         }
@@ -279,89 +292,82 @@ impl Decide<'_> {
 
     /// Returns the verdict on a process in the group of the pod `uid`; `None` when its name is not known.
     fn pod(&mut self, uid: &str, process: &Placed) -> Option<Verdict> {
-        let pods = &self.all.pods;
         let declares = |pod: &&StaticPod| pod.uid.as_ref().is_some_and(|theirs| same_uid(theirs, uid));
-        let by_manifest: Vec<_> = pods.iter().filter(declares).collect();
+        let by_manifest: Vec<_> = self.all.pods.iter().filter(declares).collect();
         if !by_manifest.is_empty() {
-            return Some(self.declared_by(&by_manifest, None, process, AttributedBy::PodUid, None));
+            return Some(self.declared_by(&by_manifest, process, AttributedBy::PodUid, None));
         }
-        match self.known(pods::of_uid(self.root, uid)) {
-            Some(pod) => Some(self.named(&pod, None, process, AttributedBy::PodUid)),
-            None if pods::may_be_static(uid) => None,
-            // The API server's own pods are in no manifest, unless in one that could not be read.
-            None => Some(self.unread().unwrap_or(Verdict::Nothing)),
+        if !self.is_static(uid) {
+            return Some(self.unread().unwrap_or(Verdict::Nothing));
+        }
+        let pod = self.known(pods::of_uid(self.root, uid))?;
+        Some(self.named(&pod, process, AttributedBy::PodUid))
+    }
+
+    /// Returns whether the pod `uid` may be a static one. Those of the API server are not, unless in a manifest that could not
+    /// be read.
+    fn is_static(&self, uid: &str) -> bool {
+        let declares = |pod: &StaticPod| pod.uid.as_ref().is_some_and(|theirs| same_uid(theirs, uid));
+        pods::may_be_static(uid) || self.all.pods.iter().any(declares)
+    }
+
+    /// Returns the verdict on a process in a static pod that is called so.
+    fn named(&self, pod: &PodName, process: &Placed, by: AttributedBy) -> Verdict {
+        let candidates: Vec<(&StaticPod, &str)> =
+            self.all.pods.iter().filter_map(|one| Some((one, on_some_node(one, pod)?))).collect();
+        // `etcd-events-m1` is `etcd` on the node `events-m1`, or `etcd-events` on `m1`.
+        let exact = candidates.iter().filter(|(_, node)| self.is_this_node(node));
+        let exact: Vec<&StaticPod> = exact.map(|(one, _)| *one).collect();
+        let unread = self.all.unread_manifest.clone();
+        match (exact.is_empty(), unread) {
+            (false, unread) => self.declared_by(&exact, process, by, unread),
+            (true, Some(error)) => Verdict::Unknown { error, may_be_pod: true },
+            (true, None) => Verdict::OneOf(self.declarations_in(candidates.into_iter().map(|(one, _)| one))),
         }
     }
 
-    /// Returns the verdict on a process in a pod that is called so.
-    fn named(
-        &mut self,
-        pod: &PodName,
-        container: Option<&str>,
-        process: &Placed,
-        by: AttributedBy,
-    ) -> Verdict {
-        let candidates: Vec<&StaticPod> = self
-            .all
-            .pods
-            .iter()
-            .filter(|static_pod| {
-                static_pod.namespace == pod.namespace && on_some_node(static_pod, pod).is_some()
-            })
-            .collect();
-        let here = |static_pod: &&&StaticPod| {
-            let node = on_some_node(static_pod, pod);
-            self.all.node_names.iter().any(|name| Some(name.as_str()) == node)
+    /// Returns whether `name`, at the end of that of a static pod, is this node's. The domain of a node may be known to one
+    /// of the two only.
+    fn is_this_node(&self, name: &str) -> bool {
+        let label = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let same = |known: &String| {
+            known == name || (label(known) == label(name) && known.contains('.') != name.contains('.'))
         };
-        // The name of this node decides between `etcd` on `events-m1` and `etcd-events` on `m1`.
-        let exact: Vec<&StaticPod> = candidates.iter().filter(here).copied().collect();
-        let matching = if exact.is_empty() { candidates } else { exact };
-        if matching.windows(2).any(|two| matches!(two, [a, b] if a.name != b.name)) {
-            let message = format!("which static pod is called {} cannot be told", pod.name);
-            let error = EvidenceError::new(ErrorKind::Unsupported, message);
-            return Verdict::Unknown { error, may_be_pod: true };
-        }
-        self.declared_by(&matching, container, process, by, self.all.unread_manifest.clone())
+        self.all.node_names.iter().any(same)
+    }
+
+    /// Returns the declarations of an etcd in the manifests of these pods.
+    fn declarations_in<'p>(&self, pods: impl Iterator<Item = &'p StaticPod>) -> Vec<usize> {
+        let files: BTreeSet<&str> = pods.map(|pod| pod.file.as_str()).collect();
+        let declared = self.all.manifests().filter(|(_, found)| files.contains(found.declared.path.as_str()));
+        declared.map(|(index, _)| index).collect()
     }
 
     /// Returns the verdict on a process in a pod that these manifests declare, while one that is `unread` may declare it, too.
     fn declared_by(
         &self,
         pods: &[&StaticPod],
-        container: Option<&str>,
         process: &Placed,
         by: AttributedBy,
         unread: Option<EvidenceError>,
     ) -> Verdict {
-        let Some(first) = pods.first() else {
-            return self.unread().unwrap_or(Verdict::Nothing);
-        };
-        let of: Vec<usize> = self
-            .all
-            .manifests()
-            .filter(|(_, found)| pods.iter().any(|pod| pod.file == found.declared.path))
-            .map(|(index, _)| index)
-            .collect();
-        let link =
-            || process.container.as_ref().and_then(|id| pods::of_container(self.root, id).ok().flatten());
-        let runs = |index: usize, name: &str| self.all.get(index).is_some_and(|found| found.runs(name));
-        let named = match (of.as_slice(), container) {
-            ([_, _, ..], Some(name)) => of.iter().copied().filter(|index| runs(*index, name)).collect(),
-            ([_, _, ..], None) => {
-                let name = link().map(|(_, name)| name);
-                of.iter()
-                    .copied()
-                    .filter(|index| name.as_ref().is_some_and(|name| runs(*index, name)))
-                    .collect()
+        let mut of = self.declarations_in(pods.iter().copied());
+        if of.len() > 1
+            && let Some(id) = &process.container
+            && let Ok(Some(link)) = pods::of_container(self.root, id)
+        {
+            let runs = |index: &usize| self.all.get(*index).is_some_and(|found| found.runs(&link.container));
+            if of.iter().any(runs) {
+                of.retain(runs);
             }
-            _ => Vec::new(),
-        };
-        let of = if named.is_empty() { of } else { named };
+        }
         match (of.as_slice(), unread) {
             ([], _) => {
+                let files: Vec<&str> = pods.iter().map(|pod| pod.file.as_str()).collect();
                 let message = format!(
                     "{} declares the pod in which pid {} runs, but not with a command that is known to start etcd",
-                    first.file, process.pid
+                    files.join(" and "),
+                    process.pid
                 );
                 let error = EvidenceError::new(ErrorKind::Unsupported, message);
                 Verdict::Unknown { error, may_be_pod: true }
@@ -418,8 +424,9 @@ impl Decide<'_> {
 
 /// Returns the name of the node on which `pod` is the static pod; `None` when it is on none.
 fn on_some_node<'a>(static_pod: &StaticPod, pod: &'a PodName) -> Option<&'a str> {
-    let node = pod.name.strip_prefix(static_pod.name.as_str())?.strip_prefix('-')?;
-    Some(node).filter(|node| !node.is_empty() && !static_pod.name.is_empty())
+    let name = Some(static_pod.name.as_str()).filter(|name| !name.is_empty());
+    let node = pod.name.strip_prefix(name?)?.strip_prefix('-')?;
+    Some(node).filter(|node| !node.is_empty() && static_pod.namespace == pod.namespace)
 }
 
 #[cfg(test)]
@@ -479,11 +486,30 @@ mod tests {
         processes: &[Placed],
         test: impl FnOnce(&Attributions<'_>) -> T,
     ) -> T {
+        attributions_with(files, &[], processes, test)
+    }
+
+    /// Does so where there are links, each with what it points at.
+    fn attributions_with<T>(
+        files: &[(String, String)],
+        links: &[(&str, &str)],
+        processes: &[Placed],
+        test: impl FnOnce(&Attributions<'_>) -> T,
+    ) -> T {
         let services = processes.iter().filter_map(|process| match &process.owner {
             Ok(Owner::Service { unit }) => Some(unit.clone()),
             _ => None,
         });
-        declarations_of(files, services.collect(), |all, survey| {
+        let mut files = files.to_vec();
+        if files.iter().all(|(path, _)| path != "/etc/hostname") {
+            files.push(("/etc/hostname".to_owned(), "m1\n".to_owned()));
+        }
+        declarations_of(&files, services.collect(), |all, survey| {
+            for (path, target) in links {
+                let path = survey.options.root.join(path.trim_start_matches('/'));
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::os::unix::fs::symlink(target, path).unwrap();
+            }
             test(&Attributions::decide(survey.root, all, processes, &mut Vec::new()))
         })
     }
@@ -591,7 +617,7 @@ mod tests {
             ),
             (
                 "the node's name decides",
-                vec![etcd("m9"), named("events.yaml", "etcd-events"), hostname("m1"), logs("etcd-events-m1")],
+                vec![etcd("m9"), named("events.yaml", "etcd-events"), logs("etcd-events-m1")],
                 is("events.yaml", PodUid),
                 true,
             ),
@@ -608,7 +634,19 @@ mod tests {
             ),
             (
                 "the node's name is not known",
-                vec![etcd("m1"), named("e.yaml", "etcd-events"), hostname("x"), logs("etcd-events-m1")],
+                vec![etcd("m1"), hostname("x"), logs("etcd-m1")],
+                is("etcd.yaml", Likeness),
+                true,
+            ),
+            (
+                "the node's domain is known to kubelet alone",
+                vec![etcd("m9"), logs("etcd-m1.example")],
+                is("etcd.yaml", PodUid),
+                true,
+            ),
+            (
+                "another static pod, whose manifest has gone",
+                vec![etcd("m9"), logs("etcd-backup-m1")],
                 Err(ErrorKind::Unsupported),
                 true,
             ),
@@ -641,12 +679,18 @@ mod tests {
 
     #[test]
     fn a_pod_of_the_api_server_is_in_no_manifest() {
-        let owner = Owner::Pod { uid: "0a1b2c3d-0000-4000-8000-0123456789ab".to_owned() };
+        let uid = "0a1b2c3d-0000-4000-8000-0123456789ab";
+        let logs = (format!("/var/log/pods/kube-system_etcd-m1_{uid}/etcd/0.log"), String::new());
         let good = manifest("etcd.yaml", pod("m1"));
         for (file, want) in [(good, Ok(None)), (broken(), Err(ErrorKind::Malformed))] {
-            attributions(&[file, unit("/usr/bin/etcd --name m1")], &[placed(7, owner.clone())], |all| {
-                assert_eq!(found(all, 7, &running("m1")).0, want);
-            });
+            let files = [file, unit("/usr/bin/etcd --name m1"), logs.clone()];
+            let in_pod = Owner::Pod { uid: uid.to_owned() };
+            let link = format!("/var/log/containers/etcd-m1_kube-system_etcd-{ID}.log");
+            for owner in [in_pod, Owner::Container { id: ID.to_owned() }] {
+                attributions_with(&files, &[(&link, &logs.0)], &[placed(7, owner)], |all| {
+                    assert_eq!(found(all, 7, &running("m1")).0, want);
+                });
+            }
         }
     }
 
@@ -740,10 +784,15 @@ mod tests {
             assert_eq!(found(all, 7, &running("m2")).0, is("etcd.yaml", AttributedBy::PodUid));
             assert_eq!(found(all, 8, &running("m1")).0, is("etcd.service", AttributedBy::ControlGroup));
         });
-        let elsewhere = Owner::Pod { uid: "another".to_owned() };
-        attributions(&files, &[placed(7, in_pod()), placed(8, elsewhere)], |all| {
-            assert_eq!(found(all, 8, &running("m1")).0, Ok(None));
-        });
+        let other = "0a1b2c3d000040008000000123456789";
+        let backup = (format!("/var/log/pods/kube-system_etcd-backup-m1_{other}/etcd/0.log"), String::new());
+        for more in [vec![], vec![backup]] {
+            let files = [files.to_vec(), more].concat();
+            let elsewhere = Owner::Pod { uid: other.to_owned() };
+            attributions(&files, &[placed(7, in_pod()), placed(8, elsewhere)], |all| {
+                assert_eq!(found(all, 8, &running("m1")).0, Ok(None), "{files:?}");
+            });
+        }
     }
 
     #[test]

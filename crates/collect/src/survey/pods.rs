@@ -20,27 +20,46 @@ pub(crate) struct PodName {
     pub(crate) name: String,
 }
 
-/// Returns what the pod `uid` is called; `None` when kubelet keeps no logs of it there.
-pub(crate) fn of_uid(root: &Root, uid: &str) -> Result<Option<PodName>, EvidenceError> {
-    let pod = |folder: &str| {
-        // Neither names nor namespaces have underscores.
-        let mut parts = folder.splitn(3, '_');
-        let (namespace, name, theirs) = (parts.next()?, parts.next()?, parts.next()?);
-        same_uid(theirs, uid).then(|| PodName { namespace: namespace.to_owned(), name: name.to_owned() })
-    };
-    Ok(names(root, PODS)?.iter().find_map(|folder| pod(folder)))
+/// A container of a pod that runs on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) pod: PodName,
+    /// The pod's uid, if the link tells it.
+    pub(crate) uid: Option<String>,
+    /// The container's name in the pod.
+    pub(crate) container: String,
 }
 
-/// Returns what the pod of the container `id` is called, and the container's name in it; `None` when kubelet has no link to
-/// its log.
-pub(crate) fn of_container(root: &Root, id: &str) -> Result<Option<(PodName, String)>, EvidenceError> {
-    let pod = |link: &str| {
-        let mut parts = link.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?.splitn(3, '_');
-        let (name, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
-        let pod = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
-        Some((pod, container.to_owned()))
+/// Returns what the pod `uid` is called; `None` when kubelet keeps no logs of it there.
+pub(crate) fn of_uid(root: &Root, uid: &str) -> Result<Option<PodName>, EvidenceError> {
+    let folders = names(root, PODS)?;
+    let pod = folders.iter().filter_map(|folder| parts(folder)).find(|(.., theirs)| same_uid(theirs, uid));
+    let name = |(namespace, name, _): (&str, &str, &str)| PodName {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
     };
-    Ok(names(root, CONTAINERS)?.iter().find_map(|link| pod(link)))
+    Ok(pod.map(name))
+}
+
+/// Returns the pod of the container `id`; `None` when kubelet has no link to its log.
+pub(crate) fn of_container(root: &Root, id: &str) -> Result<Option<Link>, EvidenceError> {
+    let link = |link: &String| {
+        let (name, namespace, container) =
+            parts(link.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?)?;
+        let pod = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let target = root.read_link(format!("{CONTAINERS}/{link}")).ok().flatten();
+        let target = target.and_then(|target| target.into_string().ok()).unwrap_or_default();
+        let folder = target.strip_prefix(PODS).and_then(|rest| rest.strip_prefix('/')?.split('/').next());
+        let uid = folder.and_then(parts).map(|(.., uid)| uid.to_owned());
+        Some(Link { pod, uid, container: container.to_owned() })
+    };
+    Ok(names(root, CONTAINERS)?.iter().find_map(link))
+}
+
+/// Returns the three parts of a name; those that come first have no underscores.
+fn parts(name: &str) -> Option<(&str, &str, &str)> {
+    let mut parts = name.splitn(3, '_');
+    Some((parts.next()?, parts.next()?, parts.next()?))
 }
 
 /// Returns whether kubelet can have made `uid` up for a static pod: it is a hash, where the API server's are UUIDs.
@@ -83,7 +102,14 @@ mod tests {
         assert_eq!(of_uid(&root, uid), Ok(Some(pod.clone())));
         assert_eq!(of_uid(&root, "0a1b2c3d_0000_4000_8000_0123456789ab").unwrap().unwrap().name, "web");
         assert_eq!(of_uid(&root, "other"), Ok(None));
-        assert_eq!(of_container(&root, &id), Ok(Some((pod, "etcd".to_owned()))));
+        let link = Link { pod, uid: None, container: "etcd".to_owned() };
+        assert_eq!(of_container(&root, &id), Ok(Some(link.clone())));
+        let path = directory.path().join(format!("var/log/containers/etcd-m1_kube-system_etcd-{id}.log"));
+        std::fs::remove_dir(&path).unwrap();
+        let target = format!("/var/log/pods/kube-system_etcd-m1_{uid}/etcd/0.log");
+        std::os::unix::fs::symlink(target, path).unwrap();
+        let link = Link { uid: Some(uid.to_owned()), ..link };
+        assert_eq!(of_container(&root, &id), Ok(Some(link)));
         assert_eq!(of_container(&root, &"0".repeat(64)), Ok(None));
         assert!(may_be_static(uid) && !may_be_static("0a1b2c3d-0000-4000-8000-0123456789ab"));
     }

@@ -9,7 +9,7 @@ use seaworthy_lab::{
     Cluster, Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source, Supervisor, UNIT,
 };
 
-use crate::common::{Audit, check, cluster, fix_document, newest, said, seaworthy};
+use crate::common::{Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
@@ -425,6 +425,15 @@ fn a_specifier_that_only_the_service_manager_knows_is_named() {
     node.write("/etc/hostname", "renamed\n", 0o644).unwrap();
     node.edit(UNIT, |unit| unit.replace("--name=m1", "--name=%H")).unwrap();
     audit(node).expect("etcd-drift", "pass", &[]);
+    // As in a container that has a name of its own.
+    let script = format!("hostname other && exec {SEAWORTHY} snapshot");
+    let output = node.run("unshare", ["--uts", "sh", "-c", &script]).unwrap();
+    let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
+    assert_eq!(snapshot["node"]["name"], "m1");
+    assert_eq!(
+        snapshot["etcd"]["value"][0]["declared"]["value"][0]["settings"]["value"]["name"]["value"],
+        "m1"
+    );
     node.edit(UNIT, |unit| unit.replace("--name=%H", "--name=%s")).unwrap();
     audit(node).expect("etcd-drift", "unknown", &[UNIT, "%s is not known"]);
 }
@@ -449,6 +458,21 @@ fn a_process_has_one_identity_also_where_the_boot_has_none() {
     assert_eq!(unknown, known);
     node.restart().unwrap();
     assert_ne!(identity()["start_ticks"], known["start_ticks"]);
+}
+
+#[test]
+fn the_time_of_a_ca_file_proves_drift_only_where_the_clock_can_tell() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    let ca = format!("{PKI_DIR}/ca.crt");
+    let audit_after = |touch: &str| {
+        shell(node, &format!("touch {touch} \"$1\""), &ca);
+        audit(node)
+    };
+    audit_after("-d 'last hour'").expect("etcd-drift", "pass", &[]);
+    audit_after("").expect("etcd-drift", "fail", &[&ca, "was changed at"]);
+    // Another clock wrote it, or the clock has been set back since.
+    audit_after("-d 'next hour'").expect("etcd-drift", "unknown", &[&ca, "which was first cannot be told"]);
 }
 
 #[test]

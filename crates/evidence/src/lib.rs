@@ -24,9 +24,9 @@ pub use certificate::{
     Certificate, Credentials, PrivateKey, Problem, ProblemKind, PublicKey, RevocationList, SubjectAltNames,
 };
 pub use etcd::{
-    Advertised, AttributedBy, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind, Direction, Drift,
-    Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource, PredictedFailure, Proxy,
-    ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
+    Advertised, AttributedBy, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind,
+    Direction, Drift, Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource,
+    PredictedFailure, Proxy, ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
 };
 pub use file::{File, FileKind, PkiContent, PkiFile};
 pub use observed::{ErrorKind, EvidenceError, Observed};

@@ -392,6 +392,8 @@ fn a_process_that_nothing_is_known_of_is_attributed_by_likeness_and_says_so() {
     let nothing = (String::new(), String::new());
     let alone = etcd(None);
     assert_eq!(attribution(node), likeness);
+    let drift = audit(node);
+    assert!(said(drift.finding("etcd-drift")).contains("nothing proves that it was started from"));
     drop(alone);
     node.write(UNIT, DEBIANS_UNIT, 0o644).unwrap();
     let id = "0123456789abcdef".repeat(4);

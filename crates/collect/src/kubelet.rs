@@ -55,6 +55,11 @@ pub fn static_pod_directories(kubelets: &[Kubelet<'_>]) -> (Vec<StaticPodDirecto
 }
 
 impl Kubelet<'_> {
+    /// Returns the name that it gives the node, if it is told one.
+    pub fn node_name(&self) -> Option<String> {
+        self.flag("hostname-override").map(|(name, _)| name).filter(|name| !name.is_empty())
+    }
+
     fn static_pod_directory(&self, errors: &mut Vec<EvidenceError>) -> Option<StaticPodDirectory> {
         if let Some((path, origin)) = self.flag("pod-manifest-path") {
             return (!path.is_empty()).then(|| StaticPodDirectory { path, origin: origin.clone() });

@@ -56,6 +56,8 @@ pub struct StaticPod {
     pub namespace: String,
     /// Name, to which kubelet appends the node's.
     pub name: String,
+    /// Uid, when it names one; kubelet makes one up otherwise.
+    pub uid: Option<String>,
     /// Its containers, init containers first.
     pub containers: Vec<Container>,
 }
@@ -210,6 +212,7 @@ struct RawPod {
 struct RawMetadata {
     name: Option<String>,
     namespace: Option<String>,
+    uid: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -281,6 +284,7 @@ impl RawPod {
             ignored,
             namespace: metadata.namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned()),
             name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.filter(|uid| !uid.is_empty()),
             containers: containers.map(|container| container.interpret(origin, &volumes)).collect(),
         }
     }

@@ -11,14 +11,17 @@ use std::fs::File as StdFile;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::LinkNameSpaceType;
 use rustix::time::{ClockId, clock_gettime};
-use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, ProcessId};
 
+use crate::cgroup::Cgroup;
 use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::{Root, read_capped};
 
@@ -34,12 +37,39 @@ const PROCESSES_CAP: usize = 1 << 22;
 const SHARE: usize = 64;
 /// Ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux whatever its timer does.
 const TICKS_PER_SECOND: u64 = 100;
+/// How much earlier than it was the time of a file may be, compared with the start of a process: the clock of file systems
+/// and that of process starts have a hundredth of a second each.
+const ROUNDING: SignedDuration = SignedDuration::from_millis(20);
+/// How much a clock may have been set back that is known to have been set forward, or of which nothing is known.
+const SET_CLOCK: SignedDuration = SignedDuration::from_mins(5);
 
 /// A mounted process file system.
 #[derive(Debug)]
 pub struct Proc {
     fd: OwnedFd,
-    boot_time: Timestamp,
+    boot: Arc<Boot>,
+}
+
+/// The boot of the kernel, to which the start times of processes are relative.
+#[derive(Debug)]
+struct Boot {
+    /// Its id; empty when it could not be read.
+    id: String,
+    /// When it was, by the clock as it is set now.
+    time: Timestamp,
+    /// How much the clock may have been set back since.
+    doubt: SignedDuration,
+}
+
+/// When a process was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which process it is.
+    pub identity: ProcessId,
+    /// The end of the hundredth of a second in which it was started, by the clock as it is set now.
+    pub at: Timestamp,
+    /// A file whose time is later than this was changed after the start.
+    pub before: Timestamp,
 }
 
 impl Proc {
@@ -50,10 +80,12 @@ impl Proc {
     ///
     /// When neither is a process file system.
     pub fn of_host(root: &Root) -> Result<Self, EvidenceError> {
-        match root.directory("/proc") {
-            Ok(fd) if is_procfs(&fd) => Ok(Self::of_directory(fd)),
-            _ => Self::open("/proc"),
-        }
+        Self::below(root).map_or_else(|| Self::open("/proc"), Ok)
+    }
+
+    /// Returns the process file system at `/proc` below `root`; `None` when there is none.
+    pub fn below(root: &Root) -> Option<Self> {
+        root.directory("/proc").ok().filter(is_procfs).map(Self::of_directory)
     }
 
     /// Returns the process file system at `path`.
@@ -77,7 +109,12 @@ impl Proc {
     /// From the kernel's clocks, because `btime` in `/proc/stat` is the same without the fraction of a
     /// second.
     pub fn boot_time(&self) -> Timestamp {
-        self.boot_time
+        self.boot.time
+    }
+
+    /// Returns the id of the boot; empty when it could not be read.
+    pub fn boot_id(&self) -> &str {
+        &self.boot.id
     }
 
     /// Looks at every process once and returns those that are `interesting`.
@@ -148,7 +185,7 @@ impl Proc {
     /// `Vanished` when there is none.
     pub fn process(&self, pid: u32) -> Result<ProcessEntry, EvidenceError> {
         match rustix::fs::openat(&self.fd, pid.to_string(), DIRECTORY, Mode::empty()) {
-            Ok(fd) => Ok(ProcessEntry { pid, fd, boot_time: self.boot_time }),
+            Ok(fd) => Ok(ProcessEntry { pid, fd, boot: Arc::clone(&self.boot) }),
             Err(Errno::NOENT) => Err(vanished(pid)),
             Err(error) => Err(EvidenceError::from_io(&error.into(), format_args!("/proc/{pid}"))),
         }
@@ -210,8 +247,13 @@ impl Proc {
             let time = clock_gettime(clock);
             SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0))
         });
-        let boot_time = Timestamp::from_duration(now - up).unwrap_or(Timestamp::UNIX_EPOCH);
-        Self { fd, boot_time }
+        let time = Timestamp::from_duration(now - up).unwrap_or(Timestamp::UNIX_EPOCH);
+        let id = read_small(&fd, "sys/kernel/random/boot_id").unwrap_or_default();
+        let id = String::from_utf8_lossy(id.trim_ascii()).into_owned();
+        let first =
+            read_small(&fd, "1/stat").and_then(|stat| since_boot(time, parse_stat(&stat)?.start_ticks));
+        let doubt = doubt(mounted_at(&fd), first);
+        Self { fd, boot: Arc::new(Boot { id, time, doubt }) }
     }
 }
 
@@ -253,7 +295,7 @@ impl<'a> Glimpse<'a> {
 pub struct ProcessEntry {
     pid: u32,
     fd: OwnedFd,
-    boot_time: Timestamp,
+    boot: Arc<Boot>,
 }
 
 impl ProcessEntry {
@@ -319,18 +361,17 @@ impl ProcessEntry {
         parse_stat(&bytes).ok_or_else(|| self.malformed("stat"))
     }
 
-    /// Returns the end of the hundredth of a second in which it was started (field 22 of `stat`, plus the boot time). The
-    /// kernel tells no more, so a file is known to have changed after the start only if it did after this.
+    /// Returns which process it is, and when it was started (field 22 of `stat`, plus the boot time).
     ///
     /// # Errors
     ///
     /// As for every method.
-    pub fn started_at(&self) -> Result<Timestamp, EvidenceError> {
-        let ticks = self.stat()?.start_ticks.saturating_add(1);
-        let milliseconds = i64::try_from(ticks.saturating_mul(1000 / TICKS_PER_SECOND)).unwrap_or(i64::MAX);
-        self.boot_time
-            .checked_add(SignedDuration::from_millis(milliseconds))
-            .map_err(|_| self.malformed("stat"))
+    pub fn start(&self) -> Result<Start, EvidenceError> {
+        let start_ticks = self.stat()?.start_ticks;
+        let at = since_boot(self.boot.time, start_ticks).ok_or_else(|| self.malformed("stat"))?;
+        let before = at.checked_add(self.boot.doubt).unwrap_or(Timestamp::MAX);
+        let identity = ProcessId { boot_id: self.boot.id.clone(), pid: self.pid, start_ticks };
+        Ok(Start { identity, at, before })
     }
 
     /// Returns its effective user and group id, as seen in the user namespace of the audit.
@@ -384,11 +425,19 @@ impl ProcessEntry {
     ///
     /// `PermissionDenied` without CAP_SYS_ADMIN.
     pub fn enter_network(&self) -> Result<(), EvidenceError> {
-        let namespace = self.open("ns/net", FILE)?;
-        let network = Some(rustix::thread::LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), network).map_err(|error| {
-            let what = format!("the network namespace of pid {}", self.pid);
-            EvidenceError::from_io(&error.into(), what).at(self.origin("ns/net"))
+        self.enter("ns/net", LinkNameSpaceType::Network, "network")
+    }
+
+    /// Moves the calling thread into the namespace of host names of this process, as [`ProcessEntry::enter_network`] does.
+    pub(crate) fn enter_names(&self) -> Result<(), EvidenceError> {
+        self.enter("ns/uts", LinkNameSpaceType::HostNameAndNISDomainName, "UTS")
+    }
+
+    fn enter(&self, name: &str, kind: LinkNameSpaceType, called: &str) -> Result<(), EvidenceError> {
+        let namespace = self.open(name, FILE)?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).map_err(|error| {
+            let what = format!("the {called} namespace of pid {}", self.pid);
+            EvidenceError::from_io(&error.into(), what).at(self.origin(name))
         })
     }
 
@@ -484,50 +533,46 @@ pub struct ProcessStat {
     pub start_ticks: u64,
 }
 
-/// The control groups of a process (cgroups(7)), one path for each hierarchy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cgroup {
-    paths: Vec<Vec<u8>>,
-}
-
-impl Cgroup {
-    /// Returns the control groups in `text`, which is of the form of `/proc/PID/cgroup`.
-    pub fn parse(text: &[u8]) -> Self {
-        let path = |line: &[u8]| line.splitn(3, |&b| b == b':').nth(2).map(<[u8]>::to_vec);
-        Self { paths: text.split(|&b| b == b'\n').filter_map(path).collect() }
-    }
-
-    /// Returns the id of the container that the process runs in, as Docker, containerd, CRI-O and Podman name
-    /// the groups they make: the last part of the path ends in 64 hexadecimal digits, perhaps before
-    /// `.scope`.
-    pub fn container(&self) -> Option<String> {
-        let id = |part: &[u8]| {
-            let part = part.strip_suffix(b".scope").unwrap_or(part);
-            let (before, id) = part.split_at_checked(part.len().checked_sub(64)?)?;
-            let hexadecimal = id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            // A monitor beside the container, not in it.
-            let monitor = before.ends_with(b"conmon-");
-            let separate = matches!(before.last(), None | Some(b'-' | b':'));
-            (hexadecimal && separate && !monitor).then(|| String::from_utf8_lossy(id).into_owned())
-        };
-        // Within a container that runs an init of its own there are further groups below it.
-        self.paths.iter().find_map(|path| path.rsplit(|&b| b == b'/').find_map(id))
-    }
-
-    /// Returns the systemd service that the process belongs to, for example `etcd.service`.
-    pub fn service(&self) -> Option<String> {
-        let service =
-            |part: &[u8]| part.ends_with(b".service").then(|| String::from_utf8(part.to_vec()).ok())?;
-        self.paths.iter().find_map(|path| path.rsplit(|&b| b == b'/').find_map(service))
-    }
-}
-
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
 fn is_procfs(fd: &OwnedFd) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as u64 == PROC_SUPER_MAGIC)
+}
+
+/// Returns the content of a file that the kernel keeps short.
+fn read_small(proc: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+    let file = rustix::fs::openat(proc, name, FILE, Mode::empty()).ok()?;
+    read_capped(&file.into(), FILE_CAP, 0).ok().flatten()
+}
+
+/// Returns when the process file system `proc` was mounted, by the clock as it was set then: the kernel sets the times of
+/// its root directory then, and never again.
+fn mounted_at(proc: &OwnedFd) -> Option<Timestamp> {
+    let stat = rustix::fs::fstat(proc).ok()?;
+    Timestamp::new(stat.st_mtime, i32::try_from(stat.st_mtime_nsec).ok()?).ok()
+}
+
+/// Returns the end of the tick after the boot at `boot`, because the kernel tells no more of when in it something was.
+fn since_boot(boot: Timestamp, ticks: u64) -> Option<Timestamp> {
+    let milliseconds = ticks.saturating_add(1).saturating_mul(1000 / TICKS_PER_SECOND);
+    boot.checked_add(SignedDuration::from_millis(i64::try_from(milliseconds).ok()?)).ok()
+}
+
+/// Returns how much the clock may have been set back since the boot.
+///
+/// The kernel adds what a clock is set forward to the start times that it derives, also to those of the past, and subtracts
+/// what it is set back; the times of files stay as they are. The process file system was mounted after its first process
+/// was started. If it seems to have been mounted much later, either it was, or the clock was set back meanwhile, and a file
+/// that seems to be younger than a process by no more than that may be older. If it seems to have been mounted before, the
+/// clock was set forward, which makes no file look younger than it is; but nothing tells whether it was set back as well.
+fn doubt(mounted_at: Option<Timestamp>, first_started_at: Option<Timestamp>) -> SignedDuration {
+    let Some((mounted, first)) = mounted_at.zip(first_started_at) else { return SET_CLOCK };
+    match mounted.duration_since(first) {
+        forward if forward < -ROUNDING => SET_CLOCK,
+        later => later.max(SignedDuration::ZERO).saturating_add(ROUNDING),
+    }
 }
 
 fn vanished(pid: u32) -> EvidenceError {
@@ -729,7 +774,7 @@ mod tests {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         assert_eq!(process.credentials().unwrap(), ids);
         assert!(!process.has_own_namespace("mnt").unwrap());
-        let age = Timestamp::now().duration_since(process.started_at().unwrap());
+        let age = Timestamp::now().duration_since(process.start().unwrap().at);
         assert!((-1..3600).contains(&age.as_secs()), "{age}");
         let root = Root::of_process(&process).unwrap();
         assert_eq!(root.pid(), Some(process.pid()));
@@ -749,13 +794,47 @@ mod tests {
         for _ in 0..20 {
             let before = written("before");
             let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-            let started_at = Proc::open("/proc").unwrap().process(child.id()).unwrap().started_at().unwrap();
+            let started_at = Proc::open("/proc").unwrap().process(child.id()).unwrap().start().unwrap().at;
             std::thread::sleep(std::time::Duration::from_millis(30));
             let after = written("after");
             child.kill().unwrap();
             child.wait().unwrap();
             assert!(before < started_at && started_at < after, "{before} {started_at} {after}");
         }
+    }
+
+    #[test]
+    fn a_process_has_one_identity_whenever_it_is_looked_at() {
+        let child = Sleeper::new(b"x", &[b"60"], &[]);
+        let look = |pid| Proc::open("/proc").unwrap().process(pid).unwrap().start().unwrap().identity;
+        let (one, own) = (look(child.0.id()), look(std::process::id()));
+        assert_eq!(look(child.0.id()), one);
+        assert_ne!(own, one);
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let stat = std::fs::read(format!("/proc/{}/stat", one.pid)).unwrap();
+        let start_ticks = parse_stat(&stat).unwrap().start_ticks;
+        let want = ProcessId { boot_id: id.trim().to_owned(), pid: child.0.id(), start_ticks };
+        assert_eq!(one, want);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_leaves_doubt() {
+        let at = |milliseconds| Timestamp::from_millisecond(milliseconds).ok();
+        let hour = 3_600_000;
+        let cases = [
+            ("mounted at once", at(hour), at(hour), ROUNDING),
+            ("mounted two seconds later", at(hour + 2000), at(hour), SignedDuration::from_millis(2020)),
+            ("rounded", at(hour - 15), at(hour), ROUNDING),
+            ("set back by an hour", at(2 * hour), at(hour), SignedDuration::from_millis(hour + 20)),
+            ("set forward by an hour", at(hour), at(2 * hour), SET_CLOCK),
+            ("no first process to be seen", at(hour), None, SET_CLOCK),
+            ("no time", None, at(hour), SET_CLOCK),
+        ];
+        for (about, mounted, first, want) in cases {
+            assert_eq!(doubt(mounted, first), want, "{about}");
+        }
+        let start = own().start().unwrap();
+        assert!(start.before >= start.at.checked_add(ROUNDING).unwrap());
     }
 
     #[test]
@@ -814,30 +893,6 @@ mod tests {
         }
         for text in ["", "7 (x", "7 )x(", "7 (x) S", "7 (x) S 1 2 3"] {
             assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn control_groups_name_containers_and_services() {
-        let id = "0123456789abcdef".repeat(4);
-        let cases = [
-            (format!("0::/system.slice/docker-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope"), Some(&id), None),
-            (format!("0::/kubepods.slice/crio-conmon-{id}.scope"), None, None),
-            (format!("0::/../../kubepods/burstable/pod1/{id}"), Some(&id), None),
-            (format!("11:pids:/kubepods-pod1.slice:cri-containerd:{id}\n1:name=systemd:/"), Some(&id), None),
-            (format!("0::/docker/{id}/init.scope"), Some(&id), None),
-            (format!("0::/x/a{id}"), None, None),
-            ("0::/system.slice/etcd.service".to_owned(), None, Some("etcd.service")),
-            ("1:cpu:/\n0::/system.slice/etcd@a.service/payload".to_owned(), None, Some("etcd@a.service")),
-            ("0::/".to_owned(), None, None),
-            ("garbage".to_owned(), None, None),
-        ];
-        for (text, container, service) in cases {
-            let cgroup = Cgroup::parse(text.as_bytes());
-            assert_eq!(cgroup.container().as_ref(), container, "{text}");
-            assert_eq!(cgroup.service().as_deref(), service, "{text}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
 //! the members are, which links exist (looked at again where some seem to be missing), what has drifted.
 
+mod attribution;
 mod clients;
 mod declarations;
 mod drift;
@@ -12,6 +13,7 @@ mod links;
 mod listeners;
 mod material;
 mod membership;
+mod pods;
 mod processes;
 mod proxy;
 mod server;
@@ -24,9 +26,11 @@ use jiff::Timestamp;
 use rayon::join;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
 
+use crate::machine;
 use crate::procfs::Proc;
 use crate::root::Root;
 use crate::users::Users;
+use attribution::Attributions;
 use declarations::Declarations;
 use processes::Found;
 use server::Server;
@@ -84,6 +88,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let trust = || Trust::read(&survey, found.as_ref().ok());
     let ((declarations, undeclared), (servers, trust)) = join(declarations, || join(servers, trust));
     unreadable.extend(undeclared);
+    let attributions = Attributions::find(&root, &declarations, found.as_ref().ok(), &mut unreadable);
 
     let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
         Err(error) => (
@@ -99,7 +104,8 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let clients = clients::read(&survey, &found.api_servers, &servers);
             let answers = listeners::ask_all(&survey, &servers, &proxies);
-            let mut etcd = server::finish_all(&survey, servers, &declarations, &trust, &answers);
+            let mut etcd =
+                server::finish_all(&survey, servers, &declarations, &attributions, &trust, &answers);
             etcd.extend(declarations.without_process(&survey, &etcd));
             let proxies: Vec<_> = proxies.into_iter().map(|p| p.finish(&survey, &answers)).collect();
             let processes = Observed::seen(found.total, origin.clone());
@@ -130,7 +136,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         taken_at: options.now,
         node: Node {
-            name: node_name(&root),
+            name: machine::hostname(&root),
             root: options.root.display().to_string(),
             processes,
             kubernetes_cas: trust.uses(),
@@ -140,15 +146,6 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         etcd_proxies,
         etcd_clients,
     })
-}
-
-/// Returns the node's name: the kernel's for this host, the file's for another root.
-fn node_name(root: &Root) -> String {
-    let file = root.read("/etc/hostname", 4096).ok();
-    let file =
-        file.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|name| !name.is_empty());
-    let kernel = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    file.unwrap_or_else(kernel)
 }
 
 /// Returns the error that stands for all evidence of a process that is only declared.

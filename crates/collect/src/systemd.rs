@@ -1,6 +1,8 @@
 //! systemd units: what a service would be started with (systemd.unit(5), systemd.exec(5),
 //! systemd.service(5)).
 
+mod specifiers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
 
 use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::Root;
+use specifiers::Specifiers;
 
 /// Where system units are, strongest first.
 const UNIT_DIRECTORIES: [&str; 11] = [
@@ -54,22 +57,21 @@ impl Unit {
     /// Returns the unit `name` below `root`, with all its drop-ins; `None` when it does not exist or is
     /// masked.
     ///
-    /// `hostname` is the node's, for the specifier `%H`.
+    /// `hostname` is the kernel's, for the specifier `%H` ([`crate::machine::hostname`]).
     ///
     /// # Errors
     ///
     /// When its file exists and cannot be read.
     pub fn find(root: &Root, name: &str, hostname: &str) -> Result<Option<Self>, EvidenceError> {
-        let specifiers = Specifiers::of(name, hostname);
-        let names = [Some(name.to_owned()), specifiers.template()];
-        for name in names.iter().flatten() {
+        let names = [Some(name.to_owned()), specifiers::template(name)];
+        for file in names.iter().flatten() {
             for directory in UNIT_DIRECTORIES {
-                let path = Path::new(directory).join(name);
+                let path = Path::new(directory).join(file);
                 if is_masked(root, &path) {
                     return Ok(None);
                 }
                 match root.read(&path, CAP) {
-                    Ok(bytes) => return Ok(Some(Self::load(root, specifiers, path, bytes))),
+                    Ok(bytes) => return Ok(Some(Self::load(root, name, hostname, path, bytes))),
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
@@ -78,7 +80,8 @@ impl Unit {
         Ok(None)
     }
 
-    fn load(root: &Root, specifiers: Specifiers, path: PathBuf, bytes: Vec<u8>) -> Self {
+    fn load(root: &Root, name: &str, hostname: &str, path: PathBuf, bytes: Vec<u8>) -> Self {
+        let specifiers = Specifiers::new(root, name, hostname, &path);
         let mut loader = Loader { root, specifiers, service: Service::default(), errors: Vec::new() };
         let drop_ins = loader.drop_ins();
         loader.read(&path, &bytes);
@@ -90,38 +93,34 @@ impl Unit {
         }
         let environment = loader.environment();
         let arguments = loader.arguments(&environment);
+        let user = loader.service.user.take().map(|user| loader.expand(user));
         Self {
-            name: loader.specifiers.unit,
+            name: name.to_owned(),
             path: path.to_string_lossy().into_owned(),
             drop_ins: drop_ins.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             arguments,
             environment: environment.into_iter().filter(|v| may_be_shown(v.name.as_bytes())).collect(),
-            user: loader.service.user,
+            user: user.map(|user| String::from_utf8_lossy(&user.text).into_owned()),
             errors: loader.errors,
         }
     }
 }
 
-/// The settings of a `[Service]` section that matter, each with its place.
+/// The settings of a `[Service]` section that matter, each word with its place and its specifiers as they are written.
 #[derive(Default)]
 struct Service {
     commands: Vec<Vec<Argument>>,
     /// Whether variables are expanded in the last of the commands (no `:` before it).
     expand: bool,
-    environment: Vec<Variable>,
-    environment_files: Vec<EnvironmentFile>,
-    user: Option<String>,
-}
-
-struct EnvironmentFile {
-    path: String,
-    optional: bool,
-    origin: Origin,
+    environment: Vec<Argument>,
+    /// Paths, with a `-` before those of files that may be missing.
+    environment_files: Vec<Argument>,
+    user: Option<Argument>,
 }
 
 struct Loader<'a> {
     root: &'a Root,
-    specifiers: Specifiers,
+    specifiers: Specifiers<'a>,
     service: Service,
     errors: Vec<EvidenceError>,
 }
@@ -130,8 +129,8 @@ impl Loader<'_> {
     /// Returns the paths of the drop-ins. They apply in the order of their names, whatever directory they are
     /// in; of several with one name only the strongest applies, and none that is masked.
     fn drop_ins(&mut self) -> Vec<PathBuf> {
-        let unit = Some(self.specifiers.unit.clone());
-        let names = [unit, self.specifiers.template(), Some("service".to_owned())];
+        let unit = self.specifiers.unit();
+        let names = [Some(unit.to_owned()), specifiers::template(unit), Some("service".to_owned())];
         let mut found = BTreeMap::new();
         for name in names.iter().flatten() {
             for directory in UNIT_DIRECTORIES {
@@ -171,10 +170,13 @@ impl Loader<'_> {
         let service = &mut self.service;
         let empty = value.trim_ascii().is_empty();
         let words = || {
-            words(value).into_iter().map(|(at, word)| Argument {
-                text: self.specifiers.expand(&word),
-                origin: line.place(offset + at, file),
-            })
+            words(value)
+                .into_iter()
+                .map(|(at, text)| Argument { text, origin: line.place(offset + at, file) })
+        };
+        let whole = || {
+            let indent = value.len() - value.trim_ascii_start().len();
+            Argument { text: value.trim_ascii().to_vec(), origin: line.place(offset + indent, file) }
         };
         match key {
             b"ExecStart" if empty => service.commands.clear(),
@@ -194,64 +196,75 @@ impl Loader<'_> {
                 service.commands.push(command);
             }
             b"Environment" if empty => service.environment.clear(),
-            b"Environment" => service.environment.extend(words().filter_map(|word| {
-                let at = word.text.iter().position(|&b| b == b'=')?;
-                let name = variable_name(word.text.get(..at)?)?;
-                Some(Variable { name, value: word.text.get(at + 1..)?.to_vec(), origin: word.origin })
-            })),
+            b"Environment" => service.environment.extend(words()),
             b"EnvironmentFile" if empty => service.environment_files.clear(),
-            b"EnvironmentFile" => {
-                let indent = value.len() - value.trim_ascii_start().len();
-                let path = self.specifiers.expand(value.trim_ascii());
-                let optional = path.starts_with(b"-");
-                let path = path.strip_prefix(b"-").unwrap_or(&path);
-                service.environment_files.push(EnvironmentFile {
-                    path: String::from_utf8_lossy(path).into_owned(),
-                    optional,
-                    origin: line.place(offset + indent, file),
-                });
-            }
-            b"User" => {
-                let user = self.specifiers.expand(value.trim_ascii());
-                service.user = (!empty).then(|| String::from_utf8_lossy(&user).into_owned());
-            }
+            b"EnvironmentFile" => service.environment_files.push(whole()),
+            b"User" => service.user = (!empty).then(whole),
             _ => {}
         }
+    }
+
+    /// Returns `word` with its specifiers replaced. One that is not known is noted, and left as it is.
+    fn expand(&mut self, word: Argument) -> Argument {
+        let (word, errors) = self.expanded(word);
+        self.errors.extend(errors);
+        word
+    }
+
+    /// Returns `word` with its specifiers replaced, and an error for each that is not known.
+    fn expanded(&self, word: Argument) -> (Argument, Vec<EvidenceError>) {
+        let mut errors = Vec::new();
+        let text = self.specifiers.expand(&word.text, |specifier, why| {
+            let message = format!("{}: the specifier %{specifier} is not known: {why}", word.origin);
+            errors.push(EvidenceError::new(ErrorKind::Unsupported, message).at(word.origin.clone()));
+        });
+        (Argument { text, origin: word.origin }, errors)
     }
 
     /// Returns the whole environment, one variable for each name: files win over `Environment=`, and what
     /// comes later wins over what comes before.
     fn environment(&mut self) -> Vec<Variable> {
-        let mut all = std::mem::take(&mut self.service.environment);
+        let variable = |(word, errors): (Argument, Vec<EvidenceError>)| {
+            let at = word.text.iter().position(|&b| b == b'=')?;
+            let name = variable_name(word.text.get(..at)?)?;
+            let value = word.text.get(at + 1..)?.to_vec();
+            Some((Variable { name, value, origin: word.origin }, errors))
+        };
+        let words = std::mem::take(&mut self.service.environment);
+        let mut all: Vec<_> = words.into_iter().filter_map(|word| variable(self.expanded(word))).collect();
         for file in std::mem::take(&mut self.service.environment_files) {
-            if file.path.contains(['*', '?', '[']) {
-                let message = format!("{}: the pattern {} is not supported", file.origin, file.path);
-                self.errors.push(EvidenceError::new(ErrorKind::Unsupported, message).at(file.origin));
+            let Argument { text, origin } = self.expand(file);
+            let optional = text.starts_with(b"-");
+            let path = String::from_utf8_lossy(text.strip_prefix(b"-").unwrap_or(&text)).into_owned();
+            if path.contains(['*', '?', '[']) {
+                let message = format!("{origin}: the pattern {path} is not supported");
+                self.errors.push(EvidenceError::new(ErrorKind::Unsupported, message).at(origin));
                 continue;
             }
-            match self.root.read(&file.path, CAP) {
-                Ok(bytes) => all.extend(parse_environment_file(&bytes, &self.root.origin(&file.path))),
-                Err(error) if error.kind == ErrorKind::NotFound && file.optional => {}
+            match self.root.read(&path, CAP) {
+                Ok(bytes) => {
+                    let variables = parse_environment_file(&bytes, &self.root.origin(&path));
+                    all.extend(variables.into_iter().map(|variable| (variable, Vec::new())));
+                }
+                Err(error) if error.kind == ErrorKind::NotFound && optional => {}
                 Err(error) => self.errors.push(error),
             }
         }
         let mut last: HashMap<String, usize> = HashMap::new();
-        for (index, variable) in all.iter().enumerate() {
+        for (index, (variable, _)) in all.iter().enumerate() {
             last.insert(variable.name.clone(), index);
         }
-        let mut index = 0;
-        all.retain(|variable| {
-            index += 1;
-            last.get(&variable.name) == Some(&(index - 1))
-        });
-        all
+        let in_force = all.into_iter().enumerate().filter(|(index, (v, _))| last.get(&v.name) == Some(index));
+        let (variables, errors): (Vec<_>, Vec<_>) = in_force.map(|(_, variable)| variable).unzip();
+        self.errors.extend(errors.into_iter().flatten());
+        variables
     }
 
     fn arguments(&mut self, environment: &[Variable]) -> Vec<Argument> {
         if let [_, .., second] = &self.service.commands[..] {
             let origin = second.first().map(|a| a.origin.clone());
             let message =
-                format!("{}: more than one ExecStart=, which systemd refuses", self.specifiers.unit);
+                format!("{}: more than one ExecStart=, which systemd refuses", self.specifiers.unit());
             let error = EvidenceError::new(ErrorKind::Malformed, message);
             self.errors.push(match origin {
                 Some(origin) => error.at(origin),
@@ -259,6 +272,7 @@ impl Loader<'_> {
             });
         }
         let command = self.service.commands.pop().unwrap_or_default();
+        let command: Vec<_> = command.into_iter().map(|word| self.expand(word)).collect();
         if !self.service.expand {
             return command;
         }
@@ -438,7 +452,7 @@ fn expand_braces<'v>(text: &[u8], lookup: impl Fn(&[u8]) -> Option<&'v [u8]>) ->
 
 /// Returns the variables in an environment file (`EnvironmentFile=` in systemd.exec(5)): `NAME=value` lines
 /// in a syntax like the shell's, without substitutions.
-fn parse_environment_file(text: &[u8], file: &Origin) -> Vec<Variable> {
+pub(crate) fn parse_environment_file(text: &[u8], file: &Origin) -> Vec<Variable> {
     let mut variables = Vec::new();
     let mut rest = text.iter().copied().peekable();
     let mut line = 1;
@@ -509,69 +523,6 @@ fn parse_environment_file(text: &[u8], file: &Origin) -> Vec<Variable> {
         }
     }
     variables
-}
-
-/// The specifiers of a unit that are known without asking the service manager.
-struct Specifiers {
-    unit: String,
-    hostname: String,
-}
-
-impl Specifiers {
-    fn of(unit: &str, hostname: &str) -> Self {
-        Self { unit: unit.to_owned(), hostname: hostname.to_owned() }
-    }
-
-    /// Returns the unit's name without its type, and in it the parts before and behind `@`.
-    fn parts(&self) -> (&str, &str, &str) {
-        let name = self.unit.rsplit_once('.').map_or(&*self.unit, |(name, _)| name);
-        let (prefix, instance) = name.split_once('@').unwrap_or((name, ""));
-        (name, prefix, instance)
-    }
-
-    /// Returns the name of the template that the unit is an instance of.
-    fn template(&self) -> Option<String> {
-        let (_, prefix, instance) = self.parts();
-        let suffix = self.unit.rsplit_once('.')?.1;
-        (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
-    }
-
-    /// Returns `text` with its specifiers replaced. One that is not known here is left as it is.
-    fn expand(&self, text: &[u8]) -> Vec<u8> {
-        let (name, prefix, instance) = self.parts();
-        let mut expanded = Vec::with_capacity(text.len());
-        let mut rest = text.iter().copied();
-        while let Some(byte) = rest.next() {
-            if byte != b'%' {
-                expanded.push(byte);
-                continue;
-            }
-            let short = self.hostname.split('.').next().unwrap_or_default();
-            let value = match rest.clone().next() {
-                Some(b'%') => "%",
-                Some(b'C') => "/var/cache",
-                Some(b'E') => "/etc",
-                Some(b'H') => &self.hostname,
-                Some(b'L') => "/var/log",
-                Some(b'N') => name,
-                Some(b'S') => "/var/lib",
-                Some(b'T') => "/tmp",
-                Some(b'V') => "/var/tmp",
-                Some(b'i' | b'I') => instance,
-                Some(b'l') => short,
-                Some(b'n') => &self.unit,
-                Some(b'p' | b'P') => prefix,
-                Some(b't') => "/run",
-                _ => {
-                    expanded.push(b'%');
-                    continue;
-                }
-            };
-            expanded.extend_from_slice(value.as_bytes());
-            rest.next();
-        }
-        expanded
-    }
 }
 
 #[cfg(test)]
@@ -733,7 +684,7 @@ mod tests {
             (":/etcd $TWO ${ONE} $$", &["/etcd", "$TWO", "${ONE}", "$$"]),
             ("/etcd $TWO ${TWO} x${ONE}y $Q", &["/etcd", "a", "b", "a b", "x1y", "x y", "z"]),
             ("/etcd $NONE ${NONE} $EMPTY a$ONE $$ONE $", &["/etcd", "", "a$ONE", "$ONE", "$"]),
-            ("/etcd --n=%p-%i 100%% %q", &["/etcd", "--n=etcd-", "100%", "%q"]),
+            ("/etcd --n=%p-%i 100%% %", &["/etcd", "--n=etcd-", "100%", "%"]),
             ("/etcd \\\n  --a \\\n# comment\n  ; comment\n  --b", &["/etcd", "--a", "--b"]),
             ("/etcd 'open", &["/etcd", "open"]),
             ("/etcd a ; /other", &["/etcd", "a"]),
@@ -780,6 +731,28 @@ mod tests {
         let node = Node::new(&[("/etc/systemd/system/etcd.service/file", "")]);
         let error = Unit::find(&Root::host(node.0.path()).unwrap(), "etcd.service", "").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_specifier_that_is_not_known_is_an_error_where_it_is_in_force() {
+        let path = "/etc/systemd/system/etcd.service";
+        let cases: &[(&str, &[&str])] = &[
+            ("ExecStart=/etcd --name=%s", &["3:17: the specifier %s"]),
+            ("ExecStart=/etcd --name=%s\nExecStart=\nExecStart=/etcd", &[]),
+            ("ExecStart=/etcd\nEnvironment=ETCD_NAME=%z", &["4:13: the specifier %z"]),
+            ("ExecStart=/etcd\nEnvironment=ETCD_NAME=%z\nEnvironment=ETCD_NAME=%H", &[]),
+            ("ExecStart=/etcd\nEnvironmentFile=-/etc/%c/x", &["4:17: the specifier %c"]),
+            ("ExecStart=/etcd\nUser=%Z", &["4:6: the specifier %Z"]),
+            ("ExecStart=/etcd\nUser=%Z\nUser=%p", &[]),
+        ];
+        for (lines, want) in cases {
+            let unit = Node::new(&[(path, &format!("[Unit]\n[Service]\n{lines}\n"))]).etcd();
+            let said: Vec<_> = unit.errors.iter().map(|error| error.message.as_str()).collect();
+            assert_eq!(said.len(), want.len(), "{lines}: {said:?}");
+            for (said, want) in said.iter().zip(*want) {
+                assert!(said.starts_with(&format!("{path}:{want} is not known")), "{lines}: {said}");
+            }
+        }
     }
 
     #[test]

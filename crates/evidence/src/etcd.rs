@@ -191,6 +191,34 @@ pub struct Declared {
     pub settings: Observed<BTreeMap<String, Setting>>,
     /// Why an etcd started from it would exit at once; empty when none of the known reasons applies.
     pub fatal: Vec<PredictedFailure>,
+    /// What ties the running process to it; null when none runs, and in a snapshot of a version that did not collect it.
+    pub attributed_by: Option<AttributedBy>,
+}
+
+/// What ties a running process to the manifest or unit that declares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttributedBy {
+    /// The process is in the control group in which systemd keeps this unit.
+    ControlGroup,
+    /// The process is in the control group of a pod, and the manifest, or kubelet's folder of that pod's logs
+    /// (`/var/log/pods/NAMESPACE_NAME_UID`), tells that the pod of this uid is the manifest's.
+    PodUid,
+    /// The process is in a container whose id kubelet's link to its log (`/var/log/containers`) has beside the name of the
+    /// manifest's pod.
+    ContainerId,
+    /// The process is in a container of a static pod whose name is not known, and no other manifest declares an etcd.
+    SoleManifest,
+    /// Nothing contradicts it, and nothing proves it: of what declares an etcd its settings are the most like those that
+    /// run, or it is all there is. A change of it may not reach the process.
+    Likeness,
+}
+
+impl AttributedBy {
+    /// Returns whether the process is known to have been started from the declaration.
+    pub fn is_proof(self) -> bool {
+        self != Self::Likeness
+    }
 }
 
 /// The kind of a declaration.

@@ -24,14 +24,14 @@ pub use certificate::{
     Certificate, Credentials, PrivateKey, Problem, ProblemKind, PublicKey, RevocationList, SubjectAltNames,
 };
 pub use etcd::{
-    Advertised, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind, Direction, Drift,
-    Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource, PredictedFailure, Proxy,
-    ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
+    Advertised, AttributedBy, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind,
+    Direction, Drift, Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource,
+    PredictedFailure, Proxy, ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
 };
 pub use file::{File, FileKind, PkiContent, PkiFile};
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;
-pub use process::Process;
+pub use process::{Process, ProcessId};
 pub use schema::{SCHEMA_ID, json_schema};
 pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, SETTINGS, Setting};
 pub use snapshot::{Node, ReadError, Snapshot, Tool};

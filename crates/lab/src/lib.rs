@@ -21,11 +21,12 @@
 //! # How a node is made
 //!
 //! A cluster is one *switch*: a process that is PID 1 of a PID namespace and owns a network namespace with a
-//! bridge. A node is another set of namespaces (PID, mount, network, UTS, IPC) below it, with an address on
-//! that bridge, its own `/proc`, and a host root on a tmpfs: the machine's `/usr` read-only, and an `/etc`,
-//! `/var` and `/run` of its own, laid out as kubeadm does. What runs in a node sees that node alone. Two
-//! clusters use the same addresses and never meet; the machine's own network is not touched. Data directories
-//! are in memory too: about 130 MB for each member, which is what etcd preallocates for its log.
+//! bridge. A node is another set of namespaces (PID, mount, network, UTS, IPC, cgroup) below it, with an
+//! address on that bridge, its own `/proc`, and a host root on a tmpfs: the machine's `/usr` read-only and
+//! without the units of its services, and an `/etc`, `/var` and `/run` of its own, laid out as kubeadm does.
+//! What runs in a node sees that node alone. Two clusters use the same addresses and never meet; the machine's
+//! own network is not touched. Data directories are in memory too: about 130 MB for each member, which is what
+//! etcd preallocates for its log.
 //!
 //! As root nothing else is needed; otherwise everything happens in a user namespace, if the kernel grants
 //! one. The namespaces are made by `unshare`, `nsenter`, `pivot_root` (util-linux), `ip` (iproute2),
@@ -56,6 +57,11 @@
 //! # Ok(()) }
 //! ```
 //!
+//! However it is started, it shows who would have started it: in `/proc/PID/cgroup` it is in the group of a
+//! pod or of a unit, whichever the files of the node declare, and a pod has its folder in `/var/log/pods`. What
+//! a test starts by itself ([`Node::spawn`]) is in the root group, unless it says otherwise
+//! ([`Program::group`]).
+//!
 //! # What can be broken
 //!
 //! A node's link can be cut, slowed down or made deaf to one other node, its disks can be full or read-only,
@@ -78,6 +84,7 @@ mod pki;
 mod program;
 mod space;
 mod spec;
+mod trace;
 mod writer;
 
 pub use binary::{EtcdBinary, Installed, Package, install};

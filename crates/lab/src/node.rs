@@ -18,7 +18,8 @@ use crate::{
     helper::{HELPERS, STATUS},
     program::Program,
     space::{Space, announced, wait},
-    spec::{MANIFEST, MemberSpec, Ready, Supervisor},
+    spec::{Declared, MANIFEST, MemberSpec, Ready, Supervisor},
+    trace,
     writer::Target,
 };
 
@@ -183,12 +184,30 @@ impl Node {
                 return succeed(self.command("systemctl").args(["start", "--no-block", "etcd"])).map(drop);
             }
         }
-        let program = self.state().spec.program();
+        let mut program = self.state().spec.program();
+        program.group = self.group()?;
         let log_start = self.log().len();
         let process = self.spawn(&program)?;
         let mut state = self.state();
         (state.etcd, state.log_start) = (Some(process), log_start);
         Ok(())
+    }
+
+    /// Returns the control group in which the etcd would be that the node's files declare, and lets kubelet's folders tell of
+    /// it.
+    fn group(&self) -> Result<Option<String>, Error> {
+        let declared = self.state().spec.declared;
+        match declared {
+            Declared::Nothing => Ok(None),
+            Declared::Unit => Ok(Some(trace::service("etcd.service"))),
+            Declared::Manifest => {
+                let text = self.read(MANIFEST).unwrap_or_default();
+                let container = trace::Container::new(MANIFEST, &String::from_utf8_lossy(&text));
+                let logs = container.logs("kube-system", "etcd", &self.name);
+                self.space.directory(&format!("{logs}/etcd"), 0o755, 0)?;
+                Ok(Some(container.group()))
+            }
+        }
     }
 
     /// Stops etcd as an operator would, and returns once it has gone: with SIGTERM, by taking the manifest

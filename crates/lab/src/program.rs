@@ -19,6 +19,8 @@ pub struct Program {
     pub uid: u32,
     /// The file in the node to which it prints.
     pub log: String,
+    /// The control group that `/proc` shows it in; the root group without one. The lab makes no groups.
+    pub group: Option<String>,
     /// Directories of the node, and where a container has them. If there are any, the program runs in mount
     /// and PID namespaces of its own with a root directory that has only these, as kubelet would start it.
     pub mounts: Vec<(String, String)>,
@@ -36,6 +38,7 @@ impl Program {
             env: BTreeMap::new(),
             uid: 0,
             log: "/dev/null".into(),
+            group: None,
             mounts: Vec::new(),
             read_only: Vec::new(),
         }
@@ -71,6 +74,12 @@ impl Program {
         self
     }
 
+    /// Sets the control group that `/proc` shows it in.
+    pub fn group(mut self, path: impl Into<String>) -> Self {
+        self.group = Some(path.into());
+        self
+    }
+
     /// Returns the command line that makes the container, if there is one, prints the program's process
     /// number on a line, and becomes the program. It is to be run on the node with this program's
     /// environment.
@@ -80,6 +89,7 @@ impl Program {
             words.extend(["unshare", "--mount", "--pid", "--fork", "--kill-child"].map(Into::into));
         }
         words.extend(["bash", "-c", &format!("{ROOT}{SPAWN}"), "spawn", &self.log].map(Into::into));
+        words.push(self.group.clone().unwrap_or_default().into());
         words.extend([self.uid.to_string().into(), self.mounts.len().to_string().into()]);
         for (from, to) in &self.mounts {
             let access = if self.read_only.contains(to) { "ro" } else { "rw" };
@@ -92,14 +102,20 @@ impl Program {
     }
 }
 
-/// Starts a program. Arguments: log, user, number of mounts, triples of mounts (from, to, `ro` or `rw`),
-/// `argv[0]`, program, its arguments.
+/// Starts a program. Arguments: log, control group, user, number of mounts, triples of mounts (from, to, `ro` or
+/// `rw`), `argv[0]`, program, its arguments. The group is shown on the node, whose `/proc` this still is, before
+/// anybody is told that the process exists; it goes with the process.
 const SPAWN: &str = r#"
 read -r pid _ </proc/self/stat
+if [ -n "$2" ]; then
+    mkdir -p /run/lab/groups
+    echo "0::$2" >"/run/lab/groups/$pid"
+    nsenter --target 1 --mount mount --bind "/run/lab/groups/$pid" "/proc/$pid/cgroup"
+fi
 echo "$pid"
 exec >>"$1" 2>&1
-uid=$2 mounts=$3
-shift 3
+uid=$3 mounts=$4
+shift 4
 if [ "$mounts" -gt 0 ]; then
     root=/run/container
     mkdir -p $root

@@ -59,7 +59,8 @@ impl Switch {
         let mount_point = cache().join("mnt");
         fs::create_dir_all(&mount_point).map_err(Error::io(format!("create {}", mount_point.display())))?;
         let mut command = self.space.enter(&["--mount", "--net", "--pid"]);
-        command.args(["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]);
+        command.args(["unshare", "--mount", "--net", "--uts", "--ipc", "--cgroup"]);
+        command.args(["--pid", "--fork", "--kill-child"]);
         command.args(["bash", "-c", &format!("{ROOT}{NODE}"), "node", name]).arg(mount_point);
         command.args([&etcd.path, &etcd.etcdctl]);
         for (from, to) in shares {
@@ -127,7 +128,7 @@ impl Space {
 
     /// Returns a command that enters all namespaces of a node.
     pub(crate) fn enter_node(&self) -> Command {
-        self.enter(&["--mount", "--net", "--uts", "--ipc", "--pid"])
+        self.enter(&["--mount", "--net", "--uts", "--ipc", "--cgroup", "--pid"])
     }
 
     /// Returns where the root directory can be read from here.
@@ -311,6 +312,12 @@ mount -t tmpfs -o mode=755 "$name" "$2"
 cd "$2"
 shift 4
 assemble
+# The services of the machine are none of the node's.
+for d in usr/lib usr/local/lib lib; do
+    if [ ! -L $d ] && [ -d $d/systemd/system ]; then
+        mount -t tmpfs -o mode=755 units $d/systemd/system
+    fi
+done
 mkdir -p home var/lib/etcd var/log var/tmp
 chmod 700 var/lib/etcd
 bind "$etcd" opt/etcd/etcd

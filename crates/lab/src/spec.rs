@@ -339,9 +339,8 @@ impl MemberSpec {
     pub(crate) fn program(&self) -> Program {
         let (args, env) = self.start();
         let env = env.into_iter().chain(self.env.clone()).collect();
-        let (log, mounts) = (ETCD_LOG.to_string(), self.mounts.clone());
-        let read_only = Vec::new();
-        Program { path: "etcd".into(), argv0: None, args, env, uid: self.uid, log, mounts, read_only }
+        let program = Program { env, mounts: self.mounts.clone(), ..Program::new("etcd") };
+        program.args(args).uid(self.uid).log(ETCD_LOG)
     }
 
     /// Returns every file of the node that the lab writes: by path.

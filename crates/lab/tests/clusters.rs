@@ -192,6 +192,49 @@ fn a_container_has_a_root_of_its_own() {
 }
 
 #[test]
+fn etcd_shows_who_would_have_started_it() {
+    for user_namespace in [false, true] {
+        let spec = ClusterSpec::new(&newest()).each(|m| {
+            m.declared = [Declared::Manifest, Declared::Unit, Declared::Nothing][m.index];
+            if m.index == 0 {
+                m.in_container("/certs");
+            }
+        });
+        let spec = if user_namespace { spec.user_namespace() } else { spec };
+        let cluster = Cluster::start(spec).unwrap();
+        let group = |index: usize, pid: u32| stdout(&cluster, index, &format!("cat /proc/{pid}/cgroup"));
+        let of_etcd = |index: usize| group(index, cluster.node(index).etcd_pid().unwrap());
+
+        let pod = of_etcd(0);
+        let begin = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod";
+        let (uid, container) = pod.strip_prefix(begin).and_then(|rest| rest.split_once(".slice/")).unwrap();
+        let container = container.strip_prefix("cri-containerd-").and_then(|c| c.strip_suffix(".scope"));
+        assert_eq!((uid.len(), container.map(str::len)), (32, Some(64)), "{pod}");
+        assert_eq!(stdout(&cluster, 0, "ls /var/log/pods"), format!("kube-system_etcd-m1_{uid}"));
+        assert_eq!(of_etcd(1), "0::/system.slice/etcd.service");
+        // Whatever group this test is in, the node is the root of all.
+        assert!(of_etcd(2).lines().all(|line| line.ends_with(":/")), "{}", of_etcd(2));
+        let other = cluster.node(1).spawn(&Program::new("sleep").args(["600"])).unwrap();
+        assert_eq!(group(1, other.pid), of_etcd(2));
+
+        cluster.node(0).kill().unwrap();
+        assert_eq!(stdout(&cluster, 0, "grep -c cgroup /proc/mounts || :"), "0", "it goes with the process");
+        cluster.node(0).start().unwrap();
+        cluster.node(0).wait_ready().unwrap();
+        let again = of_etcd(0);
+        assert!(again.starts_with(&format!("{begin}{uid}.slice/")) && again != pod, "{pod} {again}");
+    }
+}
+
+#[test]
+fn the_machines_services_are_none_of_the_nodes() {
+    let cluster = Cluster::start(ClusterSpec::new(&newest()).members(1)).unwrap();
+    let units = "ls /usr/lib/systemd/system /lib/systemd/system /usr/local/lib/systemd/system 2>/dev/null | \
+                 grep -v : || :";
+    assert_eq!(stdout(&cluster, 0, units), "");
+}
+
+#[test]
 fn a_learner_joins() {
     each_version(|binary| {
         let cluster = Cluster::start(ClusterSpec::new(binary).members(1).learners(1)).unwrap();

@@ -81,6 +81,11 @@ fn a_manifest_is_what_runs() {
         "a container"
     );
 
+    let pods = || sh(node, "ls /var/log/pods");
+    let uid = pods().strip_prefix("kube-system_etcd-m2_").unwrap().to_owned();
+    let group = || sh(node, &format!("cat /proc/{}/cgroup", node.etcd_pid().unwrap()));
+    assert!(group().contains(&format!("-pod{uid}.slice/")), "{}", group());
+
     // A comment changes nothing; a flag restarts this member alone.
     node.edit(MANIFEST, |text| format!("# a comment\n{text}")).unwrap();
     thread::sleep(Duration::from_millis(800));
@@ -88,6 +93,8 @@ fn a_manifest_is_what_runs() {
     node.edit(MANIFEST, |text| text.replace("snapshot-count=10000", "snapshot-count=500")).unwrap();
     node.wait_restarted(before[1]).unwrap();
     assert!(command_line(node).contains("--snapshot-count=500"));
+    let other = pods().strip_prefix("kube-system_etcd-m2_").unwrap().to_owned();
+    assert!(other != uid && group().contains(&other), "another pod, and the former one is gone: {}", group());
     assert_eq!((pids(&cluster)[0], pids(&cluster)[2], node.starts()), (before[0], before[2], 2));
     assert_eq!(sh(node, &format!("stat -c %a {MANIFEST}")), "600");
 
@@ -141,6 +148,8 @@ fn a_unit_is_what_runs() {
     let environment = || sh(node, &format!("tr '\\0' '\\n' </proc/{}/environ", node.etcd_pid().unwrap()));
     let show = |property: &str| sh(node, &format!("systemctl show etcd -p {property} --value"));
     assert_eq!(show("MainPID"), node.etcd_pid().unwrap().to_string());
+    let group = sh(node, &format!("cat /proc/{}/cgroup", node.etcd_pid().unwrap()));
+    assert_eq!(group, "0::/system.slice/etcd.service");
     eventually("it says that it is ready", 5, || sh(node, "systemctl is-active etcd || :") == "active");
 
     // An environment file counts at the next start, a unit after it was loaded again.

@@ -533,6 +533,31 @@ fn every_plan_outcome_and_status_is_of_its_schema() {
     }
 }
 
+/// Fields that were added to the format later are missing in a snapshot that an older version took.
+#[test]
+fn an_older_snapshot_is_judged_the_same() {
+    let folder = Folder::new();
+    let whole = folder.snapshot("whole.json", |_| {});
+    let older = folder.snapshot("older.json", |snapshot| {
+        let etcd = &mut snapshot["etcd"]["value"][0];
+        for (place, name) in [
+            ("/process/value", "identity"),
+            ("/process/value", "started_before"),
+            ("/declared/value/0", "attributed_by"),
+        ] {
+            let object = etcd.pointer_mut(place).and_then(Value::as_object_mut).expect("an object");
+            assert!(object.remove(name).is_some(), "{name} is in the snapshot");
+        }
+    });
+    let [whole, older] = [whole, older].map(|path| {
+        let run = run(&["audit", "--snapshot", &path, "--format", "json"]);
+        let findings = report(&run)["findings"].as_array().expect("findings").clone();
+        let judged = |f: &Value| (f["rule"].clone(), f["resource"].clone(), f["status"].clone());
+        (run.code, findings.iter().map(judged).collect::<Vec<_>>())
+    });
+    assert_eq!(whole, older);
+}
+
 #[test]
 fn a_snapshot_that_is_none_is_refused() {
     let folder = Folder::new();

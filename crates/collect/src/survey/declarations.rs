@@ -4,33 +4,64 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use seaworthy_etcd::settings::{self, ConfigText, Inputs};
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, Observed, Origin, RivalManifest,
-    Setting,
+    Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, FileKind, Observed, Origin,
+    RivalManifest,
 };
 
 use super::processes::Found;
 use super::server::nothing_known;
 use super::{Survey, not_running};
+use crate::cgroup::Owner;
 use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 use crate::root::Root;
-use crate::systemd::Unit;
-
-type Settings = BTreeMap<String, Setting>;
+use crate::{machine, systemd};
 
 /// The unit that distributions install.
 const UNIT: &str = "etcd.service";
 
 /// Every declaration of an etcd on the node.
 pub(crate) struct Declarations {
-    found: Vec<Declared>,
+    found: Vec<Declaration>,
+    /// Every static pod, whatever it runs.
+    pub(super) pods: Vec<StaticPod>,
     /// Manifests of one pod.
     rivals: Vec<Rivals>,
+    /// The units that were looked for.
+    units: BTreeMap<String, Unit>,
     /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
-    unread_manifest: Option<EvidenceError>,
-    /// Why there may be other units.
-    unread_unit: Option<EvidenceError>,
+    pub(super) unread_manifest: Option<EvidenceError>,
+    /// Why the unit that distributions install may declare an etcd.
+    pub(super) unread_unit: Option<EvidenceError>,
+    /// What the node may be called in the names of static pods.
+    pub(super) node_names: BTreeSet<String>,
+    /// Whether systemd runs the node.
+    pub(super) systemd_runs: bool,
+}
+
+/// One declaration of an etcd.
+pub(super) struct Declaration {
+    pub(super) declared: Declared,
+    /// The container of a pod.
+    container: Option<String>,
+}
+
+impl Declaration {
+    /// Returns whether it is that of the container `name`.
+    pub(super) fn runs(&self, name: &str) -> bool {
+        self.container.as_deref() == Some(name)
+    }
+}
+
+/// A unit of systemd.
+pub(super) enum Unit {
+    /// It declares an etcd: the number of the declaration.
+    Declares(usize),
+    /// It runs another program.
+    Runs(String),
+    /// It could not be read, or it could not be told what it runs.
+    Unread(EvidenceError),
 }
 
 impl Declarations {
@@ -46,114 +77,98 @@ impl Declarations {
             .flat_map(|found| &found.kubelets)
             .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
             .collect();
-        let (directories, errors) = static_pod_directories(&kubelets);
+        let servers = processes.into_iter().flat_map(|found| &found.servers);
+        let owners = servers.filter_map(|server| Some(server.cgroup.as_ref().ok()?.owner()));
+        let services = owners.filter_map(|owner| match owner {
+            Owner::Service { unit } => Some(unit),
+            _ => None,
+        });
+        Self::read(survey, &kubelets, services, unreadable)
+    }
+
+    /// Returns the declarations in the manifests of these `kubelets`, and in the `services` that run an etcd.
+    pub(super) fn read(
+        survey: &Survey<'_>,
+        kubelets: &[Kubelet<'_>],
+        services: impl Iterator<Item = String>,
+        unreadable: &mut Vec<EvidenceError>,
+    ) -> Self {
+        let (directories, errors) = static_pod_directories(kubelets);
         let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
         let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
         // What a dangling link names declares nothing to kubelet either.
         let unread_manifest = errors.iter().find(|e| e.kind != ErrorKind::NotFound).cloned();
         unreadable.extend(errors);
-        let mut found: Vec<Declared> =
-            pods.pods.iter().filter(|p| !p.ignored).flat_map(|pod| of_pod(survey.root, pod)).collect();
-
-        let services = processes.into_iter().flat_map(|found| &found.servers);
-        let mut names: Vec<String> =
-            services.filter_map(|s| s.entry.cgroup().ok()?.service()).chain([UNIT.to_owned()]).collect();
-        names.dedup();
-        let host = super::node_name(survey.root);
-        let mut unread_unit = None;
+        let host = machine::hostname(survey.root);
+        let file = survey.root.read("/etc/hostname", 4096).unwrap_or_default();
+        let file = String::from_utf8_lossy(&file).trim().to_owned();
+        let told = kubelets.iter().filter_map(Kubelet::node_name);
+        let node_names = told.chain([host.clone(), file]).map(|name| name.to_lowercase());
+        let is_directory =
+            |path| survey.root.stat(path, survey.users).map(|file| file.kind == FileKind::Directory);
+        let mut all = Self {
+            found: Vec::new(),
+            pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
+            rivals: pods.rivals,
+            units: BTreeMap::new(),
+            unread_manifest,
+            unread_unit: None,
+            node_names: node_names.filter(|name| !name.is_empty()).collect(),
+            // As sd_booted(3) tells it.
+            systemd_runs: is_directory("/run/systemd/system").unwrap_or(false),
+        };
+        all.found.extend(all.pods.iter().flat_map(|pod| of_pod(survey.root, pod)));
+        all.found.dedup_by(|a, b| a.declared == b.declared);
+        let names: BTreeSet<String> = services.chain([UNIT.to_owned()]).collect();
         for name in names {
-            match Unit::find(survey.root, &name, &host) {
-                Ok(Some(unit)) if is_etcd_unit(&unit) => found.push(of_unit(survey.root, &unit)),
-                Ok(unit) => unread_unit = unread_unit.or(unit.and_then(|unit| unit.errors.first().cloned())),
-                Err(error) => {
-                    unread_unit.get_or_insert_with(|| error.clone());
-                    unreadable.push(error);
-                }
-            }
+            all.look_for(survey, &name, &host, unreadable);
         }
-        found.dedup_by(|a, b| a.path == b.path && a.kind == b.kind && a.settings == b.settings);
-        Self { found, rivals: pods.rivals, unread_manifest, unread_unit }
+        all
     }
 
-    /// Returns the declaration that a server with the settings `running` was started from: the one whose settings are
-    /// most like its own. A manifest that is the only declaration beside the `lone` server is its own whatever it says.
-    /// Where the settings of the server are not known because its configuration file has become one that etcd refuses, it
-    /// is that manifest, or the unit of the systemd `service` in which the server runs.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, but what could not be read may be it.
-    pub(crate) fn of(
-        &self,
-        running: Result<&Settings, EvidenceError>,
-        service: Option<&str>,
-        lone: bool,
-    ) -> Result<Option<&Declared>, EvidenceError> {
-        let unreadable = self.found.iter().find_map(|d| d.settings.error());
-        let unread = unreadable.or(self.unread_manifest.as_ref()).or(self.unread_unit.as_ref());
-        if self.found.is_empty() && unread.is_none() {
-            return Ok(None);
-        }
-        let running = match running {
-            Ok(running) => running,
+    /// Adds the unit `name`, if there is one.
+    fn look_for(&mut self, survey: &Survey<'_>, name: &str, host: &str, unreadable: &mut Vec<EvidenceError>) {
+        let unit = match systemd::Unit::find(survey.root, name, host) {
+            Ok(None) => return,
+            Ok(Some(unit)) if is_etcd_unit(&unit) => {
+                self.found.push(of_unit(survey.root, &unit));
+                Unit::Declares(self.found.len() - 1)
+            }
+            Ok(Some(unit)) => match (unit.errors.into_iter().next(), unit.arguments.first()) {
+                (Some(error), _) => Unit::Unread(error),
+                (None, program) => Unit::Runs(
+                    program.map(|p| String::from_utf8_lossy(&p.text).into_owned()).unwrap_or_default(),
+                ),
+            },
             Err(error) => {
-                let known = self.only_pod().filter(|_| lone).or_else(|| self.unit(service?));
-                return known.filter(|_| error.kind == ErrorKind::Malformed).map(Some).ok_or(error);
+                unreadable.push(error.clone());
+                Unit::Unread(error)
             }
         };
-        let best = self.found.iter().map(|d| (likeness(d, running), d)).max_by_key(|(likeness, _)| *likeness);
-        let pods = self.pods().count();
-        match best {
-            Some((1.., declared)) => Ok(Some(declared)),
-            Some((_, declared)) if lone && pods == 1 && declared.kind == DeclaredKind::StaticPod => {
-                Ok(Some(declared))
-            }
-            _ => unread.map_or(Ok(None), |error| Err(error.clone())),
+        if let (Unit::Unread(error), UNIT) = (&unit, name) {
+            self.unread_unit = Some(error.clone());
         }
+        self.units.insert(name.to_owned(), unit);
     }
 
-    /// Returns the declaration of a manifest that is the only one on the node, if everything could be read.
-    fn only_pod(&self) -> Option<&Declared> {
-        let read_all = self.unread_manifest.is_none() && self.unread_unit.is_none();
-        match self.found.as_slice() {
-            [only] if read_all && only.kind == DeclaredKind::StaticPod => Some(only),
-            _ => None,
-        }
+    /// Returns the unit `name`, if it was looked for and exists.
+    pub(super) fn unit(&self, name: &str) -> Option<&Unit> {
+        self.units.get(name)
     }
 
-    /// Returns the declaration of the unit of `service`.
-    fn unit(&self, service: &str) -> Option<&Declared> {
-        let named = |d: &&Declared| d.path.rsplit('/').next() == Some(service);
-        self.found.iter().filter(|d| d.kind == DeclaredKind::SystemdUnit).find(named)
+    /// Returns the declaration with this number.
+    pub(super) fn get(&self, index: usize) -> Option<&Declaration> {
+        self.found.get(index)
     }
 
-    /// Returns the manifests that declare an etcd.
-    fn pods(&self) -> impl Iterator<Item = &str> {
-        let pods = self.found.iter().filter(|d| d.kind == DeclaredKind::StaticPod);
-        pods.map(|d| d.path.as_str()).collect::<BTreeSet<_>>().into_iter()
+    /// Returns the manifests, each with its number.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = (usize, &Declaration)> {
+        self.found.iter().enumerate().filter(|(_, found)| is_pod(&found.declared))
     }
 
-    /// Returns the manifest of the server with this `declaration`, or why it is not known whether there is one; `None`
-    /// when there is none. The only declaration on the node is that of the `lone` server whatever its settings are.
-    pub(crate) fn manifest<'a>(
-        &'a self,
-        declaration: &Result<Option<&'a Declared>, EvidenceError>,
-        lone: bool,
-    ) -> Option<Result<&'a str, EvidenceError>> {
-        let is_pod = |d: &Declared| d.kind == DeclaredKind::StaticPod;
-        match declaration {
-            Ok(declared) => declared.filter(|d| is_pod(d)).map(|d| Ok(d.path.as_str())),
-            Err(error) => {
-                let read_all = self.unread_manifest.is_none() && self.unread_unit.is_none();
-                if let (Some(only), None) = (self.pods().next(), self.pods().nth(1))
-                    && (lone && read_all && self.found.iter().all(is_pod))
-                {
-                    return Some(Ok(only));
-                }
-                let may_be = self.unread_manifest.is_some() || self.found.iter().any(is_pod);
-                may_be.then(|| Err(error.clone()))
-            }
-        }
+    /// Returns the units that declare an etcd, each with its number.
+    pub(super) fn units(&self) -> impl Iterator<Item = (usize, &Declaration)> {
+        self.found.iter().enumerate().filter(|(_, found)| !is_pod(&found.declared))
     }
 
     /// Returns the other files in the directory of `manifest` that declare the same pod.
@@ -196,9 +211,8 @@ impl Declarations {
             let rivals = self.rivals_of(path);
             !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
         };
-        let lost = self.found.iter().filter(|d| {
-            d.kind == DeclaredKind::StaticPod && !claimed.contains(&d.path.as_str()) && runs(&d.path)
-        });
+        let lost = self.manifests().map(|(_, found)| &found.declared);
+        let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()) && runs(&d.path));
         lost.map(|d| absent(survey, d, self.rivals(&d.path))).collect()
     }
 }
@@ -224,7 +238,11 @@ fn may_serve(container: &Container) -> bool {
     false
 }
 
-fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declared> {
+pub(super) fn is_pod(declared: &Declared) -> bool {
+    declared.kind == DeclaredKind::StaticPod
+}
+
+fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declaration> {
     let declared = pod.containers.iter().filter_map(|container| {
         let program = container.program(is_etcd_path)?;
         let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
@@ -234,7 +252,7 @@ fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declared> {
         let serves = !is_proxy && (command.is_ok() || may_serve(container));
         serves.then(|| of_container(root, pod, container, command))
     });
-    let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.settings.value().is_some());
+    let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.declared.settings.value().is_some());
     // Scripts that merely mention etcd, as those of init containers do, are no further servers.
     if known.is_empty() { opaque.into_iter().take(1).collect() } else { known }
 }
@@ -244,7 +262,7 @@ fn of_container(
     pod: &StaticPod,
     container: &Container,
     command: Result<Vec<Argument>, EvidenceError>,
-) -> Declared {
+) -> Declaration {
     let known = |v: &crate::manifest::DeclaredVariable| {
         let value = v.value.clone()?.into_bytes();
         Some(Variable { name: v.name.clone(), value, origin: v.origin.clone() })
@@ -274,7 +292,7 @@ fn of_container(
     let indirect = command.as_ref().is_ok_and(|arguments| decides_by_reference(arguments, container));
     let mut declared = declared(root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
     without_unknown(&mut declared, container, indirect);
-    declared
+    Declaration { declared, container: Some(container.name.clone()) }
 }
 
 /// Returns whether a variable that is only known at run time decides which settings there are: as a whole argument or the
@@ -319,13 +337,14 @@ fn without_unknown(declared: &mut Declared, container: &Container, indirect: boo
     });
 }
 
-fn of_unit(root: &Root, unit: &Unit) -> Declared {
+fn of_unit(root: &Root, unit: &systemd::Unit) -> Declaration {
     let command = match unit.errors.first() {
         Some(error) => Err(error.clone()),
         None => Ok(unit.arguments.iter().skip(1).cloned().collect()),
     };
     let same = |path: &str| Ok(path.to_owned());
-    declared(root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, same)
+    let declared = declared(root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, same);
+    Declaration { declared, container: None }
 }
 
 fn declared(
@@ -354,20 +373,7 @@ fn declared(
             (resolved.settings, resolved.fatal)
         }
     };
-    Declared { kind, path: path.to_owned(), settings, fatal }
-}
-
-/// Returns how much a declaration looks like the running settings; 0 when nothing ties them together.
-fn likeness(declared: &Declared, running: &Settings) -> u32 {
-    let Some(promised) = declared.settings.value() else { return 0 };
-    let same = |name: &str| match (promised.get(name), running.get(name)) {
-        (Some(a), Some(b)) => {
-            let by_default = |s: &Setting| matches!(s.origin, Origin::Default { .. });
-            u32::from(a.value == b.value && !(by_default(a) && by_default(b)))
-        }
-        _ => 0,
-    };
-    4 * same("name") + 4 * same("data-dir") + same("listen-peer-urls") + same("listen-client-urls")
+    Declared { kind, path: path.to_owned(), settings, fatal, attributed_by: None }
 }
 
 /// Returns the etcd that `declared` promises and that does not run.
@@ -405,7 +411,7 @@ fn absent(
     }
 }
 
-fn is_etcd_unit(unit: &Unit) -> bool {
+fn is_etcd_unit(unit: &systemd::Unit) -> bool {
     unit.arguments.first().is_some_and(|program| is_etcd_path(&program.text))
 }
 
@@ -414,7 +420,7 @@ fn is_etcd_path(path: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::path::PathBuf;
     use std::time::Duration;
@@ -425,16 +431,25 @@ mod tests {
     use super::*;
     use crate::users::Users;
 
-    const MANIFESTS: &str = "/etc/kubernetes/manifests";
-    const UNIT_FILE: &str = "/etc/systemd/system/etcd.service";
+    pub(in super::super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
+    pub(in super::super) const UNIT_FILE: &str = "/etc/systemd/system/etcd.service";
 
-    fn pod(name: &str) -> String {
+    pub(in super::super) fn pod(name: &str) -> String {
         let metadata = "metadata: {name: etcd, namespace: kube-system}";
         format!("kind: Pod\n{metadata}\nspec:\n  containers:\n  - command: [etcd, --name={name}]\n")
     }
 
     /// Looks for declarations among `files`, and calls `test` with what it found.
     fn declarations<T>(files: &[(String, String)], test: impl FnOnce(&Declarations, &Survey<'_>) -> T) -> T {
+        declarations_of(files, Vec::new(), test)
+    }
+
+    /// Does so where these `services` run an etcd.
+    pub(in super::super) fn declarations_of<T>(
+        files: &[(String, String)],
+        services: Vec<String>,
+        test: impl FnOnce(&Declarations, &Survey<'_>) -> T,
+    ) -> T {
         let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = directory.path().join(path.trim_start_matches('/'));
@@ -451,64 +466,15 @@ mod tests {
         };
         let root = Root::host(directory.path()).unwrap();
         let survey = Survey { options: &options, root: &root, users: &Users::default() };
-        test(&Declarations::find(&survey, None, &mut Vec::new()), &survey)
-    }
-
-    fn running(name: &str) -> Observed<Settings> {
-        let text = format!("--name={name}").into_bytes();
-        let arguments = [Argument { text, origin: Origin::Argv { pid: 7, index: 1 } }];
-        let none = |_: &str| Err(EvidenceError::new(ErrorKind::NotFound, "no file"));
-        let (environment, version) = (Ok(&[][..]), None);
-        settings::resolve(Inputs { arguments: &arguments, environment, version, read: &mut { none } })
-            .settings
-    }
-
-    #[test]
-    fn what_could_not_be_read_is_not_taken_for_nothing() {
-        let manifest = |name: &str, text: &str| (format!("{MANIFESTS}/{name}"), text.to_owned());
-        let unit = |exec: &str| (UNIT_FILE.to_owned(), format!("[Service]\nExecStart={exec}\n"));
-        let broken = manifest("etcd.yaml", "kind: Pod\nspec: [\n");
-        let denied = Observed::failed(EvidenceError::new(ErrorKind::PermissionDenied, "denied"));
-        // The files, what runs, the declaration found or the error, and the manifest likewise.
-        type Row = (Vec<(String, String)>, Observed<Settings>, Result<Option<&'static str>, ErrorKind>, bool);
-        let rows: Vec<Row> = vec![
-            (vec![], running("m1"), Ok(None), false),
-            (vec![], denied.clone(), Ok(None), false),
-            (vec![manifest("etcd.yaml", &pod("m1"))], running("m1"), Ok(Some("etcd.yaml")), true),
-            (vec![manifest("etcd.yaml", &pod("m2"))], running("m1"), Ok(Some("etcd.yaml")), true),
-            (vec![manifest("etcd.yaml", &pod("m1"))], denied.clone(), Err(ErrorKind::PermissionDenied), true),
-            (vec![broken.clone()], running("m1"), Err(ErrorKind::Malformed), true),
-            (
-                vec![broken.clone(), unit("/usr/bin/etcd --name m1")],
-                running("m1"),
-                Ok(Some("etcd.service")),
-                false,
-            ),
-            (vec![broken, unit("/usr/bin/etcd --name m2")], running("m1"), Err(ErrorKind::Malformed), true),
-            (vec![unit("/usr/bin/etcd --name m2")], running("m1"), Ok(None), false),
-            (vec![unit("/usr/bin/etcd --name m1")], denied, Err(ErrorKind::PermissionDenied), false),
-            (
-                vec![(format!("{UNIT_FILE}/x"), String::new())],
-                running("m1"),
-                Err(ErrorKind::Unsupported),
-                false,
-            ),
-        ];
-        for (files, running, want, manifest) in rows {
-            declarations(&files, |found, _| {
-                let got = found.of(running.as_result(), None, true);
-                let has_manifest = found.manifest(&got, true).is_some();
-                let got = got.map(|d| d.map(|d| d.path.rsplit('/').next().unwrap().to_owned()));
-                let got = got.as_ref().map(Option::as_deref).map_err(|e| e.kind);
-                assert_eq!((got, has_manifest), (want, manifest), "{files:?}");
-            });
-        }
+        test(&Declarations::read(&survey, &[], services.into_iter(), &mut Vec::new()), &survey)
     }
 
     /// Returns the declarations in a pod with these `containers`.
     fn of_containers(containers: &str) -> Vec<Declared> {
         let text = format!("kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n{containers}");
-        declarations(&[(format!("{MANIFESTS}/etcd.yaml"), text)], |found, _| found.found.clone())
+        declarations(&[(format!("{MANIFESTS}/etcd.yaml"), text)], |found, _| {
+            found.manifests().map(|(_, one)| one.declared.clone()).collect()
+        })
     }
 
     #[test]
@@ -561,63 +527,6 @@ mod tests {
     }
 
     #[test]
-    fn the_only_manifest_is_known_without_settings() {
-        let denied = EvidenceError::new(ErrorKind::PermissionDenied, "denied");
-        declarations(&[(format!("{MANIFESTS}/etcd.yaml"), pod("m1"))], |found, _| {
-            let declaration = found.of(Err(denied.clone()), None, true);
-            let path = format!("{MANIFESTS}/etcd.yaml");
-            assert_eq!(found.manifest(&declaration, true), Some(Ok(path.as_str())));
-            assert_eq!(found.manifest(&declaration, false), Some(Err(denied)));
-        });
-    }
-
-    #[test]
-    fn a_configuration_file_that_etcd_refuses_would_keep_it_from_starting() {
-        let pod = |rest: &str| {
-            let command = "command: [etcd, --config-file=/etc/etcd/conf.yaml]";
-            format!("kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n  - {command}\n{rest}")
-        };
-        let mounted = pod("    volumeMounts: [{name: a, mountPath: /etc/etcd}]\n  \
-                           volumes: [{name: a, hostPath: {path: /a}}]\n");
-        let quoted = "peer-transport-security: {client-cert-auth: \"true\"}\n";
-        let big = "#".repeat(ConfigText::MAX + 1);
-        // The manifest, the file on the host, the error of the running etcd, and what would keep it from starting.
-        let rows = [
-            (&mounted, Some(quoted), ErrorKind::Malformed, Some(1)),
-            (&mounted, None, ErrorKind::Malformed, Some(1)),
-            // Nobody knows what is in a file of the image.
-            (&pod(""), None, ErrorKind::Malformed, Some(0)),
-            (&mounted, Some(&big), ErrorKind::Malformed, Some(0)),
-            (&mounted, Some(quoted), ErrorKind::PermissionDenied, None),
-        ];
-        for (manifest, file, kind, want) in rows {
-            let mut files = vec![(format!("{MANIFESTS}/etcd.yaml"), manifest.clone())];
-            files.extend(file.map(|text| ("/a/conf.yaml".to_owned(), text.to_owned())));
-            declarations(&files, |found, _| {
-                let error = EvidenceError::new(kind, "what runs");
-                let declaration = found.of(Err(error.clone()), None, true).ok();
-                assert_eq!(declaration.map(|d| d.unwrap().fatal.len()), want, "{files:?}");
-                assert_eq!(found.of(Err(error.clone()), None, false), Err(error));
-            });
-        }
-    }
-
-    #[test]
-    fn a_server_without_settings_was_started_by_the_service_it_runs_in() {
-        let unit = "[Service]\nExecStart=/usr/bin/etcd --config-file=/etc/etcd.conf\n";
-        let files = [(UNIT_FILE, unit), ("/etc/etcd.conf", "client-transport-security: [\n")];
-        declarations(&files.map(|(path, text)| (path.to_owned(), text.to_owned())), |found, _| {
-            let error = |kind| EvidenceError::new(kind, "what runs");
-            let of = |kind, service| found.of(Err(error(kind)), service, true);
-            let declared = of(ErrorKind::Malformed, Some("etcd.service")).unwrap().unwrap();
-            assert_eq!((&*declared.path, declared.fatal.len()), (UNIT_FILE, 1));
-            assert!(of(ErrorKind::Malformed, Some("other.service")).is_err());
-            assert!(of(ErrorKind::Malformed, None).is_err());
-            assert!(of(ErrorKind::PermissionDenied, Some("etcd.service")).is_err());
-        });
-    }
-
-    #[test]
     fn a_mount_ends_at_a_slash() {
         let text = "kind: Pod\nmetadata: {name: etcd}\nspec:\n  containers:\n  - command: [etcd, --config-file=/etc/etcd.conf]\n    \
             volumeMounts: [{name: a, mountPath: /etc/etcd}, {name: b, mountPath: /etc/}]\n  \
@@ -627,7 +536,7 @@ mod tests {
             ("/b/etcd.conf".to_owned(), "name: m7\n".to_owned()),
         ];
         declarations(&files, |found, _| {
-            assert_eq!(found.found[0].settings.value().unwrap()["name"].value, "m7");
+            assert_eq!(found.found[0].declared.settings.value().unwrap()["name"].value, "m7");
         });
     }
 

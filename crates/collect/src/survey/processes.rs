@@ -4,6 +4,7 @@ use seaworthy_etcd::process::{self, Recognised};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Process};
 
 use super::Survey;
+use crate::cgroup::Cgroup;
 use crate::declared::Argument;
 use crate::procfs::{Glimpse, Proc, ProcessEntry};
 use crate::root::Root;
@@ -15,6 +16,7 @@ pub(crate) struct Running {
     /// Index in argv of the first argument after the program.
     first: usize,
     pub(crate) root: Result<Root, EvidenceError>,
+    pub(crate) cgroup: Result<Cgroup, EvidenceError>,
 }
 
 /// The processes of interest.
@@ -67,8 +69,8 @@ impl Found {
                 },
             };
             let first = process::first_argument(&texts, exe.as_deref()).unwrap_or(1);
-            let root = Root::of_process(&entry);
-            list.push(Running { entry, argv, first, root });
+            let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
+            list.push(Running { entry, argv, first, root, cgroup });
         }
         Ok(found)
     }
@@ -98,6 +100,7 @@ impl Running {
         let read = || -> Result<Process, EvidenceError> {
             let (uid, gid) = self.entry.credentials()?;
             let exe = self.entry.exe().map(|exe| String::from_utf8_lossy(&exe).into_owned());
+            let start = self.entry.start()?;
             Ok(Process {
                 pid: self.pid(),
                 exe: Observed::from_result(exe, self.entry.origin("exe")),
@@ -106,11 +109,13 @@ impl Running {
                     .first()
                     .map(|a| String::from_utf8_lossy(&a.text).into_owned())
                     .unwrap_or_default(),
-                started_at: self.entry.started_at()?,
+                identity: Some(start.identity),
+                started_at: start.at,
+                started_before: Some(start.before),
                 uid,
                 gid,
                 user: survey.users.user(uid).map(str::to_owned),
-                container: self.entry.cgroup()?.container(),
+                container: self.cgroup.as_ref().map_err(Clone::clone)?.container(),
                 own_mounts: self.entry.has_own_namespace("mnt").ok(),
                 own_network: self.entry.has_own_namespace("net").ok(),
             })
@@ -160,8 +165,8 @@ impl Running {
             origin: seaworthy_evidence::Origin::Argv { pid: entry.pid(), index },
         };
         let argv = (0..).zip(arguments).map(argument).collect();
-        let root = Root::of_process(&entry);
-        Self { entry, argv, first: 0, root }
+        let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
+        Self { entry, argv, first: 0, root, cgroup }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rayon::join;
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
@@ -15,6 +16,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_wire::ClientIdentity;
 
+use super::attribution::Attributions;
 use super::declarations::Declarations;
 use super::links::{self, Matrix, Views};
 use super::listeners::{self, Answers, Socket};
@@ -162,16 +164,17 @@ pub(crate) fn finish_all<'s>(
     survey: &Survey<'_>,
     servers: Vec<Server<'s>>,
     declarations: &Declarations,
+    attributions: &Attributions<'_>,
     trust: &Trust,
     answers: &Answers,
 ) -> Vec<Etcd> {
     let hosts = survey.root.read("/etc/hosts", 1 << 20).map(|b| links::hosts(&b)).unwrap_or_default();
     let views = watch(survey, &servers);
-    let lone = servers.len() == 1;
     let unwatched = Ok(Views::new());
     let finish = |server: Server<'s>| {
         let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
-        let mut finish = Finish { survey, declarations, trust, answers, hosts: &hosts, views, lone, server };
+        let mut finish =
+            Finish { survey, declarations, attributions, trust, answers, hosts: &hosts, views, server };
         (finish.etcd(), finish)
     };
     let mut all: Vec<(Etcd, Finish<'_, '_>)> = servers.into_iter().map(finish).collect();
@@ -234,11 +237,11 @@ fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> BTreeMap<u32, Result<Vi
 struct Finish<'a, 'b> {
     survey: &'a Survey<'a>,
     declarations: &'a Declarations,
+    attributions: &'a Attributions<'a>,
     trust: &'a Trust,
     answers: &'a Answers,
     hosts: &'a BTreeMap<String, Vec<IpAddr>>,
     views: &'a Result<Views, EvidenceError>,
-    lone: bool,
     server: Server<'b>,
 }
 
@@ -262,8 +265,7 @@ impl Finish<'_, '_> {
             let transport = self.transport(purpose, listeners.clone(), &files, names, &cluster, &version);
             (files, transport)
         };
-        let service = self.server.running.entry.cgroup().ok().and_then(|cgroup| cgroup.service());
-        let declaration = self.declarations.of(settings.as_result(), service.as_deref(), self.lone);
+        let declaration = self.attributions.of(pid, settings.as_result());
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = || {
             files::read(
@@ -272,7 +274,7 @@ impl Finish<'_, '_> {
                 &reader,
                 settings.as_result(),
                 self.server.data_directory(),
-                self.declarations.manifest(&declaration, self.lone),
+                self.attributions.manifest(pid, &declaration),
                 |manifest| self.declarations.rivals(manifest),
             )
         };
@@ -289,6 +291,8 @@ impl Finish<'_, '_> {
         );
 
         let mut drifts = Vec::new();
+        let mut doubtful = None;
+        let now = Timestamp::now();
         if let (Ok(Some(declared)), Some(running)) = (&declaration, known) {
             drifts.extend(drift::settings(declared, running, &self.server.who()));
         }
@@ -297,7 +301,10 @@ impl Finish<'_, '_> {
             {
                 let enforced = known.map(|known| settings::client_auth(known, side).enforced);
                 let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
-                drifts.extend(drift::configuration(file, &process, listeners, enforced));
+                match drift::configuration(file, &process, listeners, enforced, now) {
+                    Ok(found) => drifts.extend(found),
+                    Err(error) => doubtful = Some(error),
+                }
             }
         }
         for (files, listeners, what) in
@@ -308,11 +315,14 @@ impl Finish<'_, '_> {
                 root.as_ref().ok()?.open(path).ok()?.modified()
             });
             let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
-            drifts.extend(drift::trusted(files, modified, &process, listeners, what));
+            match drift::trusted(files, modified, &process, listeners, what, now) {
+                Ok(found) => drifts.extend(found),
+                Err(error) => doubtful = Some(error),
+            }
         }
         // What was not compared may have drifted, too.
-        let declared = declaration.as_ref().map(|d| d.and_then(|d| d.settings.error()));
-        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some));
+        let declared = declaration.as_ref().map(|d| d.as_ref().and_then(|d| d.settings.error()));
+        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(doubtful.as_ref());
         let drift = match uncompared {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
@@ -329,7 +339,7 @@ impl Finish<'_, '_> {
             config_file: self.server.resolved.config_file.clone(),
             ignored_environment: self.server.resolved.ignored_environment.clone(),
             declared: Observed::from_result(
-                declaration.map(|declared| declared.cloned().into_iter().collect()),
+                declaration.clone().map(|declared| declared.into_iter().collect()),
                 Origin::derived("static pod manifests and systemd units"),
             ),
             drift,

@@ -11,6 +11,8 @@
 //!   the next listing brings that one up).
 //! * A pod is another pod when its document or its path differs. Comments and spaces are no part of the
 //!   document. The old one is ended first, with its grace period; only then is the new one started.
+//! * What runs in a pod is in a control group with the pod's uid, which is another one for each such pod, and
+//!   `/var/log/pods` has a folder with the pod's name and that uid.
 //!
 //! What it leaves out: probes, images, resources, `$(VAR)` in commands, volumes other than `hostPath`, and
 //! sleeping for minutes: a container that crashes is started again after 0.2 s at first, growing to 5 s.
@@ -32,7 +34,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{read, say, span, task::Task};
-use crate::program::Program;
+use crate::{program::Program, trace};
 
 /// Runs for ever, as `--config FILE` says.
 pub(super) fn run(args: &[String]) -> Result<(), String> {
@@ -86,6 +88,7 @@ impl Kubelet {
             let gone = pod.ending && pod.containers.iter().all(|container| container.task.is_none());
             if gone {
                 say(&format!("{key}: gone"));
+                pod.manifest.forget();
             }
             !gone
         });
@@ -211,6 +214,27 @@ impl Manifest {
         format!("{}/{}", metadata.namespace.as_deref().unwrap_or("default"), metadata.name)
     }
 
+    /// Returns the program as that of a container of this pod, after making the folder of its logs.
+    fn traced(&self, program: Program, container: &str) -> Result<Program, String> {
+        let run = trace::Container::new(&self.path, &self.document.to_string());
+        let logs = format!("{}/{container}", self.logs(&run));
+        fs::create_dir_all(&logs).map_err(|error| format!("{logs}: {error}"))?;
+        Ok(program.group(run.group()))
+    }
+
+    /// Removes the folder of the pod's logs, as kubelet does when the pod has gone.
+    fn forget(&self) {
+        let run = trace::Container::new(&self.path, &self.document.to_string());
+        let _ = fs::remove_dir_all(self.logs(&run));
+    }
+
+    /// Returns the folder of the pod's logs.
+    fn logs(&self, run: &trace::Container) -> String {
+        let metadata = &self.object.metadata;
+        let node = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        run.logs(metadata.namespace.as_deref().unwrap_or("default"), &metadata.name, &node)
+    }
+
     /// Returns what to run for a container, after making the directories that are to be made.
     fn program(&self, container: &ContainerSpec) -> Result<Program, String> {
         let spec = &self.object.spec;
@@ -281,6 +305,7 @@ impl Pod {
 }
 
 struct Container {
+    /// `NAMESPACE.POD.CONTAINER`.
     name: String,
     spec: ContainerSpec,
     task: Option<Task>,
@@ -291,7 +316,8 @@ struct Container {
 
 impl Container {
     fn start(&mut self, manifest: &Manifest) {
-        let program = manifest.program(&self.spec);
+        let program =
+            manifest.program(&self.spec).and_then(|program| manifest.traced(program, &self.spec.name));
         let starts = STARTS.fetch_add(1, Ordering::Relaxed) + 1;
         match program
             .and_then(|program| Task::start(&program, &self.name, starts).map_err(|error| error.to_string()))

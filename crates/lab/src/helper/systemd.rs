@@ -6,7 +6,8 @@
 //! `TimeoutStartSec`. `Restart=`, `RestartSec=` and the start limit (5 starts in 10 s, then the unit has
 //! failed) are systemd's.
 //!
-//! What it leaves out: dependencies, `[Install]`, control groups, sandboxing, templates, timers.
+//! What it leaves out: dependencies, `[Install]`, control groups other than in `/proc`, sandboxing, templates,
+//! timers.
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{say, task::Task, unit::Unit};
+use crate::trace;
 
 /// Runs for ever.
 pub(super) fn run() -> Result<(), String> {
@@ -324,7 +326,7 @@ impl Service {
             io::Result::Ok(socket)
         };
         self.notify = Some(bind().map_err(|error| error.to_string())?);
-        program = program.env("NOTIFY_SOCKET", path);
+        program = program.env("NOTIFY_SOCKET", path).group(trace::service(name));
         Task::start(&program, name, self.started).map_err(|error| error.to_string())
     }
 

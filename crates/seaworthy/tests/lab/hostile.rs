@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
-use seaworthy_lab::{Cluster, Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source};
+use seaworthy_lab::{
+    Cluster, Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source, Supervisor, UNIT,
+};
 
-use crate::common::{Audit, check, cluster, newest, said, seaworthy};
+use crate::common::{Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
@@ -257,7 +259,7 @@ fn assert_blamed(audit: &Audit, path: &str, what: &str) {
 
 #[test]
 fn anything_may_be_where_the_manifest_should_be() {
-    let cluster = cluster(&newest(), 3, |_| {});
+    let cluster = cluster(&newest(), 3, |m| m.file(UNIT, DEBIANS_UNIT, 0o644));
     let node = cluster.node(0);
     let judge = |name: &str, audit: &Audit| {
         audit.expect(PEER_TLS, "pass", &[]);
@@ -284,9 +286,203 @@ fn anything_may_be_where_the_manifest_should_be() {
     }
 }
 
+/// Returns what `seaworthy fix` printed for peer TLS on `node`.
+fn planned(node: &Node) -> (serde_json::Value, i32) {
+    let output = seaworthy(node, &["fix", PEER_TLS, "--format", "json"]);
+    (fix_document(&output), output.status.code().expect("an exit code"))
+}
+
+/// Returns what ties the only etcd of `node` to a declaration, and that declaration's path.
+fn attribution(node: &Node) -> (String, String) {
+    let output = seaworthy(node, &["snapshot"]);
+    let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
+    let declared = &snapshot["etcd"]["value"][0]["declared"];
+    let text = |name: &str| declared["value"][0][name].as_str().unwrap_or_default().to_owned();
+    (text("attributed_by"), text("path"))
+}
+
+/// Debian's package installs a unit that runs etcd with the node's name, and starts it only when it is told to.
+const DEBIANS_UNIT: &str = "[Service]\nEnvironment=ETCD_NAME=%H\nEnvironment=ETCD_DATA_DIR=/var/lib/etcd\n\
+                            EnvironmentFile=-/etc/default/%p\nType=notify\nExecStart=/opt/etcd/etcd $DAEMON_ARGS\n";
+
+#[test]
+fn a_pods_etcd_is_never_taken_for_that_of_an_unused_unit() {
+    let cluster = cluster(&newest(), 3, |m| {
+        m.plain();
+        m.file(format!("{PKI_DIR}/ca.key"), m.authority.key_pem().to_owned(), 0o600);
+        m.supervisor = Supervisor::Kubelet;
+        m.in_container("/certs");
+    });
+    let node = cluster.node(0);
+    let manifest = node.read(MANIFEST).unwrap();
+    assert_eq!(attribution(node), ("pod-uid".to_owned(), MANIFEST.to_owned()));
+
+    // kubelet ends the pod at its next look at a manifest that it cannot parse.
+    node.pause_supervisor().unwrap();
+    let broken = String::from_utf8(manifest.clone()).unwrap().replacen("  - command:", "\t- command:", 1);
+    assert!(broken.contains('\t'), "{broken}");
+    for unit in [None, Some(UNIT), Some("/usr/lib/systemd/system/etcd.service")] {
+        eprintln!("unit: {unit:?}");
+        if let Some(unit) = unit {
+            shell(node, "mkdir -p \"${1%/*}\"", unit);
+            node.write(unit, DEBIANS_UNIT, 0o644).unwrap();
+        }
+        node.write(MANIFEST, &broken, 0o600).unwrap();
+        let unread = audit(node);
+        for rule in ["etcd-drift", "etcd-declaration-starts", "etcd-manifest-mode", "etcd-manifest-owner"] {
+            unread.expect(rule, "unknown", &[MANIFEST]);
+        }
+        unread.expect(PEER_TLS, "fail", &["is plaintext"]);
+        let (document, code) = planned(node);
+        assert_eq!((code, &document["plan"]), (3, &serde_json::Value::Null), "{document:#}");
+        let refusals = document["refusals"].to_string();
+        assert!(refusals.contains(MANIFEST), "it says what is in the way: {refusals}");
+        assert!(!document.to_string().contains("etcd.service"), "{document:#}");
+
+        // The manifest as it was declares the process, however much the unit is like it.
+        node.write(MANIFEST, &manifest, 0o600).unwrap();
+        assert_eq!(attribution(node), ("pod-uid".to_owned(), MANIFEST.to_owned()));
+        audit(node).expect("etcd-drift", "pass", &[]);
+        let (document, _) = planned(node);
+        assert!(document["plan"]["steps"].to_string().contains(MANIFEST), "{document:#}");
+        assert!(!document.to_string().contains("etcd.service"), "{document:#}");
+        if let Some(unit) = unit {
+            node.remove(unit).unwrap();
+        }
+    }
+
+    // Once it is gone, nothing declares what still runs; nor does the unit.
+    node.write(UNIT, DEBIANS_UNIT, 0o644).unwrap();
+    node.remove(MANIFEST).unwrap();
+    assert_eq!(attribution(node), (String::new(), String::new()));
+    audit(node).expect("etcd-manifest-mode", "not-applicable", &[]);
+    let (document, code) = planned(node);
+    assert_eq!((code, &document["plan"]), (3, &serde_json::Value::Null), "{document:#}");
+    assert!(!document.to_string().contains("etcd.service"), "{document:#}");
+}
+
+#[test]
+fn a_units_etcd_is_never_taken_for_that_of_an_unused_manifest() {
+    let cluster = cluster(&newest(), 1, |m| {
+        m.supervisor = Supervisor::Units;
+        m.source = Source::Environment;
+        let manifest = "kind: Pod\nmetadata: {name: etcd, namespace: kube-system}\nspec:\n  containers:\n  \
+                        - command: [etcd, --name=m1, --data-dir=/var/lib/etcd]\n";
+        m.file(MANIFEST, manifest, 0o600);
+    });
+    let node = cluster.node(0);
+    assert_eq!(attribution(node), ("control-group".to_owned(), UNIT.to_owned()));
+    node.write(MANIFEST, "kind: Pod\n\tspec: x\n", 0o600).unwrap();
+    assert_eq!(attribution(node), ("control-group".to_owned(), UNIT.to_owned()));
+    let known = audit(node);
+    known.expect("etcd-drift", "pass", &[]);
+    known.expect("etcd-manifest-mode", "not-applicable", &[]);
+}
+
+#[test]
+fn a_process_that_nothing_is_known_of_is_attributed_by_likeness_and_says_so() {
+    let cluster = cluster(&newest(), 1, |m| m.autostart = false);
+    let node = cluster.node(0);
+    node.sleeper("/srv/etcd").unwrap();
+    let etcd = |group: Option<String>| {
+        let program = Program::new("/srv/etcd").args(["--name=m1", "--data-dir=/var/lib/etcd"]);
+        node.spawn(&Program { group, ..program }).unwrap()
+    };
+    let likeness = ("likeness".to_owned(), MANIFEST.to_owned());
+    let nothing = (String::new(), String::new());
+    let alone = etcd(None);
+    assert_eq!(attribution(node), likeness);
+    let drift = audit(node);
+    assert!(said(drift.finding("etcd-drift")).contains("nothing proves that it was started from"));
+    drop(alone);
+    node.write(UNIT, DEBIANS_UNIT, 0o644).unwrap();
+    let id = "0123456789abcdef".repeat(4);
+    for (group, want) in [
+        ("/user.slice/user-0.slice/session-1.scope".to_owned(), ("likeness".to_owned(), UNIT.to_owned())),
+        (format!("/system.slice/docker-{id}.scope"), likeness),
+        ("/system.slice/other.service".to_owned(), nothing.clone()),
+        ("/system.slice/etcd.service".to_owned(), ("control-group".to_owned(), UNIT.to_owned())),
+        (format!("/kubepods/burstable/pod0a1b2c3d-0000-4000-8000-0123456789ab/{id}"), nothing.clone()),
+        (
+            format!("/kubepods/burstable/pod0a1b2c3d000040008000000123456789/{id}"),
+            ("sole-manifest".to_owned(), MANIFEST.to_owned()),
+        ),
+        ("/user.slice/user-7.slice/user@7.service/app.slice/etcd.service".to_owned(), nothing.clone()),
+    ] {
+        let running = etcd(Some(group.clone()));
+        assert_eq!(attribution(node), want, "{group}");
+        drop(running);
+    }
+    // Where systemd runs the node, what it starts is in a group of its own.
+    shell(node, "mkdir -p \"$1\"", "/run/systemd/system");
+    let _running = etcd(Some("/user.slice/user-0.slice/session-1.scope".to_owned()));
+    assert_eq!(attribution(node), ("likeness".to_owned(), MANIFEST.to_owned()));
+}
+
+#[test]
+fn a_specifier_that_only_the_service_manager_knows_is_named() {
+    let cluster = cluster(&newest(), 1, |m| m.supervisor = Supervisor::Units);
+    let node = cluster.node(0);
+    // The name in the file is not yet, or no more, that of the kernel.
+    node.write("/etc/hostname", "renamed\n", 0o644).unwrap();
+    node.edit(UNIT, |unit| unit.replace("--name=m1", "--name=%H")).unwrap();
+    audit(node).expect("etcd-drift", "pass", &[]);
+    // As in a container that has a name of its own.
+    let script = format!("hostname other && exec {SEAWORTHY} snapshot");
+    let output = node.run("unshare", ["--uts", "sh", "-c", &script]).unwrap();
+    let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
+    assert_eq!(snapshot["node"]["name"], "m1");
+    assert_eq!(
+        snapshot["etcd"]["value"][0]["declared"]["value"][0]["settings"]["value"]["name"]["value"],
+        "m1"
+    );
+    node.edit(UNIT, |unit| unit.replace("--name=%H", "--name=%s")).unwrap();
+    audit(node).expect("etcd-drift", "unknown", &[UNIT, "%s is not known"]);
+}
+
+#[test]
+fn a_process_has_one_identity_also_where_the_boot_has_none() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    let identity = || {
+        let output = seaworthy(node, &["snapshot"]);
+        let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
+        snapshot["etcd"]["value"][0]["process"]["value"]["identity"].clone()
+    };
+    let known = identity();
+    assert_eq!(known, identity());
+    assert_eq!(known["boot_id"].as_str().map(str::len), Some(36), "{known}");
+    shell(node, "mount -t tmpfs none \"$1\"", "/proc/sys");
+    let mut unknown = identity();
+    assert_eq!(unknown["boot_id"], "");
+    assert_eq!(unknown, identity());
+    unknown["boot_id"] = known["boot_id"].clone();
+    assert_eq!(unknown, known);
+    node.restart().unwrap();
+    assert_ne!(identity()["start_ticks"], known["start_ticks"]);
+}
+
+#[test]
+fn the_time_of_a_ca_file_proves_drift_only_where_the_clock_can_tell() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    let ca = format!("{PKI_DIR}/ca.crt");
+    let audit_after = |touch: &str| {
+        shell(node, &format!("touch {touch} \"$1\""), &ca);
+        audit(node)
+    };
+    audit_after("-d 'last hour'").expect("etcd-drift", "pass", &[]);
+    audit_after("").expect("etcd-drift", "fail", &[&ca, "was changed at"]);
+    // Another clock wrote it, or the clock has been set back since.
+    audit_after("-d 'next hour'").expect("etcd-drift", "unknown", &[&ca, "which was first cannot be told"]);
+}
+
 #[test]
 fn anything_may_be_where_the_configuration_file_should_be() {
-    let cluster = cluster(&newest(), 3, |m| m.source = Source::Yaml);
+    let cluster = cluster(&newest(), 3, |m| {
+        m.source = Source::Yaml;
+        m.file(UNIT, DEBIANS_UNIT, 0o644);
+    });
     let node = cluster.node(0);
     audit(node).expect(PEER_TLS, "pass", &[]);
     let judge = |name: &str, audit: &Audit| {

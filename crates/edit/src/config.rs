@@ -93,7 +93,9 @@ impl Edit {
         Ok(match former.map(|value| serde_json::from_str::<Value>(value)) {
             None => Self::Remove { section, key },
             Some(Ok(value)) => Self::Set { section, key, value },
-            Some(Err(_)) => return Err(Refused::because(format!("{key} was neither a text nor true or false"))),
+            Some(Err(_)) => {
+                return Err(Refused::because(format!("{key} was neither a text nor true or false")));
+            }
         })
     }
 

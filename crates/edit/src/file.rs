@@ -133,8 +133,7 @@ impl FileEdit {
             return Err(Impossible::Changed(others));
         }
         let wanted = values::with(&is, &changes);
-        let is_wanted =
-            |bytes: &[u8]| self.values(bytes, is_program).is_ok_and(|values| values == wanted);
+        let is_wanted = |bytes: &[u8]| self.values(bytes, is_program).is_ok_and(|values| values == wanted);
         if let Some(merged) = merge(&written, now, &former).filter(|merged| is_wanted(merged)) {
             return Ok(merged);
         }
@@ -176,7 +175,10 @@ impl FileEdit {
 
     /// Returns the edit that leads from the values that this one `set` back to those that `was` there before.
     fn inverse(&self, was: &Values, set: &Values) -> Result<Self, Refused> {
-        let once = |key: &str| match (was.contains_key(&format!("{key}#2")), set.contains_key(&format!("{key}#2"))) {
+        let once = |key: &str| match (
+            was.contains_key(&format!("{key}#2")),
+            set.contains_key(&format!("{key}#2")),
+        ) {
             (false, false) => Ok(was.get(key).cloned()),
             _ => Err(Refused::because(format!("{} is given more than once", values::name(key)))),
         };
@@ -203,9 +205,9 @@ impl FileEdit {
                 unit: unit.clone(),
                 edits: edits.iter().rev().map(argument).collect::<Result<_, Refused>>()?,
             },
-            Self::Environment { edits } => Self::Environment {
-                edits: edits.iter().rev().map(variable).collect::<Result<_, Refused>>()?,
-            },
+            Self::Environment { edits } => {
+                Self::Environment { edits: edits.iter().rev().map(variable).collect::<Result<_, Refused>>()? }
+            }
             Self::Manifest { container, edits } => {
                 let mut undone = Vec::new();
                 for edit in edits.iter().rev() {
@@ -223,7 +225,11 @@ impl FileEdit {
 }
 
 /// Returns the drop-in that replaces the command line in these files by one with the edits made.
-fn replaced(files: &[Vec<u8>], is_program: IsProgram<'_>, edits: &[ArgumentEdit]) -> Result<Vec<u8>, Refused> {
+fn replaced(
+    files: &[Vec<u8>],
+    is_program: IsProgram<'_>,
+    edits: &[ArgumentEdit],
+) -> Result<Vec<u8>, Refused> {
     let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     Ok(unit::drop_in(&unit::exec_start(&files)?, is_program, edits)?.into_bytes())
 }
@@ -258,7 +264,8 @@ mod tests {
             kind: "Directory".to_owned(),
             read_only: true,
         };
-        let variable = environment::Edit::Set { name: "SSL_CERT_FILE".to_owned(), value: "/roots".to_owned() };
+        let variable =
+            environment::Edit::Set { name: "SSL_CERT_FILE".to_owned(), value: "/roots".to_owned() };
         in_manifest(vec![
             set("initial-cluster", "m1=https://10.0.0.1:2380,m2=http://10.0.0.2:2380"),
             set("peer-cert-file", "/etc/etcd/peers/peer.crt"),
@@ -382,9 +389,14 @@ mod tests {
         let mut files = files;
         files.insert("/d".to_owned(), one.clone());
         let both = second.apply("/d", &|path: &str| files.get(path).cloned(), &is_etcd).unwrap();
-        assert!(first.is_made("/d", &both, &is_etcd).unwrap() && !second.is_made("/d", &one, &is_etcd).unwrap());
+        assert!(
+            first.is_made("/d", &both, &is_etcd).unwrap() && !second.is_made("/d", &one, &is_etcd).unwrap()
+        );
         // The second alone is undone to the byte, and the first is undone below the second.
-        assert_eq!(second.undo("/d", Some(&one), &both, &|path: &str| files.get(path).cloned(), &is_etcd).unwrap(), one);
+        assert_eq!(
+            second.undo("/d", Some(&one), &both, &|path: &str| files.get(path).cloned(), &is_etcd).unwrap(),
+            one
+        );
         let left = first.undo("/d", None, &both, &|path: &str| files.get(path).cloned(), &is_etcd).unwrap();
         let left = String::from_utf8(left).unwrap();
         assert!(left.contains("--listen-peer-urls=x") && !left.contains("peer-cert-file"), "{left}");

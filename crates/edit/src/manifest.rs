@@ -292,9 +292,9 @@ fn remove_mount(text: String, container: &str, mount: &Mount) -> Result<String, 
         let list = [Key("spec"), Key("containers"), At(find(&yaml, container)?), Key("volumeMounts")];
         let items = yaml.find(&list)?.map(Node::items).unwrap_or_default();
         let of = |item: &Node, key| item.get(key).and_then(Node::text).map(str::to_owned);
-        let at = items.iter().position(|item| {
-            of(item, "mountPath").is_some_and(|path| same(&path, &mount.mount_path))
-        });
+        let at = items
+            .iter()
+            .position(|item| of(item, "mountPath").is_some_and(|path| same(&path, &mount.mount_path)));
         let Some((at, item)) = at.and_then(|at| Some((at, items.get(at)?))) else { return Ok(text) };
         let name = of(item, "name").unwrap_or_default();
         let path = if items.len() == 1 { list.to_vec() } else { [&list[..], &[At(at)]].concat() };
@@ -357,7 +357,9 @@ pub(crate) fn values(
     for (index, document) in documents.iter().enumerate() {
         values::flatten(document, &index.to_string(), &skip, &mut found);
     }
-    for variable in pod.and_then(|pod| pod.get("env")).and_then(serde_json::Value::as_array).into_iter().flatten() {
+    for variable in
+        pod.and_then(|pod| pod.get("env")).and_then(serde_json::Value::as_array).into_iter().flatten()
+    {
         let name = variable.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
         let plain = variable.get("value").and_then(serde_json::Value::as_str);
         let value = plain.map_or_else(|| format!("({variable})"), str::to_owned);

@@ -1,4 +1,4 @@
-//! The lines of an edit taken back where others may have changed other lines since.
+//! The lines of an edit undone where others may have changed other lines since.
 
 use similar::{DiffTag, capture_diff_slices};
 
@@ -8,7 +8,9 @@ use similar::{DiffTag, capture_diff_slices};
 /// Each change is made where its own lines are, whatever happened right beside them. What the result means is for the
 /// caller to check.
 pub(crate) fn merge(written: &[u8], now: &[u8], former: &[u8]) -> Option<Vec<u8>> {
-    let lines = |bytes: &'_ [u8]| -> Vec<Vec<u8>> { bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect() };
+    let lines = |bytes: &'_ [u8]| -> Vec<Vec<u8>> {
+        bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
+    };
     let (written, now, former) = (lines(written), lines(now), lines(former));
     let algorithm = similar::Algorithm::Myers;
     // Where each line that was written is now.
@@ -32,7 +34,8 @@ pub(crate) fn merge(written: &[u8], now: &[u8], former: &[u8]) -> Option<Vec<u8>
         let at = match old.is_empty() {
             false => {
                 let start = place(old.start)?;
-                let together = old.clone().enumerate().all(|(offset, line)| place(line) == Some(start + offset));
+                let together =
+                    old.clone().enumerate().all(|(offset, line)| place(line) == Some(start + offset));
                 together.then_some(start..start + old.len())?
             }
             true => {

@@ -2,7 +2,7 @@
 //!
 //! A file is replaced as a whole or not at all: the new content goes to a temporary file with its final owner,
 //! mode and extended attributes set before the first byte, is synced, and takes the old one's place by a
-//! rename. Whoever reads the path sees the old content or the new, also after a crash. The temporary file has a
+//! rename. A reader of the path sees the old content or the new, also after a crash. The temporary file has a
 //! name that begins with a dot, because kubelet runs any other file in its directory as a pod, or is in a
 //! directory of its own. Its name depends on the path only, so that the next attempt clears it away.
 //!
@@ -18,7 +18,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, IFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Uid,
+    XattrFlags,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -121,14 +124,14 @@ pub enum FileError {
     #[error("{} is a symbolic link that leads to nothing", .0.display())]
     DanglingLink(PathBuf),
     /// A system call failed.
-    #[error("{}: {doing}: {source}", .path.display())]
+    #[error("{}: {doing}: {error}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// The error.
-        source: io::Error,
+        /// The error. It is in the message, and so no source besides.
+        error: io::Error,
     },
     /// It is no regular file, or the path names none.
     #[error("{} is not a regular file", .0.display())]
@@ -140,8 +143,8 @@ pub enum FileError {
     #[error("{} has more than {} MiB", .0.display(), MAX_BYTES >> 20)]
     TooLarge(PathBuf),
     /// A stored pre-image is not what was stored.
-    #[error("the pre-image {0} is damaged")]
-    Damaged(String),
+    #[error("{} is gone, or is not what was written there", .0.display())]
+    Damaged(PathBuf),
 }
 
 /// Extended attributes, in the order in which the kernel lists them.
@@ -189,8 +192,60 @@ impl Root {
     /// When there is something else, a link that leads to nothing, or a file above [`MAX_BYTES`].
     pub fn read(&self, path: &Path) -> Result<Option<Content>, FileError> {
         match self.target(path) {
-            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(FileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             target => target?.read(),
+        }
+    }
+
+    /// Returns why the file or directory at `path` could not be changed, or a file not be created there; `None` when nothing is
+    /// known to be against it. It is asked before a plan is begun, so that nothing is found out in the middle. Where another
+    /// file is to take its place, it must not be a mount of its own.
+    pub fn obstacle(&self, path: &Path, is_replaced: bool) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let stuck = |fd: &OwnedFd| {
+            let attributes = rustix::fs::ioctl_getflags(fd).unwrap_or(IFlags::empty());
+            match () {
+                () if attributes.contains(IFlags::IMMUTABLE) => Some("immutable (chattr +i)"),
+                () if attributes.contains(IFlags::APPEND) => Some("append-only (chattr +a)"),
+                () => None,
+            }
+        };
+        // A directory that is still to be made is made in the last one that is there.
+        let mut above = path.parent();
+        let directory = loop {
+            let directory = above?;
+            match self.resolve(directory, READ_DIRECTORY) {
+                Ok(fd) => break (directory, fd),
+                Err(Errno::NOENT) => above = directory.parent(),
+                Err(error) => return Some(format!("{}: {}", directory.display(), io::Error::from(error))),
+            }
+        };
+        let read_only = |fd: &OwnedFd| {
+            let stat = rustix::fs::fstatvfs(fd);
+            stat.is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        };
+        if read_only(&directory.1) {
+            return Some("its file system is read-only".to_owned());
+        }
+        let mount = |fd: &OwnedFd| {
+            let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+            (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+        };
+        if let Some(how) = stuck(&directory.1) {
+            return Some(format!("{} is {how}", directory.0.display()));
+        }
+        match self.resolve(path, flags) {
+            Ok(fd) if read_only(&fd) => Some("it is mounted read-only".to_owned()),
+            Ok(fd) if is_replaced && mount(&fd) != mount(&directory.1) => {
+                Some("it is a mount of its own, and another file cannot take its place".to_owned())
+            }
+            Ok(fd) => stuck(&fd).map(|how| format!("it is {how}")),
+            Err(Errno::NOENT) => match self.read(path) {
+                Err(error) => Some(error.to_string()),
+                Ok(_) => None,
+            },
+            Err(Errno::TXTBSY) => None,
+            Err(error) => Some(io::Error::from(error).to_string()),
         }
     }
 
@@ -370,10 +425,10 @@ impl Root {
         };
         let directory = directory.as_ref().unwrap_or(&target.directory);
         let put = || {
-            self.write(directory, &temporary, wanted).map_err(|(doing, source)| FileError::Io {
+            self.write(directory, &temporary, wanted).map_err(|(doing, error)| FileError::Io {
                 path: target.path.clone(),
                 doing,
-                source,
+                error,
             })?;
             self.reach(Point::Rename).map_err(|source| io_error(&target.path, "rename", source))?;
             let now = target.read()?;
@@ -538,7 +593,7 @@ impl Target {
 const READ_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 fn io_error(path: &Path, doing: &'static str, source: impl Into<io::Error>) -> FileError {
-    FileError::Io { path: path.to_owned(), doing, source: source.into() }
+    FileError::Io { path: path.to_owned(), doing, error: source.into() }
 }
 
 /// Returns the directory and the name of a path that names a file.

@@ -2,9 +2,10 @@
 //!
 //! Each fix has a directory `fix-ID` in the state directory, with the plan and a journal of JSON lines. A line
 //! counts when its line ending is there: a crash in the middle of a write leaves a torn last line, which is as
-//! if it had never been begun. Anything else that is not as it was written is an error, because nothing may be
-//! undone by guessing.
+//! if it had never been begun. Anything else that is not as it was written makes the record [`Damaged`], because nothing may
+//! be undone by guessing; the other records are none the worse for it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use rustix::fs::FlockOperation;
+use seaworthy_evidence::ProcessId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,6 +34,8 @@ const MAX_BYTES: u64 = 64 << 20;
 pub struct State {
     directory: PathBuf,
     hook: Option<Hook>,
+    /// How often the lock is asked for before another one is told to have it.
+    attempts: u32,
 }
 
 /// Is called before and after each line is written; tests stop the process there.
@@ -56,7 +60,8 @@ pub struct Lock {
 /// A fix that is being carried out or undone.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    /// `None` where nothing could be written: then the record is kept in memory.
+    file: Option<File>,
     record: Record,
     directory: PathBuf,
     lock: Lock,
@@ -93,21 +98,23 @@ pub enum Event {
     After {
         /// The step's name in the plan.
         step: String,
-        /// What is needed to go on or back.
-        facts: Value,
+        /// What it wrote.
+        facts: Written,
     },
     /// A step is about to be carried out.
     Before {
         /// The step's name in the plan.
         step: String,
         /// What is needed to undo it.
-        facts: Value,
+        facts: Facts,
     },
     /// The fix has begun, with the plan of this SHA-256.
     Begun {
         /// Hexadecimal.
         plan: String,
     },
+    /// The operator has closed the record: the fix is neither finished nor rolled back any more.
+    Closed,
     /// The fix is complete and verified.
     Done,
     /// A step has failed.
@@ -117,28 +124,79 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// Everything is as it was before.
+    /// Everything is as it was before. Written by the first version of journals; since then a rollback is a fix of its own.
     RolledBack,
-    /// From here on it is taken back.
+    /// From here on it is rolled back. Written by the first version of journals.
     RollingBack {
         /// Why.
         why: String,
     },
 }
 
-/// How a fix stands.
+/// What is written down before a step is carried out, so that it can be finished or undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// The process when the fix began; null when it did not run.
+    pub process: Option<Process>,
+    /// Ids of the pre-images of the files that the step touches, by path.
+    pub preimages: BTreeMap<String, String>,
+    /// Values that the settings of a restart had when the fix began; null for one that was not set.
+    pub settings: BTreeMap<String, Option<String>>,
+}
+
+/// Which process a component is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Process {
+    /// As the kernel tells it.
+    Exact(ProcessId),
+    /// By when it was started, in milliseconds since the epoch. Written by the first version of journals, which took that from
+    /// the clock, so that two looks at one process could differ.
+    Dated {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        started_ms: i64,
+    },
+}
+
+/// What a step wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// The SHA-256 of each file, by path.
+    pub written: BTreeMap<String, String>,
+}
+
+/// How a fix stands, by its own record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum FixStatus {
+    /// The operator has closed it.
+    Closed,
     /// Complete and verified.
     Done,
     /// Its last step has failed.
     Failed,
-    /// Undone.
+    /// Undone, by the first version of journals.
     RolledBack,
-    /// Being undone, or killed meanwhile.
+    /// Being undone by the first version of journals, or killed meanwhile.
     RollingBack,
     /// Under way, or killed.
     Unfinished,
+}
+
+/// A record that cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Damaged {
+    /// Its id.
+    pub id: String,
+    /// What is wrong with it, with the file.
+    pub why: String,
+    /// Its plan, as far as it can be read.
+    pub plan: Option<Value>,
+    /// Whether its journal ends with a line that says that the fix has ended; `None` when that line cannot be read.
+    pub ended: Option<bool>,
 }
 
 /// Why the journal cannot be used.
@@ -157,24 +215,29 @@ pub enum JournalError {
         why: String,
     },
     /// A system call failed.
-    #[error("{}: {doing}: {source}", .path.display())]
+    #[error("{}: {doing}: {error}{}", .path.display(), advice(error))]
     Io {
         /// The file.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// The error.
-        source: io::Error,
+        /// The error. It is in the message, and so no source besides.
+        error: io::Error,
     },
     /// There is no fix of that id.
     #[error("there is no fix {0}")]
     NoSuchFix(String),
-    /// Another fix has to be finished or rolled back first.
-    #[error("fix {0} is not finished: resume it or roll it back first")]
-    Unfinished(String),
-    /// Others than the owner could write there.
-    #[error("{} must belong to the user who runs this (root, on a node), and be writable by nobody else", .0.display())]
-    Unsafe(PathBuf),
+    /// Others than the user who runs this could write there, or it is no directory.
+    #[error(
+        "{} {why}: it must be a directory of the user who runs this (root, on a node) that nobody else can write to",
+        .path.display()
+    )]
+    Unsafe {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl State {
@@ -185,9 +248,9 @@ impl State {
     ///
     /// [`JournalError::Unsafe`] when others could write there.
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
-        let state = Self { directory: directory.to_owned(), hook: None };
+        let state = Self { directory: directory.to_owned(), hook: None, attempts: 10 };
         match state.expect_safe() {
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(state),
+            Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(state),
             safe => safe.map(|()| state),
         }
     }
@@ -195,11 +258,16 @@ impl State {
     fn expect_safe(&self) -> Result<(), JournalError> {
         let stat = fs::symlink_metadata(&self.directory)
             .map_err(|source| io_error(&self.directory, "stat", source))?;
-        let mine = stat.uid() == rustix::process::geteuid().as_raw();
-        match stat.is_dir() && mine && stat.mode() & 0o022 == 0 {
-            true => Ok(()),
-            false => Err(JournalError::Unsafe(self.directory.clone())),
-        }
+        let why = match () {
+            () if stat.is_symlink() => "is a symbolic link".to_owned(),
+            () if !stat.is_dir() => "is no directory".to_owned(),
+            () if stat.uid() != rustix::process::geteuid().as_raw() => {
+                format!("belongs to the user with id {}", stat.uid())
+            }
+            () if stat.mode() & 0o022 != 0 => format!("has mode {:04o}", stat.mode() & 0o7777),
+            () => return Ok(()),
+        };
+        Err(JournalError::Unsafe { path: self.directory.clone(), why })
     }
 
     /// Returns the directory.
@@ -211,6 +279,12 @@ impl State {
     #[must_use]
     pub fn with_hook(self, hook: Hook) -> Self {
         Self { hook: Some(hook), ..self }
+    }
+
+    /// Returns this state for a process that starts no others, so that a lock that is taken is another process's at once.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        Self { attempts: 1, ..self }
     }
 
     /// Takes the lock, for which the directory is created with mode 0700 if it is not there.
@@ -230,11 +304,11 @@ impl State {
         let mut file = open.open(self.directory.join("lock")).map_err(io.clone()("open"))?;
         // A child that is being started has the lock until it is another program, for a moment.
         let take = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let taken = (0..10).any(|_| {
-            take() || {
+        let taken = (0..self.attempts).any(|attempt| {
+            if attempt > 0 {
                 thread::sleep(Duration::from_millis(10));
-                false
             }
+            take()
         });
         if !taken {
             let mut holder = String::new();
@@ -280,19 +354,41 @@ impl State {
         self.load(id).map(|(record, _)| record)
     }
 
-    /// Returns the fix that is not finished, if there is one.
+    /// Returns what is known of every fix, oldest first. One that is damaged keeps nobody from the others.
     ///
     /// # Errors
     ///
-    /// As [`State::read`].
-    pub fn current(&self) -> Result<Option<Record>, JournalError> {
-        for id in self.list()?.iter().rev() {
-            let record = self.read(id)?;
-            if matches!(record.standing(), Standing::Failed | Standing::RollingBack | Standing::Unfinished) {
-                return Ok(Some(record));
-            }
+    /// When the directory cannot be read.
+    pub fn records(&self) -> Result<Vec<Result<Record, Box<Damaged>>>, JournalError> {
+        let record = |id: &String| self.read(id).map_err(|error| Box::new(self.damaged(id, &error)));
+        Ok(self.list()?.iter().map(record).collect())
+    }
+
+    /// Returns what can be told of a record that is not as it was written.
+    fn damaged(&self, id: &str, error: &JournalError) -> Damaged {
+        let directory = self.directory_of(id);
+        let plan = read(&directory.join("plan.json")).ok();
+        let journal = read(&directory.join("journal.jsonl")).ok();
+        let last = journal.and_then(|bytes| {
+            let line = bytes.split(|b| *b == b'\n').rfind(|line| !line.is_empty())?.to_vec();
+            serde_json::from_slice::<Entry>(&line).ok()
+        });
+        Damaged {
+            id: id.to_owned(),
+            why: error.to_string(),
+            plan: plan.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+            ended: last.map(|entry| matches!(entry.event, Event::Closed | Event::Done | Event::RolledBack)),
         }
-        Ok(None)
+    }
+
+    /// Returns the file that holds the plan of a fix.
+    pub fn plan(&self, id: &str) -> PathBuf {
+        self.directory_of(id).join("plan.json")
+    }
+
+    /// Returns the directory of the pre-images of a fix.
+    pub fn preimages(&self, id: &str) -> PathBuf {
+        self.directory_of(id).join("preimages")
     }
 
     fn directory_of(&self, id: &str) -> PathBuf {
@@ -303,7 +399,7 @@ impl State {
     fn load(&self, id: &str) -> Result<(Record, u64), JournalError> {
         let directory = self.directory_of(id);
         if !is_id(id) || !directory.is_dir() {
-            return Err(JournalError::NoSuchFix(id.chars().filter(|c| !c.is_control()).take(64).collect()));
+            return Err(JournalError::NoSuchFix(printable(id)));
         }
         let plan_path = directory.join("plan.json");
         let plan_bytes = read(&plan_path)?;
@@ -332,15 +428,34 @@ impl State {
 }
 
 impl Lock {
-    /// Begins a fix with this plan.
+    /// Returns the state directory.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Begins a fix with this plan. Whether another one is unfinished is for the caller to ask.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Unfinished`] when another one is.
+    /// When it could not be written durably.
     pub fn begin(self, plan: &Value) -> Result<Journal, JournalError> {
-        if let Some(record) = self.state.current()? {
-            return Err(JournalError::Unfinished(record.id));
-        }
+        let id = self.create(plan)?;
+        self.open(&id)
+    }
+
+    /// Returns a fix of which nothing is written down: for a rollback that follows from a step that failed, where the disk is
+    /// full. What it undoes is written down, and says what is to be undone.
+    pub fn without_record(self, plan: &Value) -> Journal {
+        let record = Record { id: String::new(), plan: plan.clone(), entries: Vec::new() };
+        Journal { file: None, record, directory: PathBuf::new(), lock: self }
+    }
+
+    /// Creates the record of a fix with this plan, and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written durably.
+    pub fn create(&self, plan: &Value) -> Result<String, JournalError> {
         let now = Timestamp::now();
         let mut random = [0; 3];
         let state = self.state.directory.clone();
@@ -370,10 +485,27 @@ impl Lock {
             .and_then(|()| fs::rename(&building, &place))
             .and_then(|()| sync(&state))
             .map_err(|error| io_error(&place, "create", error))?;
-        self.open(&id)
+        Ok(id)
     }
 
-    /// Returns the fix `id`, to be resumed or rolled back.
+    /// Puts a record aside, under a name that no fix has, and returns where it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchFix`], and when it could not be renamed durably.
+    pub fn set_aside(&self, id: &str) -> Result<PathBuf, JournalError> {
+        let from = self.state.directory_of(id);
+        if !is_id(id) || fs::symlink_metadata(&from).is_err() {
+            return Err(JournalError::NoSuchFix(printable(id)));
+        }
+        let to = self.state.directory.join(format!("aside-{id}"));
+        fs::rename(&from, &to)
+            .and_then(|()| sync(&self.state.directory))
+            .map_err(|error| io_error(&from, "set aside", error))?;
+        Ok(to)
+    }
+
+    /// Returns the fix `id`, to be resumed or closed.
     ///
     /// # Errors
     ///
@@ -391,7 +523,7 @@ impl Lock {
             Ok(file)
         };
         let file = open().map_err(|error| io_error(&path, "open", error))?;
-        Ok(Journal { file, record, directory, lock: self })
+        Ok(Journal { file: Some(file), record, directory, lock: self })
     }
 }
 
@@ -399,6 +531,16 @@ impl Journal {
     /// Returns what is known of the fix.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Returns the lock, with which another fix can be begun or opened.
+    pub fn into_lock(self) -> Lock {
+        self.lock
+    }
+
+    /// Returns whether it is written down.
+    pub fn is_written(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Returns the directory for the pre-images of this fix.
@@ -411,7 +553,7 @@ impl Journal {
     /// # Errors
     ///
     /// When it could not be written durably: then the step must not be carried out.
-    pub fn before(&mut self, step: &str, facts: Value) -> Result<(), JournalError> {
+    pub fn before(&mut self, step: &str, facts: Facts) -> Result<(), JournalError> {
         self.write(Event::Before { step: step.to_owned(), facts })
     }
 
@@ -420,7 +562,7 @@ impl Journal {
     /// # Errors
     ///
     /// When it could not be written durably.
-    pub fn after(&mut self, step: &str, facts: Value) -> Result<(), JournalError> {
+    pub fn after(&mut self, step: &str, facts: Written) -> Result<(), JournalError> {
         self.write(Event::After { step: step.to_owned(), facts })
     }
 
@@ -442,36 +584,31 @@ impl Journal {
         self.write(Event::Done)
     }
 
-    /// Writes down that from here on it is taken back.
+    /// Writes down that the operator has closed it.
     ///
     /// # Errors
     ///
     /// When it could not be written durably.
-    pub fn rolling_back(&mut self, why: &str) -> Result<(), JournalError> {
-        self.write(Event::RollingBack { why: why.to_owned() })
-    }
-
-    /// Writes down that everything is as it was before.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be written durably.
-    pub fn rolled_back(&mut self) -> Result<(), JournalError> {
-        self.write(Event::RolledBack)
+    pub fn closed(&mut self) -> Result<(), JournalError> {
+        self.write(Event::Closed)
     }
 
     fn write(&mut self, event: Event) -> Result<(), JournalError> {
         let entry = Entry { number: self.record.entries.len() as u64, at: Timestamp::now(), event };
         let path = self.directory.join("journal.jsonl");
+        let Some(file) = &mut self.file else {
+            self.record.entries.push(entry);
+            return Ok(());
+        };
         let line = line(&entry, &path)?;
         let hook = |moment| self.lock.state.hook.iter().for_each(|hook| hook(moment));
         hook(Moment::Before);
         let io = |error| io_error(&path, "write", error);
-        let end = self.file.stream_position().map_err(io)?;
-        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        let end = file.stream_position().map_err(io)?;
+        let written = file.write_all(&line).and_then(|()| file.sync_data());
         if let Err(error) = written {
             // What did not get there whole must not be in front of the next line.
-            let _ = self.file.set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)));
+            let _ = file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end)));
             return Err(io(error));
         }
         hook(Moment::After);
@@ -482,28 +619,48 @@ impl Journal {
 
 impl Record {
     /// Returns how the fix stands.
-    pub fn standing(&self) -> Standing {
-        match self.entries.last().map(|entry| &entry.event) {
-            Some(Event::Done) => Standing::Done,
-            Some(Event::Failed { .. }) => Standing::Failed,
-            Some(Event::RolledBack) => Standing::RolledBack,
-            _ if self.rolling_back().is_some() => Standing::RollingBack,
-            _ => Standing::Unfinished,
+    pub fn status(&self) -> FixStatus {
+        let mut status = FixStatus::Unfinished;
+        for entry in &self.entries {
+            status = match (&entry.event, status) {
+                (Event::Closed, _) => FixStatus::Closed,
+                (Event::Done, _) => FixStatus::Done,
+                (Event::RolledBack, _) => FixStatus::RolledBack,
+                (Event::RollingBack { .. }, _) => FixStatus::RollingBack,
+                (Event::Failed { .. }, status) if status == FixStatus::RollingBack => status,
+                (Event::Failed { .. }, _) => FixStatus::Failed,
+                (Event::Before { .. } | Event::After { .. }, FixStatus::Failed) => FixStatus::Unfinished,
+                (_, status) => status,
+            };
         }
+        status
     }
 
-    /// Returns why it is being taken back, or was; `None` when it is not.
-    pub fn rolling_back(&self) -> Option<&str> {
+    /// Returns when the fix was begun.
+    pub fn begun_at(&self) -> Timestamp {
+        self.entries.first().map_or(Timestamp::MIN, |entry| entry.at)
+    }
+
+    /// Returns why its last step failed; `None` when none did.
+    pub fn failure(&self) -> Option<&str> {
         self.entries.iter().rev().find_map(|entry| match &entry.event {
-            Event::RollingBack { why } => Some(why.as_str()),
+            Event::Failed { why, .. } | Event::RollingBack { why } => Some(why.as_str()),
             _ => None,
         })
     }
 
     /// Returns the facts that were written down before `step`; `None` when it was not begun.
-    pub fn before(&self, step: &str) -> Option<&Value> {
+    pub fn before(&self, step: &str) -> Option<&Facts> {
         self.entries.iter().rev().find_map(|entry| match &entry.event {
             Event::Before { step: begun, facts } if begun == step => Some(facts),
+            _ => None,
+        })
+    }
+
+    /// Returns the hash of what `step` wrote to `path`; `None` when that was not written down.
+    pub fn written(&self, step: &str, path: &str) -> Option<&str> {
+        self.entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::After { step: done, facts } if done == step => facts.written.get(path).map(String::as_str),
             _ => None,
         })
     }
@@ -526,9 +683,28 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Returns what to do about an error, where that is known, as a clause.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there, for what cannot be written down is not done"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; make it writable, for what cannot be written down is not done, or name another directory with --state-dir"
+        }
+        _ => "",
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, JournalError> {
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| io_error(path, "open", error))?;
+    let mut options = OpenOptions::new();
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let open = options.read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = open.map_err(|error| io_error(path, "open", error))?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(corrupt(path, "it is no regular file".to_owned()));
+    }
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, "read", error))?;
     match bytes.len() as u64 > MAX_BYTES {
         true => Err(corrupt(path, format!("it has more than {} MiB", MAX_BYTES >> 20))),
@@ -543,7 +719,7 @@ fn line(entry: &Entry, path: &Path) -> Result<Vec<u8>, JournalError> {
     Ok(line)
 }
 
-/// Returns the id of a fix that is begun `now`, behind the `last` one: they are taken back in the order of their ids, also when
+/// Returns the id of a fix that is begun `now`, behind the `last` one: they are rolled back in the order of their ids, also when
 /// two are begun in the same second, or the clock was set back in between.
 fn id(now: Timestamp, random: &[u8], last: Option<&String>) -> String {
     const FORMAT: &str = "%Y%m%dT%H%M%SZ";
@@ -558,6 +734,10 @@ fn id(now: Timestamp, random: &[u8], last: Option<&String>) -> String {
     }
 }
 
+fn printable(id: &str) -> String {
+    id.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
@@ -567,7 +747,7 @@ fn corrupt(path: &Path, why: String) -> JournalError {
 }
 
 fn io_error(path: &Path, doing: &'static str, source: impl Into<io::Error>) -> JournalError {
-    JournalError::Io { path: path.to_owned(), doing, source: source.into() }
+    JournalError::Io { path: path.to_owned(), doing, error: source.into() }
 }
 
 #[cfg(test)]
@@ -584,6 +764,11 @@ mod tests {
         (directory, state)
     }
 
+    fn facts(preimage: &str) -> Facts {
+        let preimages = BTreeMap::from([("/f".to_owned(), preimage.to_owned())]);
+        Facts { preimages, ..Facts::default() }
+    }
+
     fn events(record: &Record) -> Vec<&Event> {
         record.entries.iter().map(|entry| &entry.event).collect()
     }
@@ -593,31 +778,28 @@ mod tests {
         let (_directory, state) = state();
         let mut journal = state.lock().unwrap().begin(&json!({"rule": "etcd-peer-tls"})).unwrap();
         let id = journal.record().id.clone();
-        journal.before("write", json!({"preimage": "x"})).unwrap();
-        journal.after("write", json!(null)).unwrap();
+        journal.before("write", facts("x")).unwrap();
+        journal.after("write", Written::default()).unwrap();
         journal.failed("restart", "line\nbreak").unwrap();
         assert!(journal.preimages().is_dir());
         drop(journal);
 
-        let record = state.current().unwrap().unwrap();
-        assert_eq!((record.id.as_str(), record.standing()), (id.as_str(), Standing::Failed));
+        let record = state.records().unwrap().remove(0).unwrap();
+        assert_eq!((record.id.as_str(), record.status()), (id.as_str(), FixStatus::Failed));
+        assert_eq!(record.failure(), Some("line\nbreak"));
         assert_eq!(record.plan, json!({"rule": "etcd-peer-tls"}));
-        assert_eq!(
-            events(&record)[1],
-            &Event::Before { step: "write".into(), facts: json!({"preimage": "x"}) }
-        );
-        let refused = state.lock().unwrap().begin(&json!({})).unwrap_err();
-        assert!(matches!(refused, JournalError::Unfinished(unfinished) if unfinished == id));
+        assert_eq!(events(&record)[1], &Event::Before { step: "write".into(), facts: facts("x") });
 
         let mut journal = state.lock().unwrap().open(&id).unwrap();
-        journal.before("restart", json!({})).unwrap();
+        journal.before("restart", Facts::default()).unwrap();
+        assert_eq!(journal.record().status(), FixStatus::Unfinished);
         journal.done().unwrap();
-        assert_eq!(journal.record().standing(), Standing::Done);
+        assert_eq!(journal.record().status(), FixStatus::Done);
         drop(journal);
-        assert_eq!(state.current().unwrap(), None);
         assert_eq!(state.read(&id).unwrap().entries.len(), 6);
         let mut second = state.lock().unwrap().begin(&json!({})).unwrap();
-        second.rolled_back().unwrap();
+        second.closed().unwrap();
+        assert_eq!(second.record().status(), FixStatus::Closed);
         assert_eq!(state.list().unwrap().len(), 2);
     }
 
@@ -654,7 +836,7 @@ mod tests {
         let (directory, state) = state();
         let mut journal = state.lock().unwrap().begin(&json!({})).unwrap();
         let id = journal.record().id.clone();
-        journal.before("a", json!({"some": ["facts"]})).unwrap();
+        journal.before("a", facts("y")).unwrap();
         drop(journal);
         let path = directory.path().join(format!("state/fix-{id}/journal.jsonl"));
         let whole = fs::read(&path).unwrap();
@@ -663,10 +845,10 @@ mod tests {
             fs::write(&path, &whole[..length]).unwrap();
             assert_eq!(state.read(&id).unwrap().entries.len(), 1, "{length}");
             let mut journal = state.lock().unwrap().open(&id).unwrap();
-            journal.after("b", json!({})).unwrap();
+            journal.after("b", Written::default()).unwrap();
             drop(journal);
             let record = state.read(&id).unwrap();
-            assert_eq!(events(&record)[1..], [&Event::After { step: "b".into(), facts: json!({}) }]);
+            assert_eq!(events(&record)[1..], [&Event::After { step: "b".into(), facts: Written::default() }]);
         }
         // Blocks that were allocated and never written.
         fs::write(&path, [&whole[..], &[0; 100]].concat()).unwrap();
@@ -678,8 +860,8 @@ mod tests {
         let (directory, state) = state();
         let mut journal = state.lock().unwrap().begin(&json!({"a": 1})).unwrap();
         let id = journal.record().id.clone();
-        journal.before("a", json!({})).unwrap();
-        journal.after("a", json!({})).unwrap();
+        journal.before("a", Facts::default()).unwrap();
+        journal.after("a", Written::default()).unwrap();
         drop(journal);
         let folder = directory.path().join(format!("state/fix-{id}"));
         let (journal, plan) = (folder.join("journal.jsonl"), folder.join("plan.json"));
@@ -710,7 +892,7 @@ mod tests {
         let (directory, state) = state();
         fs::create_dir(directory.path().join("state/.beginning")).unwrap();
         fs::write(directory.path().join("state/.beginning/plan.json"), "{").unwrap();
-        assert_eq!(state.current().unwrap(), None);
+        assert!(state.records().unwrap().is_empty());
         assert_eq!(state.lock().unwrap().begin(&json!({})).unwrap().record().entries.len(), 1);
     }
 
@@ -721,7 +903,64 @@ mod tests {
         let path = directory.path().join("state");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(matches!(State::open(&path), Err(JournalError::Unsafe(_))));
-        assert!(matches!(state.lock(), Err(JournalError::Unsafe(_))));
+        assert!(matches!(State::open(&path), Err(JournalError::Unsafe { .. })));
+        assert!(matches!(state.lock(), Err(JournalError::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_and_can_be_set_aside_and_the_others_are_there() {
+        let (directory, state) = state();
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            let mut journal = state.lock().unwrap().begin(&json!({"rule": "r"})).unwrap();
+            journal.done().unwrap();
+            ids.push(journal.record().id.clone());
+        }
+        let path =
+            |index: usize, file: &str| directory.path().join(format!("state/fix-{}/{file}", ids[index]));
+        fs::write(path(0, "plan.json"), "{").unwrap();
+        let text = fs::read_to_string(path(1, "journal.jsonl")).unwrap();
+        fs::write(path(1, "journal.jsonl"), text.replacen("begun", "begin", 1)).unwrap();
+        let records = state.records().unwrap();
+        let told: Vec<_> = records.iter().filter_map(|record| record.as_ref().err()).collect();
+        assert_eq!(told.iter().map(|damaged| &damaged.id).collect::<Vec<_>>(), [&ids[0], &ids[1]]);
+        assert!(told[0].plan.is_none() && told[0].ended == Some(true) && told[0].why.contains("plan.json"));
+        assert!(told[1].plan.is_some() && told[1].ended == Some(true) && told[1].why.contains("line 1"));
+        assert!(records[2].is_ok());
+
+        let lock = state.lock().unwrap();
+        let aside = lock.set_aside(&ids[0]).unwrap();
+        assert!(aside.join("journal.jsonl").is_file() && state.list().unwrap() == ids[1..]);
+        assert!(matches!(lock.set_aside(&ids[0]), Err(JournalError::NoSuchFix(_))));
+        assert!(matches!(lock.set_aside("../state"), Err(JournalError::NoSuchFix(_))));
+    }
+
+    #[test]
+    fn the_first_version_of_journals_is_read() {
+        let (directory, state) = state();
+        let journal = state.lock().unwrap().begin(&json!({})).unwrap();
+        let id = journal.record().id.clone();
+        drop(journal);
+        let path = directory.path().join(format!("state/fix-{id}/journal.jsonl"));
+        let mut text = fs::read_to_string(&path).unwrap();
+        for (number, event) in [
+            r#""event":"before","step":"1","facts":{"process":{"pid":7,"started_ms":123},"preimages":{},"settings":{"a":null}}"#,
+            r#""event":"after","step":"1","facts":{"written":{"/f":"00"}}"#,
+            r#""event":"rolling-back","why":"w""#,
+            r#""event":"failed","step":"back","why":"v""#,
+        ]
+        .iter()
+        .enumerate()
+        {
+            text += &format!("{{\"number\":{},\"at\":\"2026-01-01T00:00:00Z\",{event}}}\n", number + 1);
+        }
+        fs::write(&path, &text).unwrap();
+        let record = state.read(&id).unwrap();
+        assert_eq!((record.status(), record.failure()), (FixStatus::RollingBack, Some("v")));
+        assert_eq!(record.before("1").unwrap().process, Some(Process::Dated { pid: 7, started_ms: 123 }));
+        assert_eq!(record.written("1", "/f"), Some("00"));
+        let ended = "{\"number\":5,\"at\":\"2026-01-01T00:00:00Z\",\"event\":\"rolled-back\"}\n";
+        fs::write(&path, text + ended).unwrap();
+        assert_eq!(state.read(&id).unwrap().status(), FixStatus::RolledBack);
     }
 }

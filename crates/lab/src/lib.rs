@@ -85,6 +85,7 @@ mod program;
 mod space;
 mod spec;
 mod trace;
+mod watch;
 mod writer;
 
 pub use binary::{EtcdBinary, Installed, Package, install};
@@ -98,4 +99,5 @@ pub use program::Program;
 pub use spec::{
     ClusterSpec, Declared, ENVIRONMENT_FILE, MANIFEST, MemberSpec, PKI_DIR, Ready, Source, Supervisor, UNIT,
 };
+pub use watch::{Apart, Watched};
 pub use writer::{Gap, MemberContent, Report, Status, Writer, WriterSpec};

@@ -363,6 +363,11 @@ impl Node {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Returns the port at which its peers dial it.
+    pub(crate) fn peer_port(&self) -> u16 {
+        self.state().spec.peer_port()
+    }
+
     /// Returns the member as a client reaches it.
     pub(crate) fn target(&self) -> Target {
         self.state().spec.target()

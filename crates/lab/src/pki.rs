@@ -23,6 +23,7 @@ pub struct Authority(Arc<Inner>);
 
 struct Inner {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    params: CertificateParams,
     key: String,
     /// This authority's certificate and those above it without the root: what a leaf's file must carry along.
     chain: String,
@@ -33,8 +34,9 @@ impl Authority {
     pub fn new(common_name: &str) -> Result<Self, Error> {
         let key = KeyPair::generate()?;
         let pem = key.serialize_pem();
-        let issuer = CertifiedIssuer::self_signed(authority(common_name)?, key)?;
-        Ok(Self(Arc::new(Inner { issuer, key: pem, chain: String::new() })))
+        let params = authority(common_name)?;
+        let issuer = CertifiedIssuer::self_signed(params.clone(), key)?;
+        Ok(Self(Arc::new(Inner { issuer, params, key: pem, chain: String::new() })))
     }
 
     /// Creates a root authority whose certificate is valid only then.
@@ -44,17 +46,28 @@ impl Authority {
         let mut params = authority(common_name)?;
         let (from, to) = validity.dates();
         (params.not_before, params.not_after) = (from.into(), to.into());
-        let issuer = CertifiedIssuer::self_signed(params, key)?;
-        Ok(Self(Arc::new(Inner { issuer, key: pem, chain: String::new() })))
+        let issuer = CertifiedIssuer::self_signed(params.clone(), key)?;
+        Ok(Self(Arc::new(Inner { issuer, params, key: pem, chain: String::new() })))
+    }
+
+    /// Returns this authority with a certificate of the same name and key that is valid only then.
+    pub fn dated(&self, validity: Validity) -> Result<Self, Error> {
+        let pem = self.0.key.clone();
+        let mut params = self.0.params.clone();
+        let (from, to) = validity.dates();
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        let issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::from_pem(&pem)?)?;
+        Ok(Self(Arc::new(Inner { issuer, params, key: pem, chain: String::new() })))
     }
 
     /// Creates an authority below this one. Leaves that it issues carry its certificate in their file.
     pub fn intermediate(&self, common_name: &str) -> Result<Self, Error> {
         let key = KeyPair::generate()?;
         let pem = key.serialize_pem();
-        let issuer = CertifiedIssuer::signed_by(authority(common_name)?, key, &self.0.issuer)?;
+        let params = authority(common_name)?;
+        let issuer = CertifiedIssuer::signed_by(params.clone(), key, &self.0.issuer)?;
         let chain = format!("{}{}", issuer.pem(), self.0.chain);
-        Ok(Self(Arc::new(Inner { issuer, key: pem, chain })))
+        Ok(Self(Arc::new(Inner { issuer, params, key: pem, chain })))
     }
 
     /// Returns the authority's certificate in PEM.

@@ -313,7 +313,7 @@ impl Authority {
     ///
     /// # Errors
     ///
-    /// When the certificate would not be accepted by whoever trusts this authority.
+    /// When a verifier that trusts this authority would not accept the certificate.
     pub fn issue(
         &self,
         profile: &Profile,
@@ -473,6 +473,15 @@ pub fn requester(request: &[u8]) -> Result<String, IssueError> {
     let request = proven(request)?;
     let name = request.params.distinguished_name.get(&DnType::CommonName).and_then(dn_text);
     name.map(str::to_owned).ok_or_else(|| IssueError::Request("it names nobody".to_owned()))
+}
+
+/// Returns the SHA-256 of the public key that a request asks a certificate for.
+///
+/// # Errors
+///
+/// When it is no request, or not signed by that key.
+pub fn requested_key(request: &[u8]) -> Result<String, IssueError> {
+    Ok(seaworthy_journal::files::sha256(&proven(request)?.public_key.subject_public_key_info()))
 }
 
 /// Returns a signing request whose signature proves that the requester has the key.

@@ -1,25 +1,43 @@
-//! Changes a node safely.
+//! Plans, checks, carries out and rolls back changes of a node.
 //!
-
-//! * [`issue`]: certificates and signing requests, checked before they are handed out.
-
+//! * [`plan`]: what would be done, as a document: typed steps, each with [`condition`]s before and after it.
+//! * [`input`]: what a plan is made from; [`planner`](self) makes its parts.
+//! * [`fixes`]: the rules with a fix. Those that take several rounds through a cluster are in `rollouts`.
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
-//! * [`plan`] and [`planner`]: what would be done, as a document, made from what is known.
-//! * [`note`]: what a member leaves word of in etcd, so that the others know how far it is.
-//! * [`node`]: the member, its files and its cluster as they are now.
-//! * [`supplied`]: certificates that come from elsewhere, as facts.
-//! * [`lint`]: why a plan must not be carried out.
+//! * [`preflight`](mod@preflight): why a plan must not be carried out.
+//! * [`history`]: the fixes of this node, by their records.
+//! * [`rollback`]: the plan that undoes a fix.
+//! * [`executor`]: carries plans out, the only place where a fix changes something.
+//! * [`manual`]: what a person types to do the same by hand.
+//! * [`world`]: what all this needs of the world, and [`node`]: the real one.
+//! * [`progress`]: what a member publishes in etcd, so that the others know how far it is.
+//! * [`issue`] and [`supplied`]: certificates and signing requests, made here or elsewhere.
 //!
-//! Architecture invariant: an edit does exactly what it says or is refused; killed at any instant, no file is
-//! half-written; no byte of a private key in any message, diff or `Debug` output.
+//! Architecture invariant: `fixes`, `rollouts`, `preflight`, `order` and `rollback` change nothing; no byte of a private key
+//! in any message, diff, plan or `Debug` output.
 
-pub mod apply;
+pub mod condition;
+pub mod executor;
+pub mod fixes;
+pub mod history;
+pub mod input;
 pub mod issue;
-pub mod lint;
+pub mod manual;
 pub mod node;
-pub mod note;
 pub mod order;
 pub mod plan;
-pub mod planner;
+pub mod preflight;
+pub mod progress;
+pub mod rollback;
 pub mod supplied;
-pub mod way_back;
+pub mod world;
+
+mod material;
+mod planner;
+mod rollouts;
+
+#[cfg(test)]
+mod fixture;
+
+pub use rollouts::etcd::peers::bundled;
+pub use rollouts::etcd::request::{RequestFiles, Signed, request_files, sign};

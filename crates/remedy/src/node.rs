@@ -1,26 +1,42 @@
-//! The node that a fix runs on, as the fix sees it: the member, the files that declare it, and how its cluster is.
+//! The node that a fix runs on: the member, the files that declare it, and its cluster, as they really are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use seaworthy_catalogue::{Catalogue, Status};
 use seaworthy_collect::root::Root;
 use seaworthy_collect::systemd::Unit;
-use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Identity, Security, Timeouts};
+use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Error, Identity, Lock, Security, Timeouts};
 use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_journal::files;
+use seaworthy_journal::record::Process;
 use seaworthy_pki::Parsed;
 use seaworthy_wire::{Question, Target};
 use zeroize::Zeroizing;
 
-use crate::note::{self, Note};
+use crate::input::{Declaration, Health, MemberHealth, Options, called};
 use crate::order::Scheme;
-use crate::plan::{Objection, Refusal};
-use crate::planner::{self, Declaration, Health, MemberHealth, Options, Situation};
+use crate::plan::{Refusal, RefusalKind};
+use crate::planner;
+use crate::progress::{self, ProgressRecord};
+use crate::rollouts::etcd::request::request_files;
 use crate::supplied::{Asked, Supplied, SuppliedFile};
-use seaworthy_journal::files;
+use crate::world::{
+    Lease, Membership, NoLock, NotObserved, NotPublished, Observation, World, process_of, until,
+};
 
+/// How long a lock outlives a run that was killed.
+const LOCK_TTL: Duration = Duration::from_secs(15);
+/// How often data of members are compared until they are the same.
+const POLL: Duration = Duration::from_millis(250);
+/// How long members may take to have the same data.
+const SAME_DATA: Duration = Duration::from_secs(30);
 /// Where kubeadm keeps the authority of its certificates for etcd.
 const KUBEADM_CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";
 /// Where kubeadm keeps certificates for clients of etcd, without their ending.
@@ -38,49 +54,9 @@ pub struct Node {
     pub timeout: Duration,
     /// Name of the member, where several run.
     pub member: Option<String>,
-    /// Whether client ports are believed without a certificate that can be verified: while the self-made ones of the
-    /// members are exchanged.
+    /// Whether client ports are trusted without a certificate that can be verified: while the self-made ones of the members are
+    /// exchanged.
     pub self_made: bool,
-}
-
-/// What was observed at one moment.
-#[derive(Debug)]
-pub struct Observation {
-    /// The node.
-    pub snapshot: Snapshot,
-    /// The member.
-    pub etcd: Etcd,
-    /// The files that declare it.
-    pub declaration: Vec<Declaration>,
-    /// How the members are, or why they could not be asked.
-    pub health: Result<Health, String>,
-    /// What the members have left word of, by id.
-    pub notes: BTreeMap<String, Note>,
-    /// What the peer ports of the other members speak, by id.
-    pub listens: BTreeMap<String, BTreeSet<Scheme>>,
-    /// By how many seconds the clocks of the other members are ahead of this node's, by id.
-    pub clocks: BTreeMap<String, i64>,
-    /// The certificates that the peer ports of the members serve, leaf first, by id.
-    pub served: BTreeMap<String, Vec<Parsed>>,
-    /// The content of the file that the member's peer-trusted-ca-file names, as its process sees it.
-    pub trusted: Option<Vec<u8>>,
-    /// What is there of the files by which the member asks for a certificate.
-    pub asked: Asked,
-}
-
-/// Why there is no observation.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotObserved {
-    /// The root cannot be read.
-    #[error("{0}")]
-    Root(EvidenceError),
-    /// There is no member to observe, or what declares it cannot be read.
-    #[error("{}: {}", .0.what, .0.instead)]
-    Refused(Refusal),
-    /// There are several, with these ids.
-    #[error("several members run on this node: {}", .0.join(", "))]
-    Several(Vec<String>),
 }
 
 impl Node {
@@ -97,13 +73,13 @@ impl Node {
         // What cannot be read is refused by the plans that need it.
         let declaration = declaration(&etcd, &snapshot, &root).unwrap_or_default();
         let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-        let (health, notes, ports) = thread::scope(|scope| {
+        let (health, progress, ports) = thread::scope(|scope| {
             let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
             let client = self.client(&etcd);
             let health = client.as_ref().map_err(Clone::clone).and_then(|client| health(client, members));
-            let notes = client.and_then(|client| note::read_all(&client).map_err(|error| error.to_string()));
-            let (health, notes) = believed(health, notes);
-            (health, notes, ports.join().unwrap_or_default())
+            let unread = |error: Error| format!("what the members have published could not be read: {error}");
+            let progress = client.and_then(|client| progress::read_all(&client).map_err(unread));
+            (health, progress, ports.join().unwrap_or_default())
         });
         let schemes = |wire: &Wire| {
             let spoken = [(wire.plaintext, Scheme::Http), (wire.tls, Scheme::Https)];
@@ -121,7 +97,7 @@ impl Node {
             etcd,
             declaration,
             health,
-            notes,
+            progress,
             listens,
             clocks,
             served,
@@ -136,7 +112,7 @@ impl Node {
     /// Returns what is there of the files by which the member asks for a certificate.
     fn asked(&self, seen: &Observation) -> Asked {
         let options = Options::default();
-        let Ok(files) = planner::request_files(&seen.situation(&options)) else { return Asked::default() };
+        let Ok(files) = request_files(&seen.input(&options)) else { return Asked::default() };
         let is_there = |path: &str| {
             let root = files::Root::open(&self.root).ok()?;
             root.read(Path::new(path)).ok().flatten()
@@ -175,7 +151,7 @@ impl Node {
     /// # Errors
     ///
     /// As [`Self::observe`], but for a member that is not there.
-    pub fn glance(&self) -> Result<Option<Etcd>, NotObserved> {
+    pub fn running(&self) -> Result<Option<Etcd>, NotObserved> {
         let snapshot = self.survey(false, Duration::ZERO)?;
         match self.member_of(&snapshot) {
             Ok(etcd) => Ok(etcd.process.value().is_some().then(|| etcd.clone())),
@@ -222,6 +198,28 @@ impl Node {
         Client::new(endpoints, security, timeouts).map_err(|error| error.to_string())
     }
 
+    /// Returns the etcdctl(1) command with the endpoints and certificates by which the cluster is reached from this node.
+    pub fn etcdctl(&self, etcd: Option<&Etcd>) -> String {
+        let members =
+            etcd.and_then(|etcd| etcd.cluster.value()).map(|c| c.members.as_slice()).unwrap_or_default();
+        let urls: Vec<&str> =
+            members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()).collect();
+        let endpoints = if urls.is_empty() { "URL".to_owned() } else { urls.join(",") };
+        let mut command = format!("ETCDCTL_API=3 etcdctl --endpoints={endpoints}");
+        if endpoints.contains("https://") {
+            let settings = etcd.and_then(|etcd| etcd.settings.value());
+            let given = |name: &str| settings?.get(name).filter(|s| s.set).map(|s| s.value.clone());
+            let there = |path: &String| self.root.join(path.trim_start_matches('/')).exists();
+            let ca = given("trusted-ca-file").unwrap_or_else(|| KUBEADM_CA.to_owned());
+            let pairs = KUBEADM_CLIENTS.map(|stem| (format!("{stem}.crt"), format!("{stem}.key")));
+            let own = given("cert-file").zip(given("key-file"));
+            let pair = pairs.into_iter().find(|(certificate, _)| there(certificate)).or(own);
+            command += &format!(" --cacert={ca}");
+            command.extend(pair.map(|(certificate, key)| format!(" --cert={certificate} --key={key}")));
+        }
+        command
+    }
+
     fn survey(&self, wire: bool, patience: Duration) -> Result<Snapshot, NotObserved> {
         let options = seaworthy_collect::Options {
             root: self.root.clone(),
@@ -238,7 +236,7 @@ impl Node {
     fn member_of<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Etcd, NotObserved> {
         let refuse = |what: String| {
             NotObserved::Refused(Refusal {
-                objection: Objection::Evidence,
+                kind: RefusalKind::Evidence,
                 what,
                 why: "a plan is made from a running member".to_owned(),
                 instead: "run it as root on a node where the member runs".to_owned(),
@@ -308,29 +306,6 @@ fn trusted(etcd: &Etcd, root: &Root) -> Option<Vec<u8>> {
     of_process.or_else(|_| root.read(&setting.value, CAP)).ok()
 }
 
-impl Observation {
-    /// Returns what a plan is made from.
-    pub fn situation<'a>(&'a self, options: &'a Options) -> Situation<'a> {
-        let clients = &self.snapshot.etcd_clients;
-        let unseen = || clients.error().map_or("they were not looked for", |error| error.message.as_str());
-        Situation {
-            node: &self.snapshot.node.name,
-            taken_at: self.snapshot.taken_at,
-            etcd: &self.etcd,
-            declaration: &self.declaration,
-            health: self.health.as_ref().map_err(String::as_str),
-            notes: &self.notes,
-            listens: &self.listens,
-            clocks: &self.clocks,
-            served: &self.served,
-            trusted: self.trusted.as_deref(),
-            asked: &self.asked,
-            clients: clients.value().map(Vec::as_slice).ok_or_else(unseen),
-            options,
-        }
-    }
-}
-
 /// Returns the files that declare the member.
 fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Declaration>, Refusal> {
     let mut paths = planner::declared_in(etcd)?;
@@ -344,28 +319,22 @@ fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Decl
         paths.extend(unit.drop_ins);
     }
     let refuse = |error: EvidenceError| Refusal {
-        objection: Objection::Evidence,
+        kind: RefusalKind::Evidence,
         what: format!("a file that declares the member could not be read: {error}"),
         why: "what cannot be read cannot be edited".to_owned(),
         instead: "run it as root on the node".to_owned(),
     };
     let read = |path: String| {
         let bytes = root.read(&path, CAP).map_err(refuse)?;
-        Ok(Declaration { unrestorable: unrestorable(root, &snapshot.node.root, &path), path, bytes })
+        Ok(Declaration { unrestorable: unrestorable(root, &path), path, bytes })
     };
     paths.into_iter().map(read).collect()
 }
 
 /// Returns why the file could not be put back; `None` when nothing is known to be against it.
-fn unrestorable(root: &Root, host: &str, path: &str) -> Option<String> {
-    if let Ok(Some(target)) = root.read_link(path) {
-        return Some(format!("it is a symbolic link to {}", target.to_string_lossy()));
-    }
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let directory = format!("{}{directory}", host.trim_end_matches('/'));
-    let stat = rustix::fs::statvfs(directory.as_str()).ok()?;
-    let read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-    read_only.then(|| "its file system is read-only".to_owned())
+fn unrestorable(root: &Root, path: &str) -> Option<String> {
+    let target = root.read_link(path).ok().flatten()?;
+    Some(format!("it is a symbolic link to {}", target.to_string_lossy()))
 }
 
 /// Returns how the members are, as they say themselves.
@@ -393,21 +362,6 @@ fn health(client: &Client, members: &[Member]) -> Result<Health, String> {
     let leader = health.leader.take().and_then(|id| id.parse().ok());
     health.leader = members.iter().find(|m| leader.is_some() && number(m) == leader).map(|m| m.id.clone());
     Ok(health)
-}
-
-/// Returns the health of the cluster and what the members left word of. A cluster whose words cannot be read is not known to
-/// be well: taken for silence, they would hide a turn that was begun and not ended.
-fn believed(
-    health: Result<Health, String>,
-    notes: Result<BTreeMap<String, Note>, String>,
-) -> (Result<Health, String>, BTreeMap<String, Note>) {
-    match notes {
-        Ok(notes) => (health, notes),
-        Err(why) => {
-            let unread = || format!("what the members left word of could not be read: {why}");
-            (health.and_then(|_| Err(unread())), BTreeMap::new())
-        }
-    }
 }
 
 fn silent(why: String) -> MemberHealth {
@@ -442,7 +396,8 @@ pub(crate) fn number(member: &Member) -> Option<u64> {
     u64::from_str_radix(&member.id, 16).ok()
 }
 
-/// Returns whom to believe and whom to be at client ports: what kubeadm made for that, else the member itself.
+/// Returns which authorities to trust and which certificate to show at client ports: what kubeadm made for that, else the
+/// member's own.
 fn security(etcd: Option<&Etcd>, root: &Root, self_made: bool) -> Result<Security, String> {
     let settings = etcd.and_then(|etcd| etcd.settings.value());
     let given = |name: &str| settings?.get(name).filter(|s| s.set).map(|s| s.value.clone());
@@ -465,16 +420,219 @@ fn security(etcd: Option<&Etcd>, root: &Root, self_made: bool) -> Result<Securit
     Security::tls(&ca.map_err(as_text)?, identity).map_err(|error| error.to_string())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The real world of a fix: a node, and the rules by which the result is judged.
+#[derive(Debug)]
+pub struct Live<'a> {
+    node: &'a Node,
+    catalogue: &'a Catalogue,
+    start: Instant,
+}
 
-    #[test]
-    fn a_cluster_whose_words_cannot_be_read_is_not_known_to_be_well() {
-        let nobody = || Err("nobody answers".to_owned());
-        assert!(believed(Ok(Health::default()), Ok(BTreeMap::new())).0.is_ok());
-        let (health, notes) = believed(Ok(Health::default()), nobody());
-        assert!(health.unwrap_err().contains("nobody answers") && notes.is_empty());
-        assert_eq!(believed(Err("no quorum".to_owned()), nobody()).0.unwrap_err(), "no quorum");
+impl<'a> Live<'a> {
+    /// Returns the world of a node.
+    pub fn new(node: &'a Node, catalogue: &'a Catalogue) -> Self {
+        Self { node, catalogue, start: Instant::now() }
+    }
+
+    /// Runs systemctl(1), which has no library that does without D-Bus.
+    fn systemctl(&self, arguments: &[&str], limit: Duration) -> Result<(), String> {
+        let told = format!("systemctl {}", arguments.join(" "));
+        if self.node.root != Path::new("/") {
+            return Err(format!(
+                "{told} can only be run on the node itself: run seaworthy there, without --root"
+            ));
+        }
+        let mut command = Command::new("systemctl");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("{told}: {error}"))?;
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            match child.try_wait().map_err(|error| format!("{told}: {error}"))? {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    let _ = child.kill();
+                    return Err(format!("{told} did not end within {} s", limit.as_secs()));
+                }
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut said = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            let _ = stderr.take(4096).read_to_string(&mut said);
+        }
+        if status.success() { Ok(()) } else { Err(format!("{told}: {status}: {}", said.trim())) }
+    }
+}
+
+fn membership(members: &[seaworthy_etcd_api::Member]) -> Membership {
+    members.iter().map(|m| (format!("{:x}", m.id), m.peer_urls.clone())).collect()
+}
+
+impl World for Live<'_> {
+    fn root(&self) -> &Path {
+        &self.node.root
+    }
+
+    fn name(&self) -> String {
+        Root::host(&self.node.root)
+            .map(|root| seaworthy_collect::machine::hostname(&root))
+            .unwrap_or_default()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn pause(&self, time: Duration) {
+        thread::sleep(time);
+    }
+
+    fn observe(&self) -> Result<Observation, NotObserved> {
+        self.node.observe()
+    }
+
+    fn running(&self) -> Result<Option<Etcd>, NotObserved> {
+        self.node.running()
+    }
+
+    fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String> {
+        let own = etcd.map(|etcd| self.node.client(etcd));
+        let client = match own {
+            Some(Ok(client)) => client,
+            _ => self.node.client_at(etcd, via.iter().map(String::as_str))?,
+        };
+        client.members().map(|members| membership(&members)).map_err(|error| error.to_string())
+    }
+
+    fn memberships(&self, seen: &Observation) -> Result<Vec<(String, Membership)>, String> {
+        let client = self.node.client(&seen.etcd)?;
+        let known = |endpoint: &Endpoint| {
+            let members = client.members_known_at(endpoint).map_err(|error| error.to_string())?;
+            Ok((endpoint.to_string(), membership(&members)))
+        };
+        client.endpoints().iter().map(known).collect()
+    }
+
+    fn judge(&self, rule: &str, seen: &Observation) -> Result<(), String> {
+        let options = seaworthy_audit::Options { rules: vec![rule.to_owned()], ..Default::default() };
+        let report = seaworthy_audit::audit(self.catalogue, &seen.snapshot, &options);
+        let findings: Vec<_> = report.findings.iter().filter(|f| f.resource == seen.etcd.id).collect();
+        if findings.is_empty() {
+            return Err(format!("{rule} was not judged"));
+        }
+        match findings.iter().find(|f| !matches!(f.status, Status::Pass | Status::NotApplicable)) {
+            None => Ok(()),
+            Some(finding) => {
+                let reasons: Vec<&str> = finding.reasons.iter().map(|r| r.message.as_str()).collect();
+                Err(format!("{rule} does not pass: {}", reasons.join("; ")))
+            }
+        }
+    }
+
+    fn same_data(&self, seen: &Observation) -> Result<i64, String> {
+        let client = self.node.client(&seen.etcd)?;
+        let compare = || -> Result<i64, String> {
+            let mut first: Option<(i64, (u32, i64))> = None;
+            for member in seen.members() {
+                let endpoint = member.client_urls.iter().find_map(|url| url.text.parse().ok());
+                let endpoint = endpoint.ok_or_else(|| format!("{} has no client URL", called(member)))?;
+                let revision = match &first {
+                    None => client.revision(&endpoint).map_err(|error| error.to_string())?,
+                    Some((revision, ..)) => *revision,
+                };
+                let hash = client.hash_kv(&endpoint, revision).map_err(|error| error.to_string())?;
+                let key = (hash.hash, hash.compact_revision);
+                match &first {
+                    None => first = Some((revision, key)),
+                    Some((_, other)) if *other == key => {}
+                    Some(_) => {
+                        return Err(format!("{} has other data at revision {revision}", called(member)));
+                    }
+                }
+            }
+            Ok(first.map_or(0, |(revision, _)| revision))
+        };
+        until(self, SAME_DATA, POLL, compare)
+    }
+
+    fn move_leader(&self, seen: &Observation, to: &str) -> Result<(), String> {
+        let id = u64::from_str_radix(to, 16).map_err(|error| error.to_string())?;
+        self.node.client(&seen.etcd)?.move_leader(id).map_err(|error| error.to_string())
+    }
+
+    fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), String> {
+        // It may not run at all: then a rollback needs this the most.
+        let etcd = self.running().map_err(|error| error.to_string())?;
+        let client = self.node.client_at(etcd.as_ref(), via.iter().map(String::as_str))?;
+        let number = u64::from_str_radix(id, 16).map_err(|error| error.to_string())?;
+        let shows = || -> Result<bool, String> {
+            let members = membership(&client.members().map_err(|error| error.to_string())?);
+            let set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+            Ok(members.get(id).is_some_and(|listed| set(listed) == set(urls)))
+        };
+        if shows()? {
+            return Ok(());
+        }
+        match client.update_member(number, urls) {
+            Err(error) if !error.may_have_happened() || !shows()? => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&self, process: &Process) -> Result<(), String> {
+        let (Process::Exact(seaworthy_evidence::ProcessId { pid, .. }) | Process::Dated { pid, .. }) =
+            process;
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).ok_or("it has no process id")?;
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            opened => opened.map_err(|error| error.to_string())?,
+        };
+        // The handle is of the process that has this id now; it must be the one that was meant.
+        let now = self.running().map_err(|error| error.to_string())?;
+        match now.as_ref().and_then(process_of).as_ref() == Some(process) {
+            true => pidfd_send_signal(&fd, Signal::TERM).map_err(|error| error.to_string()),
+            false => Ok(()),
+        }
+    }
+
+    fn systemd(&self, unit: &str, restart: bool, limit: Duration) -> Result<(), String> {
+        self.systemctl(&["daemon-reload"], limit)?;
+        if restart { self.systemctl(&["restart", unit], limit) } else { Ok(()) }
+    }
+
+    fn lock(&self, owner: &str, wait: Duration) -> Result<Box<dyn Lease + '_>, NoLock> {
+        let unknown = |why: String| NoLock::Unknown(why);
+        let seen = self.node.observe().map_err(|error| unknown(error.to_string()))?;
+        let client = self.node.client(&seen.etcd).map_err(unknown)?;
+        // This run has the node's own lock, so another holder of the same name was killed.
+        Lock::break_own(&client, progress::LOCK, owner).map_err(|error| unknown(error.to_string()))?;
+        match Lock::acquire(&client, progress::LOCK, owner, LOCK_TTL, wait) {
+            Ok(lock) => Ok(Box::new(LiveLease(lock))),
+            Err(Error::Locked { owner, .. }) => Err(NoLock::Held { owner }),
+            Err(error) => Err(unknown(error.to_string())),
+        }
+    }
+
+    fn supplied(&self, certificate: &str, key: &str) -> Result<Supplied, String> {
+        self.node.supplied(certificate, key)
+    }
+}
+
+struct LiveLease(Lock);
+
+impl Lease for LiveLease {
+    fn confirm(&self) -> Result<(), String> {
+        self.0.confirm().map_err(|error| error.to_string())
+    }
+
+    fn publish(&self, member_id: &str, record: &ProgressRecord) -> Result<(), NotPublished> {
+        progress::publish(&self.0, member_id, record).map_err(|error| match error {
+            Error::LockLost { .. } => NotPublished::LockLost(error.to_string()),
+            _ => NotPublished::Unanswered(error.to_string()),
+        })
     }
 }

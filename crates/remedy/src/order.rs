@@ -57,6 +57,8 @@ pub enum Change {
         /// Whether it demands certificates.
         demands: Option<bool>,
     },
+    /// It restarts without a certificate and without a CA.
+    Unload,
 }
 
 /// All changes of one member before the next member's turn.
@@ -94,13 +96,32 @@ pub fn check_links(cluster: &[Member], turns: &[Turn]) -> Result<(), Refusal> {
     replay(cluster, turns, false)
 }
 
+/// Returns which two members, by their indexes, cannot dial each other both ways.
+pub fn half_open(cluster: &[Member]) -> Vec<(usize, usize)> {
+    let indexes = (0..cluster.len()).flat_map(|i| (i + 1..cluster.len()).map(move |j| (i, j)));
+    let whole = |i: usize, j: usize| {
+        let (Some(one), Some(other)) = (cluster.get(i), cluster.get(j)) else { return true };
+        one.dials(other) && other.dials(one)
+    };
+    indexes.filter(|(i, j)| !whole(*i, *j)).collect()
+}
+
+/// Returns the cluster after these changes of one member.
+pub fn after(cluster: &[Member], member: usize, changes: &[Change]) -> Vec<Member> {
+    let mut members = cluster.to_vec();
+    if let Some(changing) = members.get_mut(member) {
+        changes.iter().for_each(|change| changing.apply(change));
+    }
+    members
+}
+
 fn replay(cluster: &[Member], turns: &[Turn], quorum: bool) -> Result<(), Refusal> {
     let mut members = cluster.to_vec();
     for (turn, Turn { member, changes }) in turns.iter().enumerate() {
         for (change, wanted) in changes.iter().enumerate() {
             let refuse = |reason: String| Err(Refusal { turn, change, reason });
             if quorum
-                && let Change::Restart { .. } = wanted
+                && matches!(wanted, Change::Restart { .. } | Change::Unload)
                 && let Some(reason) = without(&members, *member)
             {
                 return refuse(reason);
@@ -160,6 +181,11 @@ impl Member {
         match change {
             Change::Advertise(scheme) => self.advertised = *scheme,
             Change::Present(authority) => self.leaf = Some(authority),
+            Change::Unload => {
+                self.leaf = None;
+                self.trusts.clear();
+                self.demands = false;
+            }
             Change::Restart { listens, leaf, trusts, demands } => {
                 self.listens = listens.clone().unwrap_or_else(|| self.listens.clone());
                 self.leaf = leaf.or(self.leaf);

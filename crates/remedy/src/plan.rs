@@ -1,18 +1,22 @@
 //! A plan: what would be done to one member, step by step, as an immutable document.
 //!
-//! Every step says what it does, why, what must hold before it, what is verified after it, and what takes it back. A
-//! plan is bound to the [`State`] it was made from, and holds no secret: an edit is kept as what it changes and the
+//! Every step says what it does, why, what must hold before it and what is verified after it; what undoes it follows from what
+//! it does. A plan is bound to the [`State`] it was made from, and holds no secret: an edit is kept as what it changes and the
 //! hashes of the file before and after, never as the file.
 
-use std::collections::BTreeMap;
+mod v1;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use seaworthy_edit::FileEdit;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub use crate::condition::Condition;
 use crate::issue::{KeyKind, Purpose};
-use seaworthy_edit::{ArgumentEdit, config, environment, manifest};
 
 /// What to do on one node, and in which order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,9 +33,11 @@ pub struct Plan {
     pub state: State,
     /// How far this member is.
     pub stage: Stage,
-    /// SHA-256 of the public key of the authority that the members change to, which the note of this turn has to say;
-    /// null when the plan changes no authority.
-    pub authority: Option<String>,
+    /// Id of the fix that it rolls back; null when it makes one.
+    pub rollback_of: Option<String>,
+    /// The authority of the certificates that members load or change to, which the progress record of this turn says; null
+    /// when the plan concerns none.
+    pub authority: Option<AuthorityId>,
     /// What must happen elsewhere before the first step.
     pub waits_for: Vec<Waiting>,
     /// The steps, in order.
@@ -40,22 +46,37 @@ pub struct Plan {
     pub then_waits_for: Vec<Waiting>,
     /// What a person has to do, so that the change lasts.
     pub by_hand: Vec<String>,
+    /// What else a person should know before it is carried out: what it mends, and what other fixes mean for it.
+    pub remarks: Vec<String>,
+}
+
+/// An authority, by what others can compare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuthorityId {
+    /// SHA-256 of its public key.
+    pub spki: String,
+    /// Its name, for people.
+    pub subject: String,
 }
 
 impl Plan {
     /// The format that this version reads and writes.
-    pub const FORMAT: &str = "seaworthy.dev/plan/v1";
+    pub const FORMAT: &str = "seaworthy.dev/plan/v2";
 
-    /// Returns the plan in `json`.
+    /// Returns the plan in `document`, of this version or of the one before.
     ///
     /// # Errors
     ///
-    /// When it is not a plan of this format.
-    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let plan: Self = serde_json::from_slice(json)?;
-        match plan.format == Self::FORMAT {
-            true => Ok(plan),
-            false => Err(serde::de::Error::custom(format!("the format is not {}", Self::FORMAT))),
+    /// When it is not a plan of these formats.
+    pub fn from_value(document: &Value) -> Result<Self, serde_json::Error> {
+        match document.get("format").and_then(Value::as_str) {
+            Some(Self::FORMAT) => Self::deserialize(document),
+            Some(v1::FORMAT) => Self::deserialize(&v1::converted(document)),
+            Some(other) => Err(serde::de::Error::custom(format!(
+                "it is a {}, which this version of seaworthy does not know",
+                other.chars().filter(|c| !c.is_control()).take(64).collect::<String>()
+            ))),
+            None => Err(serde::de::Error::custom("it does not say of which format it is")),
         }
     }
 
@@ -63,6 +84,11 @@ impl Plan {
     /// edited), hands over, or is dialled elsewhere. Another plan is good while members are down, and needs no turn.
     pub fn disturbs(&self) -> bool {
         self.steps.iter().any(Step::disturbs)
+    }
+
+    /// Returns the files and directories that it changes.
+    pub fn paths(&self) -> BTreeSet<&str> {
+        self.steps.iter().flat_map(|step| step.action.paths()).collect()
     }
 
     /// Returns how often the member restarts.
@@ -97,8 +123,8 @@ pub enum Stage {
     Present,
     /// It asks for a certificate of an authority whose key is elsewhere, and loads nothing yet.
     Request,
-    /// It goes back to how it was.
-    Return,
+    /// It goes back to how it was before a fix.
+    Rollback,
     /// It serves clients in plaintext only; it comes to serve them with TLS beside it.
     Serve,
     /// It comes to trust the new authority beside the former one.
@@ -156,11 +182,9 @@ pub struct Step {
     /// The change of a file as a unified diff in which secrets are hidden; null when it changes none.
     pub diff: Option<String>,
     /// What must hold right before it.
-    pub preconditions: Vec<Precondition>,
+    pub preconditions: Vec<Condition>,
     /// What is verified right after it.
-    pub verify: Vec<Verification>,
-    /// What takes it back.
-    pub undo: Undo,
+    pub verify: Vec<Condition>,
     /// Whether this member restarts.
     pub restarts: bool,
 }
@@ -173,9 +197,42 @@ impl Step {
             Action::Edit { .. }
                 | Action::MoveLeader { .. }
                 | Action::Restart { .. }
+                | Action::Revert { .. }
                 | Action::UpdateMember { .. }
         );
         self.restarts || disturbs
+    }
+
+    /// Returns in words what undoes it; `None` when nothing is to be undone.
+    pub fn undo(&self) -> Option<String> {
+        let was_absent = |path: &str| {
+            self.preconditions.iter().any(|c| matches!(c, Condition::Absent { path: p } if p == path))
+        };
+        let files = |paths: &[&str]| match paths.iter().all(|path| was_absent(path)) {
+            true => format!("remove {}", paths.join(" and ")),
+            false => format!("put {} back as before", paths.join(" and ")),
+        };
+        match &self.action {
+            Action::Bundle { path, .. } => Some(files(&[path])),
+            Action::CreateAuthority { certificate, key } | Action::Issue { certificate, key, .. } => {
+                Some(files(&[certificate, key]))
+            }
+            Action::Request { request, key, .. } => Some(files(&[request, key])),
+            Action::Edit { path, .. } if was_absent(path) => Some(format!("remove {path}")),
+            Action::Edit { path, change, .. } => Some(format!(
+                "give {} in {path} their former values; what others change meanwhile stays",
+                change.settings().join(", ")
+            )),
+            Action::MoveLeader { .. } => None,
+            Action::Restart { .. } => Some("restart it once its former settings are back".to_owned()),
+            Action::Restore { path, .. } | Action::Revert { path, .. } => {
+                Some(format!("put {path} back as it is now"))
+            }
+            Action::SetAttributes { path, from, .. } => Some(format!("give {path} {from} again")),
+            Action::UpdateMember { from, .. } => {
+                Some(format!("tell its peers to dial {} again, before anything else", from.join(", ")))
+            }
+        }
     }
 }
 
@@ -260,12 +317,25 @@ pub enum Action {
         /// Group id that owns both files.
         gid: u32,
     },
-    /// Brings back what was at a path before the fix, or that nothing was.
+    /// Brings back what was at a path before a fix, or that nothing was.
     Restore {
         /// The path.
         path: String,
-        /// Id of its pre-image.
-        preimage: String,
+        /// The fix, and the id of the pre-image in its record.
+        preimage: PreimageId,
+        /// SHA-256 of the file afterwards; null when there is none.
+        after: Option<String>,
+    },
+    /// Gives the values that an edit changed back to a file that others have changed since.
+    Revert {
+        /// The file.
+        path: String,
+        /// The edit.
+        change: FileEdit,
+        /// The fix, and the id of the pre-image in its record.
+        preimage: PreimageId,
+        /// SHA-256 of the file afterwards.
+        after: String,
     },
     /// Makes the member run with what was edited.
     Restart {
@@ -278,54 +348,72 @@ pub enum Action {
     SetAttributes {
         /// The path.
         path: String,
-        /// Permission bits, octal in text.
-        #[serde(with = "octal")]
-        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
-        mode: u32,
-        /// User id of the owner.
-        uid: u32,
-        /// Group id.
-        gid: u32,
+        /// How they are before.
+        from: Attributes,
+        /// How they are afterwards.
+        to: Attributes,
     },
     /// Changes the peer URLs of the member in the membership.
     UpdateMember {
         /// Id of the member.
         member_id: String,
-        /// The new URLs.
-        peer_urls: Vec<String>,
+        /// The URLs before.
+        from: Vec<String>,
+        /// The URLs afterwards.
+        to: Vec<String>,
         /// Client URLs of other members, through which it is done.
         via: Vec<String>,
     },
 }
 
-/// An edit of a configuration file.
+/// A pre-image in the record of a fix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum FileEdit {
-    /// etcd's own configuration file.
-    Config {
-        /// The changes.
-        edits: Vec<config::Edit>,
-    },
-    /// A drop-in that replaces the command line of a systemd unit.
-    DropIn {
-        /// The unit and its drop-ins, in the order in which they apply.
-        unit: Vec<String>,
-        /// The changes of the command line.
-        edits: Vec<ArgumentEdit>,
-    },
-    /// An environment file.
-    Environment {
-        /// The changes.
-        edits: Vec<environment::Edit>,
-    },
-    /// A static pod manifest.
-    Manifest {
-        /// Name of the container.
-        container: String,
-        /// The changes.
-        edits: Vec<manifest::Edit>,
-    },
+#[serde(deny_unknown_fields)]
+pub struct PreimageId {
+    /// Id of the fix.
+    pub fix: String,
+    /// Id of the pre-image.
+    pub id: String,
+}
+
+/// Owner and mode of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attributes {
+    /// Permission bits, octal in text.
+    #[serde(with = "octal")]
+    #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
+    pub mode: u32,
+    /// User id of the owner.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+impl Action {
+    /// Returns the files and directories that it changes.
+    pub fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Bundle { path, .. }
+            | Self::Edit { path, .. }
+            | Self::Restore { path, .. }
+            | Self::Revert { path, .. }
+            | Self::SetAttributes { path, .. } => vec![path],
+            Self::CreateAuthority { certificate, key } | Self::Issue { certificate, key, .. } => {
+                vec![certificate, key]
+            }
+            Self::Request { request, key, .. } => vec![request, key],
+            Self::MoveLeader { .. } | Self::Restart { .. } | Self::UpdateMember { .. } => Vec::new(),
+        }
+    }
+
+    /// Returns the files whose content it writes.
+    pub fn written(&self) -> Vec<&str> {
+        match self {
+            Self::SetAttributes { .. } => Vec::new(),
+            _ => self.paths(),
+        }
+    }
 }
 
 /// Who restarts a member.
@@ -343,165 +431,6 @@ pub enum RestartedBy {
     Systemd {
         /// The unit.
         unit: String,
-    },
-}
-
-/// What must hold right before a step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Precondition {
-    /// Nothing is at this path.
-    Absent {
-        /// The path.
-        path: String,
-    },
-    /// The file or directory, which is no symbolic link, has this owner and mode.
-    Attributes {
-        /// The path.
-        path: String,
-        /// Permission bits, octal in text.
-        #[serde(with = "octal")]
-        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
-        mode: u32,
-        /// User id of the owner.
-        uid: u32,
-        /// Group id.
-        gid: u32,
-    },
-    /// All members are healthy and no alarm is raised.
-    ClusterHealthy,
-    /// The file has this content.
-    File {
-        /// The file.
-        path: String,
-        /// SHA-256 of its content.
-        sha256: String,
-    },
-    /// The files hold this certificate and this key.
-    Holds {
-        /// The certificate file.
-        certificate: String,
-        /// SHA-256 of the first certificate in it.
-        fingerprint: String,
-        /// The key file.
-        key: String,
-        /// SHA-256 of the public half of the key in it; null when that could not be told.
-        spki: Option<String>,
-    },
-    /// Every two members have dialled each other, both ways.
-    LinksFull,
-    /// Every member has loaded a certificate for its peers.
-    LoadedEverywhere,
-    /// The member has these peer URLs in the membership.
-    PeerUrls {
-        /// Id of the member.
-        member_id: String,
-        /// The URLs.
-        urls: Vec<String>,
-    },
-}
-
-/// What is verified right after a step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Verification {
-    /// Nothing is wrong with the certificate for its use.
-    CertificateSound,
-    /// All members are healthy.
-    ClusterHealthy,
-    /// The file parses to the old value plus exactly the change.
-    ExactlyThisChange,
-    /// Every two members have dialled each other, both ways.
-    LinksFull {
-        /// Within so many seconds.
-        seconds: u32,
-    },
-    /// Another member leads.
-    Followed,
-    /// Owner and mode are as set.
-    Attributes,
-    /// The client port answers over mutual TLS, and refuses who has no certificate.
-    ClientMutualTls,
-    /// The client port does not answer in plaintext.
-    ClientPlaintextRefused,
-    /// The client port answers over TLS.
-    ClientTls,
-    /// The rule passes in an audit of this node.
-    RulePasses,
-    /// The peer port serves the certificate that is in the file.
-    Serves {
-        /// The file.
-        certificate: String,
-    },
-    /// The client port serves the certificate that is in the file.
-    ServesClients {
-        /// The file.
-        certificate: String,
-    },
-    /// The peer port names the authorities that are in the file, and no others, when it asks for a certificate.
-    Trusts {
-        /// The file.
-        authorities: String,
-    },
-    /// The membership of every member shows these URLs.
-    MembershipShows {
-        /// The URLs.
-        urls: Vec<String>,
-    },
-    /// The peer port answers over mutual TLS, and refuses who has no certificate.
-    MutualTls,
-    /// No plaintext connection with a peer is left.
-    NoPlaintextConnection,
-    /// The peer port does not answer in plaintext.
-    PlaintextRefused,
-    /// The request is signed by the key, and asks for what the step says.
-    RequestSound,
-    /// The process was started after the step.
-    Restarted,
-    /// The settings of the step are in effect.
-    SettingsEffective,
-}
-
-/// What takes a step back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Undo {
-    /// The file or directory gets its former owner and mode.
-    Attributes {
-        /// The path.
-        path: String,
-        /// Permission bits, octal in text.
-        #[serde(with = "octal")]
-        #[schemars(with = "String", regex(pattern = "^[0-7]{4,}$"))]
-        mode: u32,
-        /// User id of the owner.
-        uid: u32,
-        /// Group id.
-        gid: u32,
-    },
-    /// Nothing is to be taken back.
-    Nothing,
-    /// The member gets its former peer URLs in the membership.
-    PeerUrls {
-        /// The URLs.
-        urls: Vec<String>,
-    },
-    /// The files are removed.
-    Remove {
-        /// The files.
-        paths: Vec<String>,
-    },
-    /// The member is restarted once the file is restored.
-    Restart,
-    /// The file becomes what it was.
-    Restore {
-        /// The file.
-        path: String,
-    },
-    /// The files become what they were, directly after each other.
-    RestoreAll {
-        /// The files.
-        paths: Vec<String>,
     },
 }
 
@@ -539,16 +468,16 @@ pub enum Until {
     Presenting,
     /// The other member has completed the turn that it has begun.
     TurnEnded,
-    /// The other member was taken back, because it relies on what this one would take away.
-    TakenBack,
+    /// The other member was rolled back, because it relies on what this one would take away.
+    RolledBack,
 }
 
 /// Why there is no plan, or why it must not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
-    /// The class of the objection.
-    pub objection: Objection,
+    /// Its kind.
+    pub kind: RefusalKind,
     /// What is wrong.
     pub what: String,
     /// What would come of it.
@@ -563,10 +492,10 @@ impl From<Refusal> for Vec<Refusal> {
     }
 }
 
-/// The class of an objection.
+/// Why a plan is refused, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Objection {
+pub enum RefusalKind {
     /// etcd could not use a file of its own any more.
     Access,
     /// An alarm is raised.
@@ -595,6 +524,8 @@ pub enum Objection {
     Rival,
     /// A cluster of two stops while one restarts.
     TwoMembers,
+    /// Another fix on this node is not ended, or has changed the same since.
+    OtherFix,
     /// What is configured is not supported.
     Unsupported,
     /// A file could not be put back.
@@ -603,85 +534,9 @@ pub enum Objection {
     Version,
 }
 
-impl fmt::Display for Precondition {
+impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent { path } => write!(f, "nothing is at {path}"),
-            Self::Attributes { path, mode, uid, gid } => {
-                write!(f, "{path} has mode {mode:04o} and owner {uid}:{gid}")
-            }
-            Self::ClusterHealthy => f.write_str("all members are healthy, and no alarm is raised"),
-            Self::File { path, .. } => write!(f, "{path} is as it was when this plan was made"),
-            Self::Holds { certificate, key, .. } => {
-                write!(
-                    f,
-                    "{certificate} and {key} hold the certificate and the key that this plan was made for"
-                )
-            }
-            Self::LinksFull => f.write_str("all members are connected both ways"),
-            Self::LoadedEverywhere => f.write_str("every member has loaded its certificate"),
-            Self::PeerUrls { urls, .. } => write!(f, "its peers are told to dial {}", urls.join(", ")),
-        }
-    }
-}
-
-impl fmt::Display for Verification {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CertificateSound => f.write_str("key, chain, names, usages and dates of the certificate"),
-            Self::ClusterHealthy => f.write_str("all members are healthy"),
-            Self::ExactlyThisChange => f.write_str("the new file parses to the old one plus this change"),
-            Self::LinksFull { seconds } => {
-                write!(f, "all members are connected both ways within {seconds} s")
-            }
-            Self::Followed => f.write_str("another member leads"),
-            Self::Attributes => f.write_str("owner and mode are as set"),
-            Self::ClientMutualTls => {
-                f.write_str("the client port answers over mutual TLS, and refuses who has no certificate")
-            }
-            Self::ClientPlaintextRefused => f.write_str("the client port no longer answers in plaintext"),
-            Self::ClientTls => f.write_str("the client port answers over TLS"),
-            Self::RulePasses => f.write_str("the rule passes in an audit"),
-            Self::Serves { certificate } => {
-                write!(f, "the peer port serves the certificate in {certificate}")
-            }
-            Self::ServesClients { certificate } => {
-                write!(f, "the client port serves the certificate in {certificate}")
-            }
-            Self::Trusts { authorities } => {
-                write!(
-                    f,
-                    "the peer port demands a certificate of the authorities in {authorities}, and no others"
-                )
-            }
-            Self::MembershipShows { urls } => write!(f, "every member lists it with {}", urls.join(", ")),
-            Self::MutualTls => {
-                f.write_str("the peer port answers over mutual TLS, and refuses who has no certificate")
-            }
-            Self::NoPlaintextConnection => f.write_str("no plaintext connection with a peer is left"),
-            Self::PlaintextRefused => f.write_str("the peer port no longer answers in plaintext"),
-            Self::RequestSound => f.write_str("the request is signed by the key"),
-            Self::Restarted => f.write_str("the process is a new one"),
-            Self::SettingsEffective => f.write_str("the new settings are in effect"),
-        }
-    }
-}
-
-impl fmt::Display for Undo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Attributes { path, mode, uid, gid } => {
-                write!(f, "give {path} mode {mode:04o} and owner {uid}:{gid} again")
-            }
-            Self::Nothing => f.write_str("nothing is to be undone"),
-            Self::PeerUrls { urls } => {
-                write!(f, "tell its peers to dial {} again, before anything else", urls.join(", "))
-            }
-            Self::Remove { paths } => write!(f, "remove {}", paths.join(", ")),
-            Self::Restart => f.write_str("restart it once the former file is back"),
-            Self::Restore { path } => write!(f, "put {path} back as it was"),
-            Self::RestoreAll { paths } => write!(f, "put {} back as they were", paths.join(" and ")),
-        }
+        write!(f, "mode {:04o} and owner {}:{}", self.mode, self.uid, self.gid)
     }
 }
 
@@ -704,8 +559,8 @@ impl fmt::Display for Waiting {
             Until::Trusting => write!(f, "{member} must trust both authorities"),
             Until::Presenting => write!(f, "{member} must present a certificate of the new authority"),
             Until::TurnEnded => write!(f, "{member} must complete the turn that it has begun"),
-            Until::TakenBack => {
-                write!(f, "{member} must be taken back first, so that it talks plaintext with its peers")
+            Until::RolledBack => {
+                write!(f, "{member} must be rolled back first, because it relies on what is undone here")
             }
             Until::Loaded => write!(f, "{member} must have loaded its certificate, and has not"),
             Until::KnownToHaveLoaded => {
@@ -719,15 +574,15 @@ impl fmt::Display for Waiting {
 }
 
 /// Permission bits as octal text, which is how people read them.
-mod octal {
+pub(crate) mod octal {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(super) fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{mode:04o}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
         let text = String::deserialize(deserializer)?;
         u32::from_str_radix(&text, 8).map_err(D::Error::custom)
     }

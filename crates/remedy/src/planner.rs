@@ -1,161 +1,23 @@
-//! Plans, made from what is known of a node and of its cluster. Pure: no I/O, no clock.
-//!
-//! [`plan`] is the way in; each rule that can be fixed has a module of its own, and they share the `Planner` of this one,
-//! which knows where a member's settings are declared, what its container sees of the host, and how a step looks.
-
-pub(crate) mod attributes;
-mod client_auth;
-mod client_auto_tls;
-pub(crate) mod client_tls;
-mod clients;
-pub(crate) mod peer_auth;
-pub(crate) mod peer_auto_tls;
-pub(crate) mod peer_ca;
-pub(crate) mod peer_tls;
-pub(crate) mod peers;
-pub(crate) mod renewal;
-mod request;
-
-#[cfg(test)]
-pub(crate) mod fixture;
-
-pub use peers::bundled;
-pub use request::{RequestFiles, Signed, request_files, sign};
+//! What the plans of all rules are made with: where a member's settings are declared, what its container sees of the host, and
+//! how a step looks. Pure: no I/O, no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_evidence::{
-    DeclaredKind, Direction, Etcd, EtcdClient, Member, MemberSource, Origin, Setting, Url,
-};
-
-use seaworthy_pki::Parsed;
-
-use crate::issue::Purpose;
-use seaworthy_edit::{ArgumentEdit, Change, Content, Refused, config, environment, manifest, unit};
+use seaworthy_edit::{ArgumentEdit, Change, Content, FileEdit, Refused, config, environment, manifest, unit};
+use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 
-use crate::lint;
-use crate::note::Note;
-use crate::order::Scheme;
-use crate::plan::{
-    Action, FileEdit, Objection, Plan, Precondition, Refusal, RestartedBy, Stage, State, Step, Undo, Until,
-    Verification, Waiting,
+pub(crate) use crate::input::{
+    AuthorityFiles, Declaration, Input, called, given, has_loaded, is_encrypted, missing, refuse, state, this,
 };
-use crate::supplied::{Asked, Supplied};
-
-/// All that a plan is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Situation<'a> {
-    /// Host name of the node.
-    pub node: &'a str,
-    /// When the evidence was taken.
-    pub taken_at: Timestamp,
-    /// The member on this node.
-    pub etcd: &'a Etcd,
-    /// The files that declare it, those of [`declared_in`] first.
-    pub declaration: &'a [Declaration],
-    /// What the members say of themselves, or why they could not be asked.
-    pub health: Result<&'a Health, &'a str>,
-    /// What members have left word of in etcd, by id. Of those that are not in it nothing is known.
-    pub notes: &'a BTreeMap<String, Note>,
-    /// What the peer ports of other members speak, by id. Those that are not in it were not asked, or did not answer.
-    pub listens: &'a BTreeMap<String, BTreeSet<Scheme>>,
-    /// By how many seconds the clocks of other members are ahead of this node's, by id. Those that are not in it did not
-    /// tell.
-    pub clocks: &'a BTreeMap<String, i64>,
-    /// The certificates that the peer ports of members serve, this one's included, by id: leaf first, as they came in the
-    /// handshake. Those that are not in it were not asked, or did not answer with TLS.
-    pub served: &'a BTreeMap<String, Vec<Parsed>>,
-    /// The content of the file that the member's `peer-trusted-ca-file` names, as its process sees it; `None` when it
-    /// names none, or it could not be read.
-    pub trusted: Option<&'a [u8]>,
-    /// What is there of the files by which this member asks for a certificate: those of [`request_files`].
-    pub asked: &'a Asked,
-    /// What the clients of etcd on this node connect with, or why that could not be seen.
-    pub clients: Result<&'a [EtcdClient], &'a str>,
-    /// What the operator wants.
-    pub options: &'a Options,
-}
-
-/// A file that declares a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Declaration {
-    /// The path.
-    pub path: String,
-    /// Its content.
-    pub bytes: Vec<u8>,
-    /// Why it could not be put back, once replaced; `None` when nothing is known to be against it.
-    pub unrestorable: Option<String>,
-}
-
-/// How the members of a cluster are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Every member, by id.
-    pub members: BTreeMap<String, MemberHealth>,
-    /// Alarms that are raised, in words.
-    pub alarms: Vec<String>,
-    /// Id of the leader.
-    pub leader: Option<String>,
-}
-
-/// How one member is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberHealth {
-    /// Its version, as it says itself; `None` when it did not answer.
-    pub version: Option<String>,
-    /// What is wrong with it; `None` when it is healthy.
-    pub trouble: Option<String>,
-}
-
-/// What an operator wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The authority that issues the certificates; `None` when there is none on this node.
-    pub authority: Option<AuthorityFiles>,
-    /// Whether the authority's key is on another node, so that this one has its certificate only, and asks for its own.
-    pub request: bool,
-    /// The certificate to use for peers, instead of a new one.
-    pub supplied: Option<Supplied>,
-    /// Days that an issued certificate is valid.
-    pub days: u32,
-    /// Whether a cluster of two may stop, because one of them is no quorum while the other restarts.
-    pub two_members_stop: bool,
-    /// Whether the clients of which nothing is known are ready, by the operator's word: they use TLS, believe the
-    /// certificate that etcd serves with, and have one that it accepts.
-    pub clients_are_ready: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            authority: None,
-            request: false,
-            supplied: None,
-            days: 365,
-            two_members_stop: false,
-            clients_are_ready: false,
-        }
-    }
-}
-
-/// Files of a certificate authority, on the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorityFiles {
-    /// Its certificate.
-    pub certificate: String,
-    /// The certificate's content; `None` when the authority is still to be made, for members only.
-    pub pem: Option<Vec<u8>>,
-    /// Its private key, which is not there where [`Options::request`] says so.
-    pub key: String,
-}
+use crate::issue::Purpose;
+use crate::plan::{Action, Condition, Plan, Refusal, RefusalKind, RestartedBy, Stage, Step, Until, Waiting};
 
 /// Where a setting of a member is to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     /// In etcd's own configuration file.
     Config(String),
     /// In an environment file.
@@ -166,32 +28,10 @@ enum Source {
     Unit(String),
 }
 
-/// The rules that there are plans for.
-pub const RULES: [&str; 17] = [
-    renewal::EXPIRY,
-    client_auth::RULE,
-    client_auto_tls::RULE,
-    client_tls::RULE,
-    attributes::DATA_MODE,
-    attributes::DATA_OWNER,
-    attributes::MANIFEST_MODE,
-    attributes::MANIFEST_OWNER,
-    peer_auth::RULE,
-    peer_auto_tls::RULE,
-    peer_ca::RULE,
-    renewal::PEER,
-    peer_tls::RULE,
-    attributes::CERTIFICATE_MODE,
-    attributes::KEY_MODE,
-    attributes::PKI_OWNER,
-    peer_ca::UNIQUE,
-];
 /// Days that a certificate must still be valid when a plan begins.
 pub(crate) const MARGIN_DAYS: i64 = 1;
-/// Seconds within which all members dial each other again after a restart.
-const LINKS_SECONDS: u32 = 30;
 /// Where files go when nothing else tells.
-const POD_DIRECTORY: &str = "/etc/kubernetes/pki/etcd";
+pub(crate) const POD_DIRECTORY: &str = "/etc/kubernetes/pki/etcd";
 const UNIT_DIRECTORY: &str = "/etc/etcd/pki";
 
 /// Returns the files that declare `etcd`: first the one to edit, then those that say what its paths mean. A unit is named
@@ -200,7 +40,7 @@ const UNIT_DIRECTORY: &str = "/etc/etcd/pki";
 /// # Errors
 ///
 /// When its settings come from where no edit reaches.
-pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
+pub(crate) fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
     let (Source::Config(path) | Source::Environment(path) | Source::Manifest(path) | Source::Unit(path)) =
         source(etcd)?;
     let manifest = declared(etcd)?;
@@ -209,124 +49,31 @@ pub fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
     Ok([path].into_iter().chain(also).collect())
 }
 
-/// Returns what is to be done on this member so that `rule` passes, as far as it can go by now.
-///
-/// # Errors
-///
-/// When something that must be known is not, or the way on is not supported: each with what to do instead.
-pub fn plan(rule: &str, situation: &Situation<'_>) -> Result<Plan, Vec<Refusal>> {
-    let plan = match rule {
-        attributes::CERTIFICATE_MODE
-        | attributes::DATA_MODE
-        | attributes::DATA_OWNER
-        | attributes::KEY_MODE
-        | attributes::MANIFEST_MODE
-        | attributes::MANIFEST_OWNER
-        | attributes::PKI_OWNER => attributes::plan(rule, situation)?,
-        renewal::EXPIRY | renewal::PEER => renewal::plan(rule, situation)?,
-        client_auth::RULE => client_auth::plan(situation)?,
-        client_auto_tls::RULE => client_auto_tls::plan(situation)?,
-        client_tls::RULE => client_tls::plan(situation)?,
-        peer_auth::RULE => peer_auth::plan(situation)?,
-        peer_auto_tls::RULE => peer_auto_tls::plan(situation)?,
-        peer_ca::RULE => peer_ca::plan(peer_ca::RULE, situation)?,
-        peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, situation)?,
-        peer_tls::RULE => peer_tls::plan(situation)?,
-        other => {
-            return Err(refuse(
-                Objection::Unsupported,
-                format!("there is no fix for {other}"),
-                "what to change for it, and in which order, is not known to this version",
-                format!("the rules with a fix are {}", RULES.join(", ")),
-            )
-            .into());
-        }
-    };
-    // While another member's turn is under way, what the wires say is half of it.
-    if plan.waits_for.iter().any(|waiting| waiting.until == Until::TurnEnded) {
-        return Ok(plan);
-    }
-    match lint::order(&plan, situation) {
-        Some(refusal) => Err(vec![refusal]),
-        None => Ok(plan),
-    }
-}
-
 /// Returns `declaration` with the `change` made: the new content of the file at `path`.
 ///
 /// # Errors
 ///
 /// When the edit cannot be made exactly.
-pub fn edited(change: &FileEdit, path: &str, declaration: &[Declaration]) -> Result<Vec<u8>, Refused> {
-    let bytes = |path: &str| declaration.iter().find(|d| d.path == path).map(|d| d.bytes.as_slice());
-    let content = || bytes(path).ok_or_else(|| Refused { why: format!("{path} was not read") });
-    match change {
-        FileEdit::Config { edits } => config::apply(content()?, edits),
-        FileEdit::DropIn { unit: files, edits } => {
-            let files: Vec<&[u8]> = files.iter().filter_map(|file| bytes(file)).collect();
-            let text = unit::drop_in(&unit::exec_start(&files)?, is_etcd, edits)?;
-            Ok(text.into_bytes())
-        }
-        FileEdit::Environment { edits } => environment::apply(content()?, edits),
-        FileEdit::Manifest { container, edits } => manifest::apply(content()?, container, is_etcd, edits),
-    }
-}
-
-/// Returns whether the running member has loaded a certificate, a key and a CA for its peers.
-pub(crate) fn has_loaded(settings: &BTreeMap<String, Setting>) -> bool {
-    ["peer-cert-file", "peer-key-file", "peer-trusted-ca-file"]
-        .iter()
-        .all(|name| settings.get(*name).is_some_and(|s| s.set))
-}
-
-/// Returns the member of the membership that runs on this node.
-pub(crate) fn this(etcd: &Etcd) -> Option<&Member> {
-    etcd.cluster.value()?.members.iter().find(|m| m.this)
-}
-
-/// Returns how a member is called in sentences.
-pub(crate) fn called(member: &Member) -> &str {
-    if member.name.is_empty() { &member.id } else { &member.name }
-}
-
-/// Returns whether others dial the member with TLS.
-pub(crate) fn is_encrypted(member: &Member) -> bool {
-    !member.peer_urls.is_empty() && member.peer_urls.iter().all(Url::is_tls)
+pub(crate) fn edited(change: &FileEdit, path: &str, declaration: &[Declaration]) -> Result<Vec<u8>, Refused> {
+    let read = |path: &str| Some(declaration.iter().find(|d| d.path == path)?.bytes.clone());
+    change.apply(path, &read, &is_etcd)
 }
 
 /// Returns where the process sees a file of the host, or will once its folder is mounted.
-pub(crate) fn seen_at(situation: &Situation<'_>, path: &str) -> Option<String> {
-    let view = View::of(situation).ok()?;
+pub(crate) fn seen_at(input: &Input<'_>, path: &str) -> Option<String> {
+    let view = View::of(input).ok()?;
     Some(view.inside(path).unwrap_or_else(|| path.to_owned()))
 }
 
-fn is_etcd(path: &[u8]) -> bool {
+pub(crate) fn is_etcd(path: &[u8]) -> bool {
     path.rsplit(|b| *b == b'/').next() == Some(b"etcd")
 }
 
-pub(crate) fn refuse(
-    objection: Objection,
-    what: impl Into<String>,
-    why: impl Into<String>,
-    instead: impl Into<String>,
-) -> Refusal {
-    Refusal { objection, what: what.into(), why: why.into(), instead: instead.into() }
-}
-
-fn unseen(what: impl std::fmt::Display) -> Refusal {
-    refuse(
-        Objection::Evidence,
-        format!("evidence is missing: {what}"),
-        "a plan is only as good as what it is made from",
-        "run it as root on the node, where the member runs",
-    )
-}
-
-fn declared(etcd: &Etcd) -> Result<&seaworthy_evidence::Declared, Refusal> {
-    let all = etcd.declared.as_result().map_err(unseen)?;
+pub(crate) fn declared(etcd: &Etcd) -> Result<&seaworthy_evidence::Declared, Refusal> {
+    let all = etcd.declared.as_result().map_err(missing)?;
     all.first().ok_or_else(|| {
         refuse(
-            Objection::Unsupported,
+            RefusalKind::Unsupported,
             "no static pod manifest and no systemd unit declares this etcd",
             "what starts it would start it without the change",
             "change it where it is configured: k3s, MicroShift, Talos and managed services do that by \
@@ -336,21 +83,21 @@ fn declared(etcd: &Etcd) -> Result<&seaworthy_evidence::Declared, Refusal> {
 }
 
 /// Returns where the settings of the running member come from.
-fn source(etcd: &Etcd) -> Result<Source, Refusal> {
+pub(crate) fn source(etcd: &Etcd) -> Result<Source, Refusal> {
     let declared = declared(etcd)?;
-    let running = etcd.settings.as_result().map_err(unseen)?;
-    let promised = declared.settings.as_result().map_err(unseen)?;
+    let running = etcd.settings.as_result().map_err(missing)?;
+    let promised = declared.settings.as_result().map_err(missing)?;
     let given = ["listen-peer-urls", "name", "data-dir"].into_iter().find_map(|name| {
         let origin = |s: &Setting| (!matches!(s.origin, Origin::Default { .. })).then(|| s.origin.clone());
         Some((origin(running.get(name)?)?, origin(promised.get(name)?)?))
     });
-    let (running, promised) = given.ok_or_else(|| unseen("where its settings are declared"))?;
+    let (running, promised) = given.ok_or_else(|| missing("where its settings are declared"))?;
     let Origin::File { path, .. } = promised else {
-        return Err(unseen("the file in which its settings are declared"));
+        return Err(missing("the file in which its settings are declared"));
     };
     let unsupported = |what: String, instead: &str| {
         let why = "it cannot be edited so that nothing else changes";
-        Err(refuse(Objection::Unsupported, what, why, instead))
+        Err(refuse(RefusalKind::Unsupported, what, why, instead))
     };
     match (running, declared.kind) {
         (Origin::File { .. }, _) if path.starts_with("/var/lib/rancher/") => unsupported(
@@ -377,20 +124,25 @@ fn source(etcd: &Etcd) -> Result<Source, Refusal> {
 }
 
 /// What a container sees of the host; everything for a unit.
-struct View {
-    container: Option<String>,
+pub(crate) struct View {
+    pub(crate) container: Option<String>,
     mounts: Vec<(String, String)>,
 }
 
 impl View {
-    fn of(situation: &Situation<'_>) -> Result<Self, Refusal> {
-        let declared = declared(situation.etcd)?;
+    pub(crate) fn of(input: &Input<'_>) -> Result<Self, Refusal> {
+        let declared = declared(input.etcd)?;
         if declared.kind == DeclaredKind::SystemdUnit {
             return Ok(Self { container: None, mounts: vec![("/".to_owned(), "/".to_owned())] });
         }
-        let file = situation.declaration.iter().find(|d| d.path == declared.path);
-        let file = file.ok_or_else(|| unseen(format!("{} was not read", declared.path)))?;
-        let pods = StaticPod::parse(&file.bytes, &Origin::file(&file.path)).map_err(unseen)?;
+        let file = input.declaration.iter().find(|d| d.path == declared.path);
+        let file = file.ok_or_else(|| missing(format!("{} was not read", declared.path)))?;
+        Self::of_manifest(&file.path, &file.bytes)
+    }
+
+    /// Returns what the container of etcd in a manifest sees.
+    pub(crate) fn of_manifest(path: &str, content: &[u8]) -> Result<Self, Refusal> {
+        let pods = StaticPod::parse(content, &Origin::file(path)).map_err(missing)?;
         let containers = pods.into_iter().filter(|p| !p.ignored).flat_map(|p| p.containers);
         let mut found = containers.filter(|c| matches!(c.program(is_etcd), Some(Ok(_))));
         match (found.next(), found.next()) {
@@ -398,23 +150,23 @@ impl View {
                 container: Some(one.name),
                 mounts: one.mounts.into_iter().map(|m| (m.host, m.container)).collect(),
             }),
-            _ => Err(unseen(format!("which container of {} runs etcd", file.path))),
+            _ => Err(missing(format!("which container of {path} runs etcd"))),
         }
     }
 
     /// Returns the path at which the process sees the host's `path`.
-    fn inside(&self, path: &str) -> Option<String> {
+    pub(crate) fn inside(&self, path: &str) -> Option<String> {
         moved(path, self.mounts.iter().map(|(host, inside)| (host.as_str(), inside.as_str())))
     }
 
     /// Returns the path on the host of what the process sees at `path`.
-    fn outside(&self, path: &str) -> Option<String> {
+    pub(crate) fn outside(&self, path: &str) -> Option<String> {
         moved(path, self.mounts.iter().map(|(host, inside)| (inside.as_str(), host.as_str())))
     }
 }
 
 /// Returns `path` moved by the longest of the mounts it is in.
-fn moved<'a>(path: &str, mounts: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+pub(crate) fn moved<'a>(path: &str, mounts: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let below = |from: &str| {
         let rest = path.strip_prefix(from.trim_end_matches('/'))?;
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
@@ -425,59 +177,71 @@ fn moved<'a>(path: &str, mounts: impl Iterator<Item = (&'a str, &'a str)>) -> Op
 }
 
 /// Returns the address that a host is, if it is one.
-fn known_host(host: &str) -> Option<IpAddr> {
+pub(crate) fn known_host(host: &str) -> Option<IpAddr> {
     host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
-fn directory(path: &str) -> &str {
+pub(crate) fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 /// What a step changes in a member's configuration.
 #[derive(Clone, Debug, Default)]
-struct Changes {
+pub(crate) struct Changes {
     /// Settings with their new values.
-    set: BTreeMap<String, String>,
+    pub(crate) set: BTreeMap<String, String>,
     /// Settings that are not given any more.
-    removed: BTreeSet<&'static str>,
+    pub(crate) removed: BTreeSet<&'static str>,
     /// Variables of the process that are none of etcd's, with their new values; `None` for one that is not set any more.
-    variables: BTreeMap<&'static str, Option<String>>,
+    pub(crate) variables: BTreeMap<&'static str, Option<String>>,
 }
 
 impl Changes {
     /// Returns the changes that give these settings their values.
-    fn setting<const N: usize>(settings: [(&str, String); N]) -> Self {
+    pub(crate) fn setting<const N: usize>(settings: [(&str, String); N]) -> Self {
         let set = settings.map(|(name, value)| (name.to_owned(), value));
         Self { set: BTreeMap::from(set), ..Self::default() }
     }
 
     /// Returns what is in effect afterwards; an empty value says that a setting is not given any more.
-    fn effective(&self) -> BTreeMap<String, String> {
+    pub(crate) fn effective(&self) -> BTreeMap<String, String> {
         let removed = self.removed.iter().map(|name| ((*name).to_owned(), String::new()));
         self.set.clone().into_iter().chain(removed).collect()
     }
 }
 
 /// Everything a step may need, once it is known to be there.
-struct Planner<'a> {
-    rule: &'static str,
-    s: Situation<'a>,
-    settings: &'a BTreeMap<String, Setting>,
-    members: &'a [Member],
-    me: &'a Member,
-    source: Source,
-    view: View,
+pub(crate) struct Planner<'a> {
+    pub(crate) rule: &'static str,
+    pub(crate) s: Input<'a>,
+    pub(crate) settings: &'a BTreeMap<String, Setting>,
+    pub(crate) members: &'a [Member],
+    pub(crate) me: &'a Member,
+    pub(crate) source: Source,
+    pub(crate) view: View,
 }
 
 impl<'a> Planner<'a> {
-    fn new(rule: &'static str, s: Situation<'a>) -> Result<Self, Refusal> {
-        s.etcd.process.as_result().map_err(unseen)?;
-        let settings = s.etcd.settings.as_result().map_err(unseen)?;
-        let cluster = s.etcd.cluster.as_result().map_err(unseen)?;
+    pub(crate) fn new(rule: &'static str, s: Input<'a>) -> Result<Self, Refusal> {
+        s.etcd.process.as_result().map_err(missing)?;
+        let settings = s.etcd.settings.as_result().map_err(missing)?;
+        let cluster = s.etcd.cluster.as_result().map_err(missing)?;
         if cluster.source != MemberSource::Live {
-            return Err(unseen(format!("the live membership; it was {}", cluster.established)));
+            return Err(missing(format!("the live membership; it was {}", cluster.established)));
         }
-        let me = this(s.etcd).ok_or_else(|| unseen("which member of the membership this etcd is"))?;
+        let declaration = declared(s.etcd)?;
+        if declaration.attributed_by.is_some_and(|by| !by.is_proof()) {
+            return Err(refuse(
+                RefusalKind::Evidence,
+                format!(
+                    "nothing proves that {} is what starts this etcd; only its settings are alike",
+                    declaration.path
+                ),
+                "a change of it might not reach this etcd, and a restart of it might start a second one",
+                "find out what starts it (systemctl status PID, or its parent), and change that by hand",
+            ));
+        }
+        let me = this(s.etcd).ok_or_else(|| missing("which member of the membership this etcd is"))?;
         Ok(Self {
             rule,
             s,
@@ -490,7 +254,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the plan with these steps.
-    fn document(
+    pub(crate) fn document(
         &self,
         stage: Stage,
         mut waits_for: Vec<Waiting>,
@@ -498,9 +262,11 @@ impl<'a> Planner<'a> {
         then_waits_for: Vec<Waiting>,
     ) -> Plan {
         let restarts = steps.iter().any(|step| step.restarts);
+        // What generates the manifest has to know of the change, or its next run undoes it.
+        let kept = restarts && matches!(self.source, Source::Manifest(_));
         for member in self.others().into_iter().filter(|_| restarts) {
             // One turn at a time, also when who had it was killed: its change may be half made.
-            if self.s.notes.get(&member.id).is_some_and(|note| note.under_way.is_some()) {
+            if self.s.progress.get(&member.id).is_some_and(|note| note.under_way.is_some()) {
                 waits_for.retain(|waiting| waiting.member != called(member));
                 waits_for.push(Waiting { member: called(member).to_owned(), until: Until::TurnEnded });
             }
@@ -511,47 +277,25 @@ impl<'a> Planner<'a> {
             made_at: self.s.taken_at,
             state: state(&self.s),
             stage,
+            rollback_of: None,
             authority: None,
             waits_for,
-            by_hand: if steps.is_empty() { Vec::new() } else { self.by_hand(stage, &steps) },
+            by_hand: kept.then(|| kubeadm(&steps)).into_iter().collect(),
+            remarks: Vec::new(),
             steps,
             then_waits_for,
         }
     }
 
     /// Returns the other members, by name.
-    fn others(&self) -> Vec<&'a Member> {
+    pub(crate) fn others(&self) -> Vec<&'a Member> {
         let mut others: Vec<&Member> = self.members.iter().filter(|m| !m.this).collect();
         others.sort_by_key(|m| called(m));
         others
     }
 
-    /// Returns what has to be changed where the declaration is generated from.
-    fn by_hand(&self, stage: Stage, steps: &[Step]) -> Vec<String> {
-        let generated = matches!(self.source, Source::Manifest(_));
-        if [client_auth::RULE, client_auto_tls::RULE, client_tls::RULE].contains(&self.rule) {
-            return self.by_hand_for_clients(generated, stage);
-        }
-        if !generated {
-            return Vec::new();
-        }
-        match (self.rule, stage) {
-            (peer_tls::RULE, Stage::Load | Stage::Encrypt) => vec![kubeadm(steps)],
-            (peer_auth::RULE, Stage::Change)
-            | (peer_auto_tls::RULE, Stage::Change | Stage::Present | Stage::Distrust)
-            | (peer_ca::RULE | peer_ca::UNIQUE, Stage::Trust | Stage::Present | Stage::Distrust) => {
-                let manifest = kubeadm(steps);
-                let renewal =
-                    "`kubeadm certs renew` knows nothing of this certificate: renew it before it expires.";
-                let renewal = (stage == Stage::Present).then(|| renewal.to_owned());
-                [manifest].into_iter().chain(renewal).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
     /// Returns the step that gives the member these settings where it is declared.
-    fn edit(
+    pub(crate) fn edit(
         &self,
         title: &str,
         why: &str,
@@ -563,7 +307,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the step that makes these changes where the member is declared.
-    fn change(
+    pub(crate) fn change(
         &self,
         title: &str,
         why: &str,
@@ -589,7 +333,7 @@ impl<'a> Planner<'a> {
             (&self.source, changes.variables.keys().next())
         {
             return Err(refuse(
-                Objection::Unsupported,
+                RefusalKind::Unsupported,
                 format!("{path} cannot give etcd the variable {name}"),
                 "without it members with and without self-made certificates could not dial each other",
                 format!(
@@ -603,7 +347,7 @@ impl<'a> Planner<'a> {
             Source::Config(path) => {
                 let removed = changes.removed.iter().map(|name| {
                     let (section, key) = config_key(name);
-                    config::Edit::Remove { section, key: key.to_owned() }
+                    config::Edit::Remove { section: section.map(str::to_owned), key: key.to_owned() }
                 });
                 let set = changes.set.iter().map(|(name, value)| config_edit(name, value));
                 let edits = removed.chain(set).collect();
@@ -635,7 +379,7 @@ impl<'a> Planner<'a> {
         };
         if !mounts.is_empty() && !matches!(self.source, Source::Manifest(_)) {
             return Err(refuse(
-                Objection::Edit,
+                RefusalKind::Edit,
                 format!(
                     "{} is not visible in etcd's container",
                     mounts.iter().map(|m| &*m.host_path).collect::<Vec<_>>().join(", ")
@@ -646,7 +390,7 @@ impl<'a> Planner<'a> {
         }
         let refused = |refused: Refused| {
             refuse(
-                Objection::Edit,
+                RefusalKind::Edit,
                 format!("{path} cannot be edited: {refused}"),
                 "an edit that is not exactly the intended change may keep etcd from starting",
                 format!("set by hand, one member at a time: {}", listed(&changes.effective())),
@@ -655,29 +399,26 @@ impl<'a> Planner<'a> {
         let after = edited(&change, &path, self.s.declaration).map_err(refused)?;
         let before = self.s.declaration.iter().find(|d| d.path == path).map(|d| d.bytes.clone());
         let precondition = match &before {
-            Some(bytes) => Precondition::File { path: path.clone(), sha256: sha256(bytes) },
-            None => Precondition::Absent { path: path.clone() },
-        };
-        let undo = match &before {
-            Some(_) => Undo::Restore { path: path.clone() },
-            None => Undo::Remove { paths: vec![path.clone()] },
+            Some(bytes) => Condition::File { path: path.clone(), sha256: sha256(bytes) },
+            None => Condition::Absent { path: path.clone() },
         };
         let hash = sha256(&after);
         let diff = Change { path: path.clone(), before, after, content }.diff();
         Ok(Step {
             title: format!("{title}: {path}"),
             why: why.to_owned(),
+            verify: vec![Condition::Edited { path: path.clone(), sha256: hash.clone() }],
             action: Action::Edit { path, change, after: hash },
             diff: Some(diff),
-            preconditions: vec![precondition, Precondition::ClusterHealthy, Precondition::LinksFull],
-            verify: vec![Verification::ExactlyThisChange],
-            undo,
+            preconditions: vec![precondition, Condition::ClusterHealthy, Condition::LinksFull],
             restarts: false,
         })
     }
 
-    /// Returns the step that makes the member run with these settings.
-    fn restart(&self, settings: BTreeMap<String, String>, verify: Vec<Verification>) -> Step {
+    /// Returns the step that makes the member run with these settings, which is verified with whatever else is given.
+    pub(crate) fn restart(&self, settings: BTreeMap<String, String>, verify: Vec<Condition>) -> Step {
+        let settled = [Condition::Restarted, Condition::SettingsEffective { settings: settings.clone() }];
+        let verify = settled.into_iter().chain(verify).collect();
         let pid = self.s.etcd.process.value().map_or(0, |p| p.pid);
         let declared = self.s.etcd.declared.value().and_then(|d| d.first());
         let unit = declared.map(|d| d.path.rsplit('/').next().unwrap_or_default().to_owned());
@@ -698,24 +439,26 @@ impl<'a> Planner<'a> {
         Step {
             title,
             why: "etcd reads its settings when it starts.".to_owned(),
+            preconditions: match by {
+                RestartedBy::Kubelet => Vec::new(),
+                _ => vec![Condition::OthersAreQuorum],
+            },
             action: Action::Restart { by, settings },
             diff: None,
-            preconditions: vec![],
             verify,
-            undo: Undo::Restart,
             restarts: true,
         }
     }
 
-    /// Returns whether a member left word that it has reached one of these stages of this rule.
-    fn reached(&self, member: &Member, stages: &[Stage]) -> bool {
-        let note = self.s.notes.get(&member.id).filter(|note| note.rule == self.rule);
+    /// Returns whether a member has published that it has reached one of these stages of this rule.
+    pub(crate) fn reached(&self, member: &Member, stages: &[Stage]) -> bool {
+        let note = self.s.progress.get(&member.id).filter(|note| note.rule == self.rule);
         note.and_then(|note| note.reached).is_some_and(|reached| stages.contains(&reached))
     }
 
     /// Returns the step in which a leader hands over, to one of those that are to come first if it can; `None` when
     /// another member leads.
-    fn hand_over(&self, to_first: impl Fn(&Member) -> bool) -> Option<Step> {
+    pub(crate) fn hand_over(&self, to_first: impl Fn(&Member) -> bool) -> Option<Step> {
         let leads = self.s.health.is_ok_and(|h| h.leader.as_deref() == Some(self.me.id.as_str()));
         let others = self.members.iter().filter(|m| !m.this && !m.learner && !m.id.is_empty());
         let mut to: Vec<&Member> = others.collect();
@@ -726,16 +469,15 @@ impl<'a> Planner<'a> {
                 .to_owned(),
             action: Action::MoveLeader { to: to.into_iter().map(|m| m.id.clone()).collect() },
             diff: None,
-            preconditions: vec![Precondition::ClusterHealthy],
-            verify: vec![Verification::Followed],
-            undo: Undo::Nothing,
+            preconditions: vec![Condition::ClusterHealthy],
+            verify: vec![Condition::AnotherLeads { member_id: self.me.id.clone() }],
             restarts: false,
         })
     }
 
     /// Returns the step that makes an authority which issues certificates for members only.
-    fn create_authority(&self, authority: &AuthorityFiles) -> Step {
-        let paths = vec![authority.certificate.clone(), authority.key.clone()];
+    pub(crate) fn create_authority(&self, authority: &AuthorityFiles) -> Step {
+        let paths = [authority.certificate.clone(), authority.key.clone()];
         Step {
             title: "Make a certificate authority for the members only".to_owned(),
             why: "Its certificates open no other door, and no other certificate opens this one.".to_owned(),
@@ -744,15 +486,17 @@ impl<'a> Planner<'a> {
                 key: authority.key.clone(),
             },
             diff: None,
-            preconditions: paths.iter().map(|p| Precondition::Absent { path: p.clone() }).collect(),
-            verify: vec![Verification::CertificateSound],
-            undo: Undo::Remove { paths },
+            preconditions: paths.iter().map(|p| Condition::Absent { path: p.clone() }).collect(),
+            verify: vec![Condition::AuthoritySound {
+                certificate: authority.certificate.clone(),
+                key: authority.key.clone(),
+            }],
             restarts: false,
         }
     }
 
     /// Returns the step that makes a key and a certificate of this authority for the member.
-    fn issue(&self, authority: &AuthorityFiles, files: [String; 2]) -> Result<Step, Refusal> {
+    pub(crate) fn issue(&self, authority: &AuthorityFiles, files: [String; 2]) -> Result<Step, Refusal> {
         let hosts = self.hosts();
         let why = format!(
             "Its peers dial it at, and see it come from, {}; it serves and dials with the same certificate.",
@@ -762,7 +506,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the step that issues a certificate of this kind, which names these hosts.
-    fn issue_for(
+    pub(crate) fn issue_for(
         &self,
         kind: &str,
         authority: &AuthorityFiles,
@@ -770,13 +514,13 @@ impl<'a> Planner<'a> {
         hosts: Vec<String>,
         why: String,
     ) -> Result<Step, Refusal> {
-        let process = self.s.etcd.process.as_result().map_err(unseen)?;
+        let process = self.s.etcd.process.as_result().map_err(missing)?;
         Ok(Step {
             title: format!("Issue a {kind} for {}", called(self.me)),
             why,
             action: Action::Issue {
                 common_name: called(self.me).to_owned(),
-                hosts,
+                hosts: hosts.clone(),
                 purpose: Purpose::Peer,
                 days: self.s.options.days,
                 certificate: certificate.clone(),
@@ -788,15 +532,20 @@ impl<'a> Planner<'a> {
                 replaces: false,
             },
             diff: None,
-            preconditions: [&certificate, &key].map(|p| Precondition::Absent { path: p.clone() }).to_vec(),
-            verify: vec![Verification::CertificateSound],
-            undo: Undo::Remove { paths: vec![certificate, key] },
+            preconditions: [&certificate, &key].map(|p| Condition::Absent { path: p.clone() }).to_vec(),
+            verify: vec![Condition::CertificateSound {
+                certificate,
+                key,
+                ca_certificate: authority.certificate.clone(),
+                hosts,
+                purpose: Purpose::Peer,
+            }],
             restarts: false,
         })
     }
 
     /// Returns the first of the names with which no file of these endings is known to be in the folder.
-    fn free(&self, directory: &str, stems: &[&str], ends: &[&str]) -> Result<String, Refusal> {
+    pub(crate) fn free(&self, directory: &str, stems: &[&str], ends: &[&str]) -> Result<String, Refusal> {
         let taken: BTreeSet<&str> =
             self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
         let names = |stem: &str| -> Vec<String> {
@@ -806,7 +555,7 @@ impl<'a> Planner<'a> {
         stems.iter().find(free).map(|stem| (*stem).to_owned()).ok_or_else(|| {
             let last = stems.last().copied().unwrap_or_default();
             refuse(
-                Objection::Unrestorable,
+                RefusalKind::Unrestorable,
                 format!("{} exist already", names(last).join(" and ")),
                 "another certificate may be in use, and would be lost",
                 "move them away if nothing uses them, and plan again",
@@ -815,21 +564,21 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the value of a setting that is given, not by default.
-    fn given(&self, name: &str) -> Option<&str> {
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
         given(self.settings, name)
     }
 
-    fn urls(&self, name: &str) -> Result<Vec<Url>, Refusal> {
+    pub(crate) fn urls(&self, name: &str) -> Result<Vec<Url>, Refusal> {
         let value = self.settings.get(name).map(|s| s.value.as_str()).unwrap_or_default();
         let urls = value
             .split(',')
-            .map(|text| Url::parse(text).ok_or_else(|| unseen(format!("{name} is {value:?}"))));
+            .map(|text| Url::parse(text).ok_or_else(|| missing(format!("{name} is {value:?}"))));
         urls.collect()
     }
 
     /// Returns the hosts that the certificate must name: those that peers dial, and the addresses from which they see it
     /// come.
-    fn hosts(&self) -> Vec<String> {
+    pub(crate) fn hosts(&self) -> Vec<String> {
         let advertised = self.given("initial-advertise-peer-urls").unwrap_or_default();
         let advertised = advertised.split(',').filter_map(Url::parse);
         let dialled = self.me.peer_urls.iter().cloned().chain(advertised).map(|url| url.host);
@@ -844,13 +593,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the folder on the host that certificate and key go to.
-    fn material_directory(&self) -> String {
+    pub(crate) fn material_directory(&self) -> String {
         material_directory(self.settings, &self.view)
     }
 
     /// Returns the folder on the host that holds what the first of these settings names that is given; the usual one for
     /// such files when none is.
-    fn directory_beside(&self, settings: &[&str]) -> String {
+    pub(crate) fn directory_beside(&self, settings: &[&str]) -> String {
         let other = settings.iter().find_map(|name| self.given(name));
         let beside = other.and_then(|path| self.view.outside(path)).map(|path| directory(&path).to_owned());
         let usual = if self.view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
@@ -858,7 +607,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns where the process sees a file of the host, and the mount of its folder that it needs for it.
-    fn seen_file(&self, path: &str) -> (String, Option<manifest::Mount>) {
+    pub(crate) fn seen_file(&self, path: &str) -> (String, Option<manifest::Mount>) {
         match self.view.inside(path) {
             Some(path) => (path, None),
             None => {
@@ -869,7 +618,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns where the process sees a folder of the host, and the mount that it needs for it.
-    fn seen(&self, directory: &str) -> (String, Option<manifest::Mount>) {
+    pub(crate) fn seen(&self, directory: &str) -> (String, Option<manifest::Mount>) {
         match self.view.inside(directory) {
             Some(path) => (path, None),
             None => {
@@ -889,7 +638,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns where the process sees these files of the host, and the mounts that it needs for them.
-    fn visible<const N: usize>(&self, paths: [&str; N]) -> ([String; N], Vec<manifest::Mount>) {
+    pub(crate) fn visible<const N: usize>(&self, paths: [&str; N]) -> ([String; N], Vec<manifest::Mount>) {
         let mut mounts: Vec<manifest::Mount> = Vec::new();
         let seen = paths.map(|path| {
             // A file may be mounted by itself.
@@ -910,15 +659,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Returns the value of a setting that is given, not by default.
-fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> Option<&'a str> {
-    let setting = settings.get(name)?;
-    let given = setting.set && !matches!(setting.origin, Origin::Default { .. });
-    given.then_some(setting.value.as_str())
-}
-
 /// Returns the folder on the host that certificate and key go to: the one that holds those for clients.
-fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> String {
+pub(crate) fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> String {
     let client = ["cert-file", "trusted-ca-file"].into_iter().find_map(|name| given(settings, name));
     let beside = client.and_then(|path| view.outside(path)).map(|path| directory(&path).to_owned());
     let usual = if view.container.is_some() { POD_DIRECTORY } else { UNIT_DIRECTORY };
@@ -926,7 +668,7 @@ fn material_directory(settings: &BTreeMap<String, Setting>, view: &View) -> Stri
 }
 
 /// Returns the exact edit of kubeadm's own records that keeps its next upgrade from undoing what the steps set.
-fn kubeadm(steps: &[Step]) -> String {
+pub(crate) fn kubeadm(steps: &[Step]) -> String {
     let settings = steps.iter().filter_map(|step| match &step.action {
         Action::Restart { settings, .. } => Some(settings),
         _ => None,
@@ -962,9 +704,9 @@ fn kubeadm(steps: &[Step]) -> String {
 }
 
 /// Returns a plan that concerns no other member.
-fn alone(
+pub(crate) fn alone(
     rule: &str,
-    situation: &Situation<'_>,
+    input: &Input<'_>,
     stage: Stage,
     steps: Vec<Step>,
     by_hand: Vec<String>,
@@ -972,42 +714,24 @@ fn alone(
     Plan {
         format: Plan::FORMAT.to_owned(),
         rule: rule.to_owned(),
-        made_at: situation.taken_at,
-        state: state(situation),
+        made_at: input.taken_at,
+        state: state(input),
         stage,
         waits_for: Vec::new(),
         steps,
         then_waits_for: Vec::new(),
         by_hand,
+        remarks: Vec::new(),
+        rollback_of: None,
         authority: None,
     }
 }
 
-/// Returns the state that a plan made from `situation` is bound to.
-pub fn state(situation: &Situation<'_>) -> State {
-    let etcd = situation.etcd;
-    let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-    let urls = |m: &Member| m.peer_urls.iter().map(|url| url.text.clone()).collect();
-    let mut settings = String::new();
-    for (name, setting) in etcd.settings.value().into_iter().flatten() {
-        settings.extend([name, "=", &setting.value, "\n"]);
-    }
-    let files = situation.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));
-    State {
-        node: situation.node.to_owned(),
-        member: this(etcd).map(called).or(etcd.name.as_deref()).unwrap_or_default().to_owned(),
-        member_id: this(etcd).map(|m| m.id.clone()).unwrap_or_default(),
-        peer_urls: members.iter().map(|m| (m.id.clone(), urls(m))).collect(),
-        settings: sha256(settings.as_bytes()),
-        files: files.collect(),
-    }
-}
-
 /// Returns where a configuration file has the setting that is named as its flag.
-fn config_key(name: &str) -> (Option<config::Section>, &str) {
-    use config::Section::{ClientTransportSecurity, PeerTransportSecurity};
+pub(crate) fn config_key(name: &str) -> (Option<&'static str>, &str) {
     let key = name.strip_prefix("peer-").unwrap_or(name);
-    let section = if key.len() < name.len() { PeerTransportSecurity } else { ClientTransportSecurity };
+    let section =
+        if key.len() < name.len() { "peer-transport-security" } else { "client-transport-security" };
     match key {
         "auto-tls" | "cert-file" | "key-file" | "trusted-ca-file" | "client-cert-auth" => {
             (Some(section), key)
@@ -1017,23 +741,23 @@ fn config_key(name: &str) -> (Option<config::Section>, &str) {
 }
 
 /// Returns the edit of a configuration file that gives a setting, named as its flag, this value.
-fn config_edit(name: &str, value: &str) -> config::Edit {
+pub(crate) fn config_edit(name: &str, value: &str) -> config::Edit {
     let (section, key) = config_key(name);
     let value = match (section, value) {
         (Some(_), "true") => config::Value::Boolean(true),
         (_, text) => config::Value::Text(text.to_owned()),
     };
-    config::Edit::Set { section, key: key.to_owned(), value }
+    config::Edit::Set { section: section.map(str::to_owned), key: key.to_owned(), value }
 }
 
 /// Returns in words what a variable becomes.
-fn variable(name: &str, value: Option<&str>) -> String {
+pub(crate) fn variable(name: &str, value: Option<&str>) -> String {
     match value {
         Some(value) => format!("the variable {name}={value}"),
         None => format!("no variable {name}"),
     }
 }
 
-fn listed(settings: &BTreeMap<String, String>) -> String {
+pub(crate) fn listed(settings: &BTreeMap<String, String>) -> String {
     settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }

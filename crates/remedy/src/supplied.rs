@@ -3,10 +3,10 @@
 //! What is kept are facts. The bytes of the key are looked at once, to tell its public half.
 
 use jiff::Timestamp;
-use seaworthy_evidence::{EvidenceError, Origin, PrivateKey, Problem, ProblemKind, PublicKey};
-use seaworthy_pki::{Material, Parsed, Side, Source, Use, certificates_from_pem, names, problems};
+use seaworthy_pki::Use;
 
-use crate::plan::{Objection, Precondition, Refusal};
+use crate::material::{self, Pair};
+use crate::plan::{Condition, Refusal, RefusalKind};
 use crate::planner::MARGIN_DAYS;
 
 /// A file on the host, as it was read.
@@ -25,16 +25,11 @@ pub struct SuppliedFile<'a> {
 }
 
 /// A certificate and its key, in files on the host. No byte of the key is in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Supplied {
     certificate: Place,
     key: Place,
-    /// The certificates in DER form, leaf first.
-    chain: Vec<Vec<u8>>,
-    /// SHA-256 of the first one.
-    fingerprint: String,
-    /// SHA-256 of the public half of the key.
-    spki: String,
+    pair: Pair,
 }
 
 /// A path, with who may use what is there.
@@ -47,7 +42,7 @@ pub(crate) struct Place {
 }
 
 /// What is there of the files by which this member asks for a certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Asked {
     /// Whether the private key is there.
     pub key: bool,
@@ -97,31 +92,20 @@ impl Supplied {
                 return Err(wrong(format!("{path} is not absolute")));
             }
         }
-        let origin = Origin::file(certificate.path);
-        // What the time says about them is asked when a plan is made.
-        let chain = certificates_from_pem(certificate.bytes, origin, Timestamp::UNIX_EPOCH)
-            .map_err(|error| wrong(error.to_string()))?;
-        let facts = seaworthy_pki::private_key_from_pem(key.bytes, key.path)
-            .map_err(|error| wrong(error.to_string()))?;
-        let leaf = chain.first().ok_or_else(|| wrong(format!("{} is empty", certificate.path)))?;
-        if leaf.certificate.key.spki != facts.key.spki {
+        let pair = Pair::new((certificate.path, certificate.bytes), (key.path, key.bytes)).map_err(wrong)?;
+        let leaf = pair.chain(Timestamp::UNIX_EPOCH).map_err(wrong)?.into_iter().next();
+        if leaf.is_none_or(|leaf| leaf.certificate.key.spki != pair.spki) {
             return Err(wrong(format!("the key in {} is not of {}", key.path, certificate.path)));
         }
         if key.mode & 0o037 != 0 {
             return Err(Refusal {
-                objection: Objection::Access,
+                kind: RefusalKind::Access,
                 what: format!("others may use the private key in {} (mode {:04o})", key.path, key.mode),
-                why: "whoever can read it can be this member".to_owned(),
+                why: "with it anybody can pass for this member".to_owned(),
                 instead: "if nobody has, set mode 0600; else supply another key and certificate".to_owned(),
             });
         }
-        Ok(Self {
-            fingerprint: leaf.certificate.fingerprint.clone(),
-            chain: chain.iter().map(|parsed| parsed.der().to_vec()).collect(),
-            spki: facts.key.spki,
-            certificate: certificate.into(),
-            key: key.into(),
-        })
+        Ok(Self { certificate: certificate.into(), key: key.into(), pair })
     }
 
     /// Returns the file of the certificate.
@@ -140,52 +124,22 @@ impl Supplied {
     }
 
     /// Returns what must be in the files when they are used.
-    pub(crate) fn holds(&self) -> Precondition {
-        Precondition::Holds {
+    pub(crate) fn holds(&self) -> Condition {
+        Condition::Holds {
             certificate: self.certificate.path.clone(),
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: self.pair.fingerprint.clone(),
             key: self.key.path.clone(),
-            spki: Some(self.spki.clone()),
+            spki: Some(self.pair.spki.clone()),
         }
     }
 
     /// Refuses a certificate with which peers could not talk to the member, as an audit would judge it in use.
     pub(crate) fn accept(&self, fit: &Fit<'_>) -> Result<(), Refusal> {
         let path = &self.certificate.path;
-        let unreadable = |error: EvidenceError| wrong(error.to_string());
-        let (origin, key_origin) = (Origin::file(path), Origin::file(&self.key.path));
-        let (ca_path, ca) = fit.authorities;
-        let ca_origin = Origin::file(ca_path);
-        let parse = |der: &Vec<u8>| Parsed::from_der(der, origin.clone(), fit.now);
-        let chain = self.chain.iter().map(parse).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-        let trusted = certificates_from_pem(ca, ca_origin.clone(), fit.now).map_err(unreadable)?;
-        let leaf = chain.first().ok_or_else(|| wrong(format!("{path} is empty")))?;
-        let public = PublicKey { spki: self.spki.clone(), ..leaf.certificate.key.clone() };
-        let key = PrivateKey { path: self.key.path.clone(), key: public };
-        let material = Material {
-            certificate: Some(Source { path, origin: &origin, content: Ok(&chain) }),
-            key: Some(Source { path: &self.key.path, origin: &key_origin, content: Ok(&key) }),
-            trusted: Some(Source { path: ca_path, origin: &ca_origin, content: Ok(&trusted) }),
-            ..Material::default()
-        };
-        let usage = Use {
-            side: Side::Peer,
-            dialled: fit.hosts,
-            dials_from: &[],
-            client_auth: true,
-            checks_client_names: true,
-            etcd_version: fit.version,
-        };
-        // Another authority in the file may be past its time and matter to nobody.
-        let matters = |p: &Problem| p.kind != ProblemKind::Expiring && (p.breaks || p.path != ca_path);
-        if let Some(problem) = problems(&material, &usage, fit.now).into_iter().find(matters) {
-            return Err(wrong(problem.message));
-        }
-        if let Some(host) = fit.hosts.iter().find(|host| !names(&leaf.certificate, host)) {
-            return Err(wrong(format!(
-                "{path} does not name {host}, where its peers dial it or see it come from"
-            )));
-        }
+        let usage = Use { etcd_version: fit.version, ..material::peer(fit.hosts) };
+        self.pair.judge(fit.authorities, &usage, fit.now, 0).map_err(wrong)?;
+        let leaf = self.pair.chain(fit.now).map_err(wrong)?.into_iter().next();
+        let leaf = leaf.ok_or_else(|| wrong(format!("{path} is empty")))?;
         if leaf.certificate.days_left < MARGIN_DAYS {
             return Err(wrong(format!("{path} expires today")));
         }
@@ -195,7 +149,7 @@ impl Supplied {
 
 fn wrong(what: String) -> Refusal {
     Refusal {
-        objection: Objection::Certificate,
+        kind: RefusalKind::Certificate,
         what,
         why: "with such a certificate the member would not start, or its peers could not talk to it".to_owned(),
         instead: "supply a certificate, with its key, for all names of the member and for both usages, of the authority \
@@ -269,29 +223,29 @@ pub(crate) mod tests {
         let key = secret.as_bytes();
         let cases = [
             (
-                Objection::Certificate,
+                RefusalKind::Certificate,
                 "m1.crt is not absolute",
                 file("m1.crt", pem, 0o644),
                 file(KEY, key, 0o600),
             ),
             (
-                Objection::Certificate,
+                RefusalKind::Certificate,
                 CERTIFICATE,
                 file(CERTIFICATE, b"nothing", 0o644),
                 file(KEY, key, 0o600),
             ),
-            (Objection::Certificate, KEY, file(CERTIFICATE, pem, 0o644), file(KEY, pem, 0o600)),
+            (RefusalKind::Certificate, KEY, file(CERTIFICATE, pem, 0o644), file(KEY, pem, 0o600)),
             (
-                Objection::Certificate,
+                RefusalKind::Certificate,
                 "is not of",
                 file(CERTIFICATE, pem, 0o644),
                 file(KEY, other.as_bytes(), 0o600),
             ),
-            (Objection::Access, "(mode 0644)", file(CERTIFICATE, pem, 0o644), file(KEY, key, 0o644)),
+            (RefusalKind::Access, "(mode 0644)", file(CERTIFICATE, pem, 0o644), file(KEY, key, 0o644)),
         ];
-        for (objection, words, certificate, key) in cases {
+        for (kind, words, certificate, key) in cases {
             let refusal = Supplied::read(certificate, key).expect_err(words);
-            assert!(refusal.objection == objection && refusal.what.contains(words), "{words}: {refusal:?}");
+            assert!(refusal.kind == kind && refusal.what.contains(words), "{words}: {refusal:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A plan, or why there is none, for a terminal or a script.
 //!
-//! The first line is for who has no time: how much is to be done here, and what it waits for. Then every step with its
-//! change, and what is against it.
+//! The first line says how much is to be done here, and what it waits for. Then every step with its change, or why there is
+//! no plan.
 
 use std::fmt::Write as _;
 
@@ -18,15 +18,16 @@ use crate::json::{printed, printed_schema};
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`]; the plan in it has a format of its own.
-pub const FORMAT: &str = "seaworthy.dev/fix/v1";
+pub const FORMAT: &str = "seaworthy.dev/fix/v2";
 /// Identifier of its JSON Schema.
-pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/fix-v1.json";
+pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/fix-v2.json";
 
 /// Columns of the labels of a step.
 const INDENT: &str = "            ";
 
-/// Returns the plan, if there is one, and what is against it as text with ANSI styles.
-pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
+/// Returns the plan, if there is one, and why it must not be carried out, as text with ANSI styles. `command` is what was run,
+/// with the options that were given.
+pub fn text(plan: Option<&Plan>, refusals: &[Refusal], command: &str, width: usize) -> String {
     let mut out = String::new();
     let (status, word, sentence) = verdict(plan, refusals);
     let verdict = wrap(&format!("{word}  {sentence}"), width, "", "  ");
@@ -34,18 +35,25 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
     if let Some(plan) = plan {
         let state = &plan.state;
         let when = plan.made_at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC");
-        let about = format!("{} on node {}, from evidence of {when}", state.member, state.node);
+        let what = match &plan.rollback_of {
+            Some(fix) => format!("rollback of fix {fix} of {}, ", plan.rule),
+            None => String::new(),
+        };
+        let about = format!("{what}{} on node {}, from evidence of {when}", state.member, state.node);
         let _ = write!(out, "{}", paint(DIM, wrap(&about, width, "", "  ").trim_end()) + "\n");
     }
     for refusal in refusals {
         let _ = writeln!(out);
         let what = wrap(&refusal.what, width, "        ", "        ");
-        let _ = writeln!(out, "{} {}", paint(style::of(Status::Fail), "AGAINST"), paint(BOLD, what.trim()));
+        let _ = writeln!(out, "{} {}", paint(style::of(Status::Fail), "BLOCKED"), paint(BOLD, what.trim()));
         let _ = write!(out, "{}", wrap(&refusal.why, width, "        ", "        "));
         let _ =
             write!(out, "{}", wrap(&format!("do: {}", refusal.instead), width, "        ", "            "));
     }
     let Some(plan) = plan else { return out };
+    for remark in &plan.remarks {
+        let _ = write!(out, "\n{}", wrap(remark, width, "", "  "));
+    }
     waiting(&mut out, "First", &plan.waits_for, width);
     for (index, step) in plan.steps.iter().enumerate() {
         step_text(&mut out, index + 1, step, width);
@@ -56,7 +64,7 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], width: usize) -> String {
         let _ = write!(out, "\n{text}");
     }
     if !plan.steps.is_empty() {
-        let text = format!("Nothing was changed. Carry it out with: seaworthy fix {} --apply", plan.rule);
+        let text = format!("Nothing was changed. Carry it out with: {command} --apply");
         let _ = write!(out, "\n{}", wrap(&text, width, "", ""));
     }
     out
@@ -72,7 +80,7 @@ pub fn json_schema() -> Value {
     printed_schema::<Document<'_>>(SCHEMA_ID)
 }
 
-/// What a fix would do on this node next, and what is against it.
+/// What a fix or a rollback would do on this node next, and why it must not be carried out.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Fix")]
 struct Document<'a> {
@@ -81,21 +89,24 @@ struct Document<'a> {
     format: &'static str,
     /// The plan; null when there is no safe way on from here.
     plan: Option<&'a Plan>,
-    /// What is against it, or why there is none.
+    /// Why it must not be carried out, or why there is none.
     refusals: &'a [Refusal],
 }
 
 fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, String) {
-    let objections = match refusals.len() {
-        1 => "1 objection".to_owned(),
-        count => format!("{count} objections"),
+    let reasons = match refusals.len() {
+        1 => "1 reason".to_owned(),
+        count => format!("{count} reasons"),
     };
     let Some(plan) = plan else {
-        return (Status::Fail, "NO PLAN", format!("there is no safe way on from here: {objections}"));
+        return (Status::Fail, "NO PLAN", format!("there is no safe way on from here, for {reasons}"));
     };
     let member = &plan.state.member;
     if plan.steps.is_empty() && plan.stage == Stage::Request {
         return (Status::Unknown, "WAIT", format!("for the certificate that {member} has asked for"));
+    }
+    if plan.steps.is_empty() && plan.stage == Stage::Rollback {
+        return (Status::Pass, "NOTHING TO DO", format!("nothing of this fix is left on {member}"));
     }
     if plan.steps.is_empty() {
         let why = match (plan.rule.as_str(), plan.stage, plan.state.peer_urls.len()) {
@@ -125,12 +136,13 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
         if plan.steps.len() == 1 { "1 step".to_owned() } else { format!("{} steps", plan.steps.len()) };
     let work = format!("{steps} on this node, {restarts}");
     if !refusals.is_empty() {
-        return (Status::Fail, "REFUSED", format!("{work}, and {objections} to it"));
+        return (Status::Fail, "REFUSED", format!("{work}, blocked for {reasons}"));
     }
     if !plan.waits_for.is_empty() {
         return (Status::Unknown, "WAIT", format!("for {}; then {work}", names(&plan.waits_for)));
     }
-    (Status::Manual, "PLAN", format!("{work}{}", then(plan)))
+    let word = if plan.stage == Stage::Rollback { "ROLLBACK" } else { "PLAN" };
+    (Status::Manual, word, format!("{work}{}", then(plan)))
 }
 
 fn then(plan: &Plan) -> String {
@@ -180,7 +192,7 @@ fn step_text(out: &mut String, number: usize, step: &Step, width: usize) {
     };
     row("before", listed(step.preconditions.iter().map(ToString::to_string).collect()));
     row("verify", listed(step.verify.iter().map(ToString::to_string).collect()));
-    row("undo", step.undo.to_string());
+    row("undo", step.undo().unwrap_or_default());
 }
 
 /// Returns what is particular to an action, as labels and texts.
@@ -198,7 +210,8 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
         Action::CreateAuthority { certificate, key } => {
             vec![("files", format!("{certificate}, {key} (mode 0600)"))]
         }
-        Action::Edit { .. } | Action::Restore { .. } => Vec::new(),
+        Action::Edit { .. } | Action::Revert { .. } => Vec::new(),
+        Action::Restore { preimage, .. } => vec![("from", format!("the record of fix {}", preimage.fix))],
         Action::Issue {
             hosts, purpose, days, certificate, key, ca_certificate, uid, gid, replaces, ..
         } => {
@@ -229,13 +242,10 @@ fn details(action: &Action) -> Vec<(&'static str, String)> {
             let with = (!settings.is_empty()).then(|| ("with", settings.join(" ")));
             [("by", by)].into_iter().chain(with).collect()
         }
-        Action::SetAttributes { path, mode, uid, gid } => {
-            vec![("set", format!("mode {mode:04o}, owner {uid}:{gid} on {path}"))]
+        Action::SetAttributes { path, to, .. } => vec![("set", format!("{to} on {path}"))],
+        Action::UpdateMember { member_id, to, via, .. } => {
+            vec![("update", format!("member {member_id} to {}", to.join(","))), ("via", via.join(", "))]
         }
-        Action::UpdateMember { member_id, peer_urls, via } => vec![
-            ("update", format!("member {member_id} to {}", peer_urls.join(","))),
-            ("via", via.join(", ")),
-        ],
     }
 }
 
@@ -265,7 +275,7 @@ fn painted(line: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use seaworthy_remedy::plan::{Objection, State, Undo, Until};
+    use seaworthy_remedy::plan::{RefusalKind, State, Until};
 
     use super::*;
 
@@ -278,7 +288,6 @@ mod tests {
             diff: Some("--- /m\n+++ /m\n@@ -1 +1 @@\n-old\u{1b}[31m\n+new\n".to_owned()),
             preconditions: Vec::new(),
             verify: Vec::new(),
-            undo: Undo::Restart,
             restarts: true,
         };
         Plan {
@@ -294,18 +303,20 @@ mod tests {
                 files: BTreeMap::new(),
             },
             stage: if steps == 0 { Stage::Done } else { Stage::Load },
+            rollback_of: None,
             authority: None,
             waits_for: Vec::new(),
             steps: vec![step; steps],
             then_waits_for: vec![Waiting { member: "m2".to_owned(), until: Until::Loaded }],
             by_hand: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
     fn refusal() -> Refusal {
         let [what, why, instead] =
             ["an alarm is raised", "it may not survive", "disarm it"].map(str::to_owned);
-        Refusal { objection: Objection::Alarm, what, why, instead }
+        Refusal { kind: RefusalKind::Alarm, what, why, instead }
     }
 
     fn first_line(text: &str) -> String {
@@ -337,29 +348,25 @@ mod tests {
                 "NOTHING TO DO  m1 listens with TLS for its peers, and they dial it so; still to go: m2",
             ),
             (Some(plan(2)), vec![], "PLAN  2 steps on this node, 2 restarts; then it waits for m2"),
-            (
-                Some(plan(1)),
-                vec![refusal()],
-                "REFUSED  1 step on this node, 1 restart, and 1 objection to it",
-            ),
+            (Some(plan(1)), vec![refusal()], "REFUSED  1 step on this node, 1 restart, blocked for 1 reason"),
             (Some(blocked), vec![], "WAIT  for m2; then 2 steps on this node, 2 restarts"),
-            (None, vec![refusal()], "NO PLAN  there is no safe way on from here: 1 objection"),
+            (None, vec![refusal()], "NO PLAN  there is no safe way on from here, for 1 reason"),
         ];
         for (plan, refusals, want) in cases {
-            assert_eq!(first_line(&text(plan.as_ref(), &refusals, 110)), want);
+            assert_eq!(first_line(&text(plan.as_ref(), &refusals, "seaworthy fix x", 110)), want);
         }
     }
 
     #[test]
     fn foreign_text_cannot_take_over_the_terminal() {
-        let text = text(Some(&plan(1)), &[refusal()], 60);
+        let text = text(Some(&plan(1)), &[refusal()], "seaworthy fix x", 60);
         assert!(!text.contains("\u{1b}[2J") && text.contains("load\\u{1b}[2J the"), "{text}");
         assert!(!text.contains("old\u{1b}[31m") && text.contains("-old\\u{1b}[31m"), "{text}");
     }
 
     #[test]
     fn prose_fits_a_narrow_terminal() {
-        let text = text(Some(&plan(1)), &[refusal()], 40);
+        let text = text(Some(&plan(1)), &[refusal()], "seaworthy fix x", 40);
         let wide = |line: &&str| first_line(line).chars().count() > 40;
         assert_eq!(text.lines().filter(wide).collect::<Vec<_>>(), Vec::<&str>::new());
     }
@@ -369,8 +376,10 @@ mod tests {
         let plan = plan(1);
         let document: Value = serde_json::from_str(&json(Some(&plan), &[refusal()])).unwrap();
         assert_eq!(document["format"], FORMAT);
-        assert_eq!(Plan::from_json(document["plan"].to_string().as_bytes()).unwrap(), plan);
-        let other = document["plan"].to_string().replace(Plan::FORMAT, "seaworthy.dev/plan/v2");
-        assert!(Plan::from_json(other.as_bytes()).is_err());
+        assert_eq!(Plan::from_value(&document["plan"]).unwrap(), plan);
+        let mut newer = document["plan"].clone();
+        newer["format"] = "seaworthy.dev/plan/v9".into();
+        let refused = Plan::from_value(&newer).unwrap_err().to_string();
+        assert!(refused.contains("plan/v9") && refused.contains("does not know"), "{refused}");
     }
 }

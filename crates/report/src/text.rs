@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use seaworthy_audit::{ControlResult, Evidence, Finding, Report};
 use seaworthy_catalogue::Status;
 use seaworthy_evidence::ErrorKind;
-use seaworthy_remedy::planner;
+use seaworthy_remedy::fixes;
 
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
@@ -292,7 +292,7 @@ fn footer(out: &mut String, report: &Report, layout: Layout) {
     };
     let mut hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
     let failed = report.findings.iter().filter(|f| f.status == Status::Fail);
-    if let Some(fixable) = failed.map(|f| f.rule.as_str()).find(|rule| planner::RULES.contains(rule)) {
+    if let Some(fixable) = failed.map(|f| f.rule.as_str()).find(|rule| fixes::RULES.contains(rule)) {
         let _ = write!(hint, " · the plan, on {}: seaworthy fix {fixable}", report.node);
     }
     let _ = write!(out, "\n{}", wrap(&hint, layout.width, "", ""));

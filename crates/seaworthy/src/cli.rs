@@ -22,7 +22,7 @@ Exit codes:
   2  wrong usage: an option, a name or a file it names
   3  evidence was missing, or a fix must wait
   4  an operation failed
-  5  a fix failed, and was taken back
+  5  a fix failed, and was rolled back
 
 What they mean of a command is in its own --help.";
 
@@ -35,12 +35,19 @@ Exit codes:
 
 const FIX_EXIT_CODES: &str = "\
 Exit codes:
-  0  nothing to do, or done and verified; with --rollback: taken back
-  1  a plan is needed, and nothing is against carrying it out; with --apply: the rule does not pass all the same
+  0  nothing to do, or done and verified; with --rollback --apply: rolled back and verified
+  1  a plan is needed, and can be carried out; with --apply: the rule does not pass all the same
   2  wrong usage
-  3  it must wait, evidence is missing, or something is against it
-  4  an operation failed, and could not be taken back either
-  5  something failed, and was taken back";
+  3  it must wait, it is blocked, evidence is missing, or the run was interrupted where that is safe
+  4  an operation failed, and could not be rolled back either
+  5  something failed, and was rolled back
+
+Examples:
+  seaworthy fix 2.4                      what would be done here, and in which order
+  seaworthy fix 2.4 --apply              do it, on every node of the cluster
+  seaworthy fix --status                 what was done, and how to get out of what is not ended
+  seaworthy fix --rollback               what would be undone of the last fix
+  seaworthy fix --rollback ID --apply    undo it";
 
 const PLAIN_EXIT_CODES: &str = "\
 Exit codes:
@@ -119,12 +126,13 @@ pub(crate) enum Command {
     /// may probe: each attempt leaves a line in the log of the server.
     #[command(after_help = PROBE_EXIT_CODES)]
     Probe(Probe),
-    /// Make a rule pass on this node: print the plan, carry it out, verify it, or take it back
+    /// Make a rule pass on this node: print the plan, carry it out, verify it, or roll it back
     ///
     /// Without --apply the plan is printed and nothing is changed: the steps, the diffs, what must hold before each, what is
     /// verified after it, and what undoes it. With --apply it is carried out, one step at a time, each written down before
-    /// and after; what fails is taken back. Run it as root on every node of the cluster, at once or one after the other:
-    /// the members take turns under a lock in etcd, and wait for each other. A run that was killed is finished by the next.
+    /// and after; what fails is rolled back. Run it as root on every node of the cluster, at once or one after the other:
+    /// the members take turns under a lock in etcd, and wait for each other. A run that was killed is finished by the next;
+    /// Ctrl-C ends one at the next safe boundary, a second Ctrl-C at once, which is safe too.
     #[command(after_help = FIX_EXIT_CODES)]
     Fix(Fix),
     /// Work with catalogues of rules
@@ -222,18 +230,25 @@ pub(crate) struct Fix {
     /// The rule, or the control it judges, such as 2.4 (`seaworthy fix` without one lists the rules with a fix)
     #[arg(value_name = "RULE|NUMBER")]
     pub(crate) rule: Option<String>,
-    /// Carry the plan out, verify it, and take it back if it fails
-    #[arg(long, group = "mode", requires = "rule")]
+    /// Carry the plan out, verify it, and roll it back if it fails; with --rollback, carry the rollback out
+    #[arg(long, conflicts_with_all = ["status", "resume", "forget", "sign"])]
     pub(crate) apply: bool,
-    /// Show the fixes of this node, and how far each member is
+    /// Show the fixes of this node, whether each can be rolled back, how to get out of those that are not ended, and how far
+    /// each member is
     #[arg(long, group = "mode")]
     pub(crate) status: bool,
-    /// Finish the fix that was begun and not ended, or take it back where that was begun
-    #[arg(long, group = "mode")]
-    pub(crate) resume: bool,
-    /// Take a fix back, and first the later ones of its rule; the last one without an id
+    /// Finish the fix or rollback that was begun and not ended; the last one without an id
+    #[arg(long, group = "mode", value_name = "ID", num_args = 0..=1, default_missing_value = "last")]
+    pub(crate) resume: Option<String>,
+    /// Show the plan that rolls a fix back, and first the later ones of its rule; the last one without an id
+    ///
+    /// What the fix changed goes back, and what others changed since stays; where that is impossible, nothing is changed.
+    /// --apply carries it out.
     #[arg(long, group = "mode", value_name = "ID", num_args = 0..=1, default_missing_value = "last")]
     pub(crate) rollback: Option<String>,
+    /// Close the record of a fix, which is then neither finished nor rolled back; a damaged record is set aside
+    #[arg(long, group = "mode", value_name = "ID")]
+    pub(crate) forget: Option<String>,
     /// How long to wait for other members
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "600")]
     pub(crate) wait: Duration,
@@ -273,7 +288,7 @@ pub(crate) struct Fix {
     /// Accept that a cluster of two stops while one of them restarts, and for good if it does not come back
     #[arg(long)]
     pub(crate) two_members_stop: bool,
-    /// Give word that clients of which nothing is known from this node use TLS, with certificates that etcd accepts
+    /// State that clients of which nothing is known from this node use TLS, with certificates that etcd accepts
     #[arg(long)]
     pub(crate) clients_are_ready: bool,
     /// Read the host's files below this folder (when running in a container: the mount of the host's /)

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     Incomplete = 3,
     /// An operation failed.
     Failure = 4,
-    /// A fix failed, and was taken back.
+    /// A fix failed, and was rolled back.
     RolledBack = 5,
 }
 

@@ -9,6 +9,7 @@ mod exit;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod output;
+mod protection;
 mod workers;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    protection::of_keys();
     workers::start();
     // An audit needs it, and has it by the time the command line is read.
     rayon::spawn(|| drop(seaworthy_builtin::catalogue()));

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_audit::{Options, audit};
 use seaworthy_evidence::{ReadError, Snapshot};
-use seaworthy_journal::record::{Entry, Event, Record};
-use seaworthy_remedy::apply::Outcome;
-use seaworthy_remedy::note::Note;
+use seaworthy_journal::record::{Damaged, Entry, Event, Facts, Record, Written};
+use seaworthy_remedy::executor::Outcome;
+use seaworthy_remedy::history::{Fix, Status};
 use seaworthy_remedy::plan::{Plan, Refusal, Stage};
+use seaworthy_remedy::progress::ProgressRecord;
 use seaworthy_report::fix;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -407,9 +408,9 @@ fn documents_are_of_their_published_schemas() {
         |name: &str| -> Value { serde_json::from_slice(&fs::read(schemas.join(name)).unwrap()).unwrap() };
     assert_eq!(schema("snapshot-v1.json"), seaworthy_evidence::json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("report-v1.json"), seaworthy_report::json::json_schema(), "run `cargo xtask generate`");
-    assert_eq!(schema("fix-v1.json"), seaworthy_report::plan::json_schema(), "run `cargo xtask generate`");
-    assert_eq!(schema("fix-outcome-v1.json"), fix::outcome_json_schema(), "run `cargo xtask generate`");
-    assert_eq!(schema("fix-status-v1.json"), fix::status_json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-v2.json"), seaworthy_report::plan::json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-outcome-v2.json"), fix::outcome_json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("fix-status-v2.json"), fix::status_json_schema(), "run `cargo xtask generate`");
     assert_valid(&schema("snapshot-v1.json"), &node());
     let audited = run(&["audit", "--snapshot", NODE, "--benchmark", "cis-kubernetes", "--format", "json"]);
     let report = report(&audited);
@@ -428,24 +429,91 @@ fn documents_are_of_their_published_schemas() {
 /// Returns a plan with one step, which has most that a plan can have.
 fn some_plan() -> Plan {
     let hash = "0".repeat(64);
-    serde_json::from_value(json!({
+    Plan::from_value(&json!({
         "format": Plan::FORMAT, "rule": "etcd-peer-tls", "made_at": "2026-01-01T00:00:00Z",
         "state": {
             "node": "n1", "member": "m1", "member_id": "a", "peer_urls": { "a": ["http://10.0.0.1:2380"] },
             "settings": hash, "files": { "/m.yaml": hash, "/new": null },
         },
-        "stage": "load", "authority": null,
+        "stage": "load", "rollback_of": null, "authority": { "spki": hash, "subject": "CN=etcd-ca" },
         "waits_for": [{ "member": "m2", "until": "known-to-have-loaded" }],
         "steps": [{
             "title": "Set the owner", "why": "It is another's.",
-            "action": { "kind": "set-attributes", "path": "/m.yaml", "mode": "0600", "uid": 0, "gid": 0 },
+            "action": {
+                "kind": "set-attributes", "path": "/m.yaml",
+                "from": { "mode": "0644", "uid": 0, "gid": 0 }, "to": { "mode": "0600", "uid": 0, "gid": 0 },
+            },
             "diff": null, "preconditions": [{ "kind": "cluster-healthy" }],
-            "verify": [{ "kind": "attributes" }, { "kind": "links-full", "seconds": 15 }],
-            "undo": { "kind": "restore-all", "paths": ["/m.yaml"] }, "restarts": false,
+            "verify": [
+                { "kind": "attributes", "path": "/m.yaml", "attributes": { "mode": "0600", "uid": 0, "gid": 0 } },
+                { "kind": "links-full" },
+            ],
+            "restarts": false,
         }],
-        "then_waits_for": [], "by_hand": ["do it"],
+        "then_waits_for": [], "by_hand": ["do it"], "remarks": ["know it"],
     }))
     .unwrap()
+}
+
+/// Returns the same plan as the first version wrote it into journals.
+fn first_version_of_some_plan() -> Value {
+    let hash = "0".repeat(64);
+    let attributes =
+        |mode: &str| json!({ "kind": "attributes", "path": "/m.yaml", "mode": mode, "uid": 0, "gid": 0 });
+    json!({
+        "format": "seaworthy.dev/plan/v1", "rule": "etcd-peer-tls", "made_at": "2026-01-01T00:00:00Z",
+        "state": {
+            "node": "n1", "member": "m1", "member_id": "a", "peer_urls": { "a": ["http://10.0.0.1:2380"] },
+            "settings": hash, "files": { "/m.yaml": hash, "/new": null },
+        },
+        "stage": "load", "authority": hash,
+        "waits_for": [{ "member": "m2", "until": "known-to-have-loaded" }],
+        "steps": [
+            {
+                "title": "Set the owner", "why": "It is another's.",
+                "action": { "kind": "set-attributes", "path": "/m.yaml", "mode": "0600", "uid": 0, "gid": 0 },
+                "diff": null, "preconditions": [attributes("0644"), { "kind": "cluster-healthy" }],
+                "verify": [{ "kind": "attributes" }, { "kind": "links-full", "seconds": 15 }, { "kind": "rule-passes" }],
+                "undo": attributes("0644"), "restarts": false,
+            },
+            {
+                "title": "Tell", "why": "So.",
+                "action": {
+                    "kind": "update-member", "member_id": "a", "peer_urls": ["https://10.0.0.1:2380"], "via": [],
+                },
+                "diff": null, "preconditions": [{ "kind": "peer-urls", "member_id": "a", "urls": ["http://10.0.0.1:2380"] }],
+                "verify": [{ "kind": "membership-shows", "urls": ["https://10.0.0.1:2380"] }, { "kind": "followed" }],
+                "undo": { "kind": "peer-urls", "urls": ["http://10.0.0.1:2380"] }, "restarts": false,
+            },
+            {
+                "title": "Wait", "why": "So.",
+                "action": { "kind": "restart", "by": { "kind": "kubelet" }, "settings": { "name": "m1" } },
+                "diff": null, "preconditions": [],
+                "verify": [{ "kind": "restarted" }, { "kind": "settings-effective" }, { "kind": "certificate-sound" }],
+                "undo": { "kind": "restart" }, "restarts": true,
+            },
+        ],
+        "then_waits_for": [], "by_hand": [],
+    })
+}
+
+#[test]
+fn a_plan_of_the_first_version_is_read() {
+    // The last condition is of no step that it was made for, and takes what it can get: an authority's.
+    let mut first = first_version_of_some_plan();
+    first["steps"][2]["verify"].as_array_mut().unwrap().pop();
+    let plan = Plan::from_value(&first).unwrap();
+    let written = serde_json::to_value(&plan).unwrap();
+    assert_eq!(written["steps"][0]["action"]["from"]["mode"], "0644");
+    assert_eq!(written["steps"][0]["verify"][0]["attributes"]["mode"], "0600");
+    assert_eq!(written["steps"][0]["verify"][2]["rule"], "etcd-peer-tls");
+    assert_eq!(written["steps"][1]["action"]["from"], json!(["http://10.0.0.1:2380"]));
+    assert_eq!(written["steps"][1]["verify"][1], json!({ "kind": "another-leads", "member_id": "a" }));
+    assert_eq!(written["steps"][2]["verify"][1]["settings"]["name"], "m1");
+    assert_eq!(plan.authority.unwrap().spki, "0".repeat(64));
+    // What the first version did not write either is refused, and named.
+    first["steps"][1]["undo"] = Value::Null;
+    assert!(Plan::from_value(&first).is_err());
 }
 
 #[test]
@@ -455,7 +523,7 @@ fn every_plan_outcome_and_status_is_of_its_schema() {
     let ids = vec![one.clone()];
     let plan = some_plan();
     let refusals: Vec<Refusal> = serde_json::from_value(json!([
-        { "objection": "two-members", "what": "a", "why": "b", "instead": "c" },
+        { "kind": "two-members", "what": "a", "why": "b", "instead": "c" },
     ]))
     .unwrap();
     for plan in [None, Some(&plan)] {
@@ -465,13 +533,14 @@ fn every_plan_outcome_and_status_is_of_its_schema() {
     let boxed = Some(Box::new(plan.clone()));
     let outcomes = [
         (Outcome::Done { ids: Vec::new(), verified: vec![why.clone()] }, "done", json!([])),
+        (Outcome::Interrupted { ids: ids.clone() }, "interrupted", json!([one])),
         (Outcome::NotProven { ids: ids.clone(), why: why.clone() }, "not-proven", json!([one])),
         (
             Outcome::Refused { ids: ids.clone(), plan: None, refusals: refusals.clone() },
             "refused",
             json!([one]),
         ),
-        (Outcome::Refused { ids: Vec::new(), plan: boxed, refusals }, "refused", json!([])),
+        (Outcome::Refused { ids: Vec::new(), plan: boxed, refusals: refusals.clone() }, "refused", json!([])),
         (Outcome::RolledBack { id: one.clone(), why: why.clone() }, "rolled-back", json!([one])),
         (Outcome::Stopped { id: one.clone(), why: why.clone() }, "stopped", json!([one])),
         (
@@ -485,51 +554,69 @@ fn every_plan_outcome_and_status_is_of_its_schema() {
         assert_valid(&fix::outcome_json_schema(), &document);
         assert_eq!((&document["outcome"], &document["fixes"]), (&json!(word), &fixes), "{document:#}");
     }
+    for aside in [None, Some(Path::new("/var/lib/seaworthy/aside-x"))] {
+        assert_valid(&fix::outcome_json_schema(), &read(fix::forgotten_json("etcd-peer-tls", &one, aside)));
+    }
 
-    let entries = |events: Vec<Event>| {
-        let entry = |(number, event)| Entry { number, at: Timestamp::UNIX_EPOCH, event };
-        (0..).zip(events).map(entry).collect::<Vec<_>>()
-    };
     let begun = Event::Begun { plan: "0".repeat(64) };
     let step = "1".to_owned();
     let events = vec![
         begun.clone(),
-        Event::Before { step: step.clone(), facts: json!({ "process": null }) },
-        Event::After { step: step.clone(), facts: Value::Null },
+        Event::Before { step: step.clone(), facts: Facts::default() },
+        Event::After { step: step.clone(), facts: Written::default() },
         Event::Failed { step, why: why.clone() },
         Event::RollingBack { why: why.clone() },
     ];
-    let mut records = vec![
-        Record { id: one.clone(), plan: serde_json::to_value(&plan).unwrap(), entries: entries(events) },
-        // As another version may have written it.
-        Record {
-            id: one.clone(),
-            plan: json!({ "stage": "unheard-of" }),
-            entries: entries(vec![begun.clone()]),
-        },
-    ];
-    for last in [Event::Done, Event::RolledBack, Event::Failed { step: "back".to_owned(), why: why.clone() }]
-    {
-        records.push(Record {
-            id: one.clone(),
-            plan: json!({}),
-            entries: entries(vec![begun.clone(), last]),
-        });
+    let some_fix = |events: Vec<Event>| {
+        let entry = |(number, event)| Entry { number, at: Timestamp::UNIX_EPOCH, event };
+        let entries = (0..).zip(events).map(entry).collect();
+        let record = Record { id: one.clone(), plan: serde_json::to_value(&plan).unwrap(), entries };
+        Fix { record, plan: plan.clone() }
+    };
+    let mut fixes = vec![some_fix(events), some_fix(vec![begun.clone()])];
+    for last in [Event::Done, Event::RolledBack, Event::Closed] {
+        fixes.push(some_fix(vec![begun.clone(), last]));
     }
-    let mut note = Note::new("etcd-peer-tls", "m1", "n1", Timestamp::UNIX_EPOCH);
-    note.reached = Some(Stage::Load);
-    let members = [None, Some(note)].map(|note| fix::MemberStanding {
+    let all = [Status::RollingBack, Status::Unfinished, Status::Done, Status::RolledBack, Status::Closed];
+    let way =
+        fix::WayOut { to: "to finish it".to_owned(), commands: vec!["seaworthy fix --resume".to_owned()] };
+    let standing = |(fix, status)| fix::FixStanding {
+        fix,
+        status,
+        rollback: match status {
+            Status::Done => Some(Vec::new()),
+            Status::Unfinished => Some(refusals.clone()),
+            _ => None,
+        },
+        way_out: if status == Status::Unfinished { vec![way.clone()] } else { Vec::new() },
+    };
+    let mut record = ProgressRecord::new("etcd-peer-tls", "m1", "n1", Timestamp::UNIX_EPOCH);
+    record.reached = Some(Stage::Load);
+    let members = [None, Some(record)].map(|progress| fix::MemberStanding {
         name: "m1".to_owned(),
         peer_urls: vec!["http://10.0.0.1:2380".to_owned()],
-        note,
+        progress,
     });
-    for members in [Ok(members.as_slice()), Err("nobody answers")] {
-        let document = read(fix::status_json(&records, members));
+    let damaged = [Damaged { id: one.clone(), why: "line 1".to_owned(), plan: None, ended: None }];
+    for members in [Ok(members.to_vec()), Err("nobody answers".to_owned())] {
+        let standing = fix::Standing {
+            fixes: fixes.iter().zip(all).map(standing).collect(),
+            damaged: &damaged,
+            members,
+        };
+        let document = read(fix::status_json(&standing));
         assert_valid(&fix::status_json_schema(), &document);
-        let standing: Vec<_> = document["fixes"].as_array().unwrap().iter().map(|f| &f["standing"]).collect();
-        assert_eq!(standing, ["going-back", "unfinished", "done", "taken-back", "failed"]);
+        let words: Vec<_> = document["fixes"].as_array().unwrap().iter().map(|f| &f["status"]).collect();
+        assert_eq!(words, ["rolling-back", "unfinished", "done", "rolled-back", "closed"]);
+        assert_eq!(document["fixes"][2]["can_be_rolled_back"], true);
         // What is in the journal is what is shown of it.
-        assert_eq!(document["fixes"][0]["entries"], serde_json::to_value(&records[0].entries).unwrap());
+        assert_eq!(document["fixes"][0]["entries"], serde_json::to_value(&fixes[0].record.entries).unwrap());
+        let text = fix::status_text(&standing, 80);
+        for words in
+            ["it can be rolled back", "it cannot be rolled back: a; do: c", "to finish it:", "--forget"]
+        {
+            assert!(text.contains(words), "{words}: {text}");
+        }
     }
 }
 

@@ -70,8 +70,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     show(node, SEAWORTHY, &["--color", "always", "audit", "--rule", "2.4", "--verbose"])?;
     show(cluster.node(1), SEAWORTHY, &["--color", "always", "probe", "10.77.0.1:2380"])?;
 
-    step("What was done is written down, and can be taken back:");
+    step("What was done is written down, and can be rolled back:");
     show(node, SEAWORTHY, &["--color", "always", "fix", "--status"])?;
+    show(node, SEAWORTHY, &["--color", "always", "fix", "--rollback"])?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod generate;
+mod stress;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -27,15 +28,8 @@ enum Task {
     Demo,
     /// Measure an audit beside the shell pipelines that check the same controls
     Bench,
-    /// Kill fixes of live clusters at every line of their journals and at random instants, again and again
-    Stress {
-        /// How many clusters are migrated and taken back; each run of a node is killed up to four times
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// The first seed; a failure names its seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-    },
+    /// Kill fixes and rollbacks, the members they are about, and kubelet, on real clusters and on clusters in memory, and sum up
+    Stress(stress::Stress),
     /// Build the binary that is released: static
     Release,
     /// Write the generated files: the JSON Schemas
@@ -59,7 +53,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Demo => demo::run(),
         Task::Bench => bench::run(),
-        Task::Stress { seeds, from } => stress(from, seeds),
+        Task::Stress(wanted) => stress::run(&wanted),
         Task::Release => release_binary().map(|path| say(&path.display().to_string())),
         Task::Generate { check } => generate::run(check),
         Task::Lab => lab(),
@@ -73,20 +67,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs the kill test with more seeds than the tests do.
-fn stress(from: u64, seeds: u64) -> anyhow::Result<()> {
-    lab()?;
-    let test = ["test", "--locked", "-p", "seaworthy", "--test", "lab", "fix_kill", "--", "--nocapture"];
-    let status = Command::new("cargo")
-        .args(test)
-        .env("SEAWORTHY_SEEDS", format!("{from}..{}", from + seeds))
-        .current_dir(workspace())
-        .status()
-        .context("cannot start cargo")?;
-    anyhow::ensure!(status.success(), "a fix did not survive; run its seed again with --from SEED --seeds 1");
-    Ok(())
 }
 
 /// Gets the etcd versions of the lab and says which there are.

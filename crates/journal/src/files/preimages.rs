@@ -1,6 +1,6 @@
 //! What files were before they were changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::{Attributes, Content, Expected, FileError, Replacement, Root, hex, sh
 #[derive(Debug)]
 pub struct Preimages {
     root: Root,
+    directory: PathBuf,
 }
 
 /// What a file was: enough to bring it back, but for its bytes, which may be secret.
@@ -45,7 +46,7 @@ impl Preimages {
     ///
     /// As [`Root::open`].
     pub fn open(directory: &Path) -> Result<Self, FileError> {
-        Ok(Self { root: Root::open(directory)? })
+        Ok(Self { root: Root::open(directory)?, directory: directory.to_owned() })
     }
 
     /// Stores what is at `path` below `root`, also that there is nothing, and returns its id. The same file in
@@ -81,8 +82,8 @@ impl Preimages {
     ///
     /// [`FileError::Damaged`] when it is not there or not what was stored.
     pub fn load(&self, id: &str) -> Result<Preimage, FileError> {
-        let damaged =
-            || FileError::Damaged(id.chars().filter(char::is_ascii_alphanumeric).take(64).collect());
+        let shown: String = id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let damaged = || FileError::Damaged(self.directory.join(format!("{shown}.json")));
         if id.len() != 16 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(damaged());
         }
@@ -90,6 +91,23 @@ impl Preimages {
         match serde_json::from_slice(&json.bytes) {
             Ok(preimage) if sha256(&json.bytes).starts_with(id) => Ok(preimage),
             _ => Err(damaged()),
+        }
+    }
+
+    /// Returns what a file was; `None` when there was none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn content(&self, id: &str) -> Result<Option<Content>, FileError> {
+        let Some(facts) = self.load(id)?.file else { return Ok(None) };
+        let damaged = || FileError::Damaged(self.directory.join(format!("{id}.bytes")));
+        let bytes = self.root.read(Path::new(&format!("{id}.bytes")))?.ok_or_else(damaged)?.bytes;
+        let pair = |(name, value): &(String, String)| Some((unhex(name)?, unhex(value)?));
+        let extended = facts.extended.iter().map(pair).collect::<Option<_>>().ok_or_else(damaged)?;
+        match sha256(&bytes) == facts.sha256 {
+            true => Ok(Some(Content { bytes, mode: facts.mode, uid: facts.uid, gid: facts.gid, extended })),
+            false => Err(damaged()),
         }
     }
 
@@ -108,15 +126,7 @@ impl Preimages {
     ) -> Result<bool, FileError> {
         let preimage = self.load(id)?;
         let path = Path::new(&preimage.path);
-        let Some(facts) = preimage.file else { return root.remove(path, expected) };
-        let damaged = || FileError::Damaged(id.to_owned());
-        let bytes = self.root.read(Path::new(&format!("{id}.bytes")))?.ok_or_else(damaged)?.bytes;
-        let pair = |(name, value): &(String, String)| Some((unhex(name)?, unhex(value)?));
-        let extended = facts.extended.iter().map(pair).collect::<Option<_>>().ok_or_else(damaged)?;
-        if sha256(&bytes) != facts.sha256 {
-            return Err(damaged());
-        }
-        let wanted = Content { bytes, mode: facts.mode, uid: facts.uid, gid: facts.gid, extended };
+        let Some(wanted) = self.content(id)? else { return root.remove(path, expected) };
         let target = root.target(path)?;
         root.put(&target, target.read()?.as_ref(), &wanted, expected, staging)
     }

@@ -1,24 +1,31 @@
-//! `seaworthy fix`: plans, carries out, shows and takes back.
+//! `seaworthy fix`: plans, carries out, rolls back, and shows what was done.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use seaworthy_collect::root::Root;
-use seaworthy_journal::record::{self as journal, Record, Standing, State};
-use seaworthy_remedy::apply::{Fix, Outcome, Progress};
+use seaworthy_journal::files;
+use seaworthy_journal::record::{self, State};
+use seaworthy_remedy::executor::{Executor, Outcome, Progress, RollbackPlan, obstacles};
+use seaworthy_remedy::fixes;
+use seaworthy_remedy::history::{Fix, History, Status};
+use seaworthy_remedy::input::{AuthorityFiles, Options};
 use seaworthy_remedy::issue::Authority;
-use seaworthy_remedy::lint::lint;
-use seaworthy_remedy::node::{Node, NotObserved};
+use seaworthy_remedy::manual;
+use seaworthy_remedy::node::{Live, Node};
 use seaworthy_remedy::plan::{Plan, Refusal};
-use seaworthy_remedy::planner::{self, AuthorityFiles, Options};
-use seaworthy_report::fix::{self, MemberStanding};
+use seaworthy_remedy::preflight::preflight;
+use seaworthy_remedy::world::NotObserved;
+use seaworthy_report::fix::{self, FixStanding, MemberStanding, Standing, WayOut};
 use seaworthy_report::plan;
 
 use crate::cli;
 use crate::exit::{Exit, UsageError};
 use crate::output::{self, Format};
+use crate::protection;
 
 /// Where kubeadm keeps etcd's authority.
 const KUBEADM_CA: [&str; 2] = ["/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key"];
@@ -39,10 +46,16 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     if options.status {
         return status(options, &node);
     }
-    if options.resume || options.rollback.is_some() {
-        return go_on_or_back(options, &node);
+    if let Some(id) = &options.forget {
+        return forget(options, &node, id);
     }
-    let listed = || format!("the rules with a fix are {}", planner::RULES.join(", "));
+    if let Some(id) = &options.resume {
+        return resume(options, &node, id);
+    }
+    if let Some(id) = &options.rollback {
+        return rollback(options, &node, id);
+    }
+    let listed = || format!("the rules with a fix are {}", fixes::RULES.join(", "));
     let named = options.rule.as_deref().ok_or_else(|| UsageError::new("which rule?", listed()))?;
     let rule = &rule_with_fix(named, listed)?;
     let node = Node { self_made: rule == SELF_MADE, ..node };
@@ -59,14 +72,42 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     }
 }
 
+/// Returns the command that was run, with the options that matter when it is run again; `about` is the rule, or what is
+/// rolled back.
+fn command(options: &cli::Fix, about: &str) -> String {
+    let mut command = format!("seaworthy fix {about}");
+    let texts = [
+        ("--ca-cert", &options.ca_cert),
+        ("--ca-key", &options.ca_key),
+        ("--cert", &options.cert),
+        ("--key", &options.key),
+        ("--member", &options.member),
+    ];
+    for (name, value) in texts {
+        command.extend(value.iter().map(|value| format!(" {name} {value}")));
+    }
+    let switches = [
+        ("--new-ca", options.new_ca),
+        ("--request", options.request),
+        ("--two-members-stop", options.two_members_stop),
+        ("--clients-are-ready", options.clients_are_ready),
+    ];
+    command.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| format!(" {name}")));
+    if options.root.as_os_str() != "/" {
+        command += &format!(" --root {}", options.root.display());
+    }
+    command.extend(options.state_dir.iter().map(|directory| format!(" --state-dir {}", directory.display())));
+    command
+}
+
 /// Returns the rule with a fix that the operator names, by its id or by the number of a control.
 fn rule_with_fix(named: &str, listed: impl Fn() -> String) -> anyhow::Result<String> {
-    if planner::RULES.contains(&named) {
+    if fixes::RULES.contains(&named) {
         return Ok(named.to_owned());
     }
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     let judging = catalogue.control(named).into_iter().flat_map(|(_, control)| control.rules());
-    let found: Vec<&str> = judging.filter(|rule| planner::RULES.contains(rule)).collect();
+    let found: Vec<&str> = judging.filter(|rule| fixes::RULES.contains(rule)).collect();
     match found.as_slice() {
         [one] => Ok((*one).to_owned()),
         [] if catalogue.rules.contains_key(named) || catalogue.control(named).is_some() => {
@@ -86,9 +127,19 @@ fn show(options: &cli::Fix, node: &Node, rule: &str, wanted: &Options) -> anyhow
         Ok((plan, refusals)) => (Some(plan), refusals),
         Err(refusals) => (None, refusals),
     };
+    shown(options, plan.as_ref(), &refusals, &command(options, rule))
+}
+
+/// Prints a plan, or why there is none.
+fn shown(
+    options: &cli::Fix,
+    plan: Option<&Plan>,
+    refusals: &[Refusal],
+    command: &str,
+) -> anyhow::Result<Exit> {
     output::print(&match options.format {
-        Format::Json => plan::json(plan.as_ref(), &refusals),
-        Format::Text => plan::text(plan.as_ref(), &refusals, output::width()),
+        Format::Json => plan::json(plan, refusals),
+        Format::Text => plan::text(plan, refusals, command, output::width()),
     })?;
     Ok(match plan {
         Some(plan) if plan.steps.is_empty() => Exit::Clean,
@@ -97,8 +148,8 @@ fn show(options: &cli::Fix, node: &Node, rule: &str, wanted: &Options) -> anyhow
     })
 }
 
-/// Returns the plan and what is against it, or why there is none.
-#[expect(clippy::type_complexity, reason = "a plan with its objections, or objections alone")]
+/// Returns the plan and why it must not be carried out, or why there is none.
+#[expect(clippy::type_complexity, reason = "a plan with its refusals, or refusals alone")]
 fn planned(
     node: &Node,
     rule: &str,
@@ -109,122 +160,267 @@ fn planned(
         Err(NotObserved::Refused(refusal)) => return Ok(Err(vec![refusal])),
         Err(error) => return Err(not_observed(&error)),
     };
-    let situation = seen.situation(wanted);
-    Ok(planner::plan(rule, &situation).map(|plan| {
-        let refusals = lint(&plan, &situation);
+    let input = seen.input(wanted);
+    let root = files::Root::open(&node.root)
+        .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
+    Ok(fixes::plan(rule, &input).map(|plan| {
+        let mut refusals = preflight(&plan, &input);
+        refusals.extend(obstacles(&root, &plan));
         (plan, refusals)
     }))
 }
 
 /// Carries the plan out.
 fn apply(options: &cli::Fix, node: &Node, rule: &str, wanted: &dyn Fn() -> Options) -> anyhow::Result<Exit> {
-    let state = state(options)?;
-    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     // What is the operator's to correct is said before anything is waited for.
     if let Err(error @ NotObserved::Several(_)) = node.observe() {
         return Err(not_observed(&error).into());
     }
-    let told = Cell::new(false);
-    let tell = |progress: &Progress| tell(progress, &told);
-    let fix = Fix {
-        node,
-        rule,
-        options: wanted,
-        state: &state,
-        catalogue,
-        wait: options.wait,
-        settle: options.settle,
-        tell: &tell,
-    };
-    let outcome = fix.apply()?;
-    ended(options, rule, &outcome)?;
-    Ok(match outcome {
-        Outcome::Done { .. } => Exit::Clean,
-        Outcome::NotProven { .. } => Exit::Findings,
-        Outcome::RolledBack { .. } => Exit::RolledBack,
-        Outcome::Stopped { .. } => Exit::Failure,
-        _ => Exit::Incomplete,
-    })
+    protection::catch_interrupts();
+    let outcome = execute(options, node, rule, wanted, |executor| executor.apply())?;
+    ended(options, rule, &outcome, &command(options, rule))?;
+    Ok(exit(&outcome, Exit::RolledBack))
 }
 
-/// Finishes or takes back what is written down.
-fn go_on_or_back(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
-    if !directory(options).exists() {
-        let message = format!("{} is not there: no fix was begun on this node", directory(options).display());
-        return Err(UsageError::new(message, "see `seaworthy fix` for the rules with a fix").into());
-    }
-    let state = state(options)?;
-    let record = match &options.rollback {
-        None => state.current()?.ok_or_else(|| {
+/// Finishes what was begun and not ended.
+fn resume(options: &cli::Fix, node: &Node, id: &str) -> anyhow::Result<Exit> {
+    let history = recorded(options)?;
+    let fix = match id {
+        "last" => history.pending().next().ok_or_else(|| {
             UsageError::new("there is no fix that was begun and not ended", "see `seaworthy fix --status`")
         })?,
-        Some(id) if id == "last" => {
-            let mut records = records(&state)?.into_iter().rev();
-            let standing = |record: &Record| record.standing() != Standing::RolledBack;
-            records.find(standing).ok_or_else(|| {
-                UsageError::new("there is no fix to take back", "see `seaworthy fix --status`")
-            })?
-        }
-        Some(id) => state.read(id).map_err(|error| {
-            UsageError::new(error.to_string(), "see `seaworthy fix --status` for the ids")
-        })?,
+        id => known(&history, id)?,
     };
-    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
-    let rule = record.plan.get("rule").and_then(|rule| rule.as_str()).unwrap_or_default().to_owned();
-    let member = record.plan.pointer("/state/member").and_then(|name| name.as_str()).map(str::to_owned);
-    let node = Node { member: node.member.clone().or(member), self_made: rule == SELF_MADE, ..node.clone() };
-    let told = Cell::new(false);
-    let tell = |progress: &Progress| tell(progress, &told);
-    let unplanned =
-        Options { days: options.days, two_members_stop: options.two_members_stop, ..Options::default() };
-    let fix = Fix {
-        node: &node,
-        rule: &rule,
-        options: &|| unplanned.clone(),
-        state: &state,
-        catalogue,
-        wait: options.wait,
-        settle: options.settle,
-        tell: &tell,
-    };
-    let back = options.rollback.is_some();
-    let outcome = if back { fix.roll_back(&record.id)? } else { fix.go_on(&record.id)? };
-    ended(options, &rule, &outcome)?;
-    Ok(match outcome {
-        Outcome::Done { .. } => Exit::Clean,
-        Outcome::RolledBack { .. } if back => Exit::Clean,
-        Outcome::RolledBack { .. } => Exit::RolledBack,
-        Outcome::Stopped { .. } => Exit::Failure,
-        _ => Exit::Incomplete,
-    })
+    let node = of_fix(node, fix);
+    protection::catch_interrupts();
+    let outcome =
+        execute(options, &node, fix.rule(), &|| unplanned(options), |executor| executor.resume(fix.id()))?;
+    ended(options, fix.rule(), &outcome, &command(options, &format!("--resume {}", fix.id())))?;
+    Ok(exit(&outcome, Exit::RolledBack))
 }
 
-/// Prints what is written down, and how far the members are.
-fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
-    let records = records(&state(options)?)?;
-    let members = node.observe().map_err(|error| error.to_string()).and_then(|seen| {
-        let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
-        let standing = |m: &seaworthy_evidence::Member| MemberStanding {
-            name: if m.name.is_empty() { m.id.clone() } else { m.name.clone() },
-            peer_urls: m.peer_urls.iter().map(|url| url.text.clone()).collect(),
-            note: seen.notes.get(&m.id).cloned(),
-        };
-        let mut members: Vec<_> = cluster.members.iter().map(standing).collect();
-        members.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(members)
-    });
-    let members = members.as_deref().map_err(String::as_str);
+/// Shows the plan that rolls a fix back, or carries it out.
+fn rollback(options: &cli::Fix, node: &Node, id: &str) -> anyhow::Result<Exit> {
+    let history = recorded(options)?;
+    let fix = match id {
+        "last" => history
+            .standing()
+            .next_back()
+            .ok_or_else(|| UsageError::new("there is no fix to roll back", "see `seaworthy fix --status`"))?,
+        id => known(&history, id)?,
+    };
+    if let (Some(named), rule) = (&options.rule, fix.rule())
+        && named != rule
+    {
+        let message = format!("fix {} is of {rule}, not of {named}", fix.id());
+        return Err(UsageError::new(message, "leave the rule out: the id says which fix it is").into());
+    }
+    let fix = match &fix.plan.rollback_of {
+        Some(undone) => {
+            let message = format!("{} is the rollback of fix {undone}, and no fix by itself", fix.id());
+            return Err(UsageError::new(message, "to make the change again, run the fix again").into());
+        }
+        None => fix,
+    };
+    let node = of_fix(node, fix);
+    let command = command(options, &format!("--rollback {}", fix.id()));
+    if !options.apply {
+        if matches!(history.status(fix), Status::RolledBack | Status::Closed) {
+            let outcome = Outcome::RolledBack { id: fix.id().to_owned(), why: over(history.status(fix)) };
+            ended(options, fix.rule(), &outcome, &command)?;
+            return Ok(Exit::Clean);
+        }
+        let mut planned = execute(options, &node, fix.rule(), &|| unplanned(options), |executor| {
+            executor.rollback_plans(&[fix.id()])
+        })?;
+        let (plan, refusals, then) = planned.pop().unwrap_or_default();
+        let exit = shown(options, plan.as_ref(), &refusals, &command)?;
+        if !then.is_empty() && options.format == Format::Text {
+            output::print(&format!("\nAfter that, planned anew each: fix {}\n", then.join(", then fix ")))?;
+        }
+        return Ok(exit);
+    }
+    protection::catch_interrupts();
+    let outcome =
+        execute(options, &node, fix.rule(), &|| unplanned(options), |executor| executor.roll_back(fix.id()))?;
+    ended(options, fix.rule(), &outcome, &command)?;
+    Ok(exit(&outcome, Exit::Clean))
+}
+
+fn over(status: Status) -> String {
+    match status {
+        Status::Closed => "its record is closed".to_owned(),
+        _ => "it was rolled back before".to_owned(),
+    }
+}
+
+/// Closes the record of a fix, after saying what that means.
+fn forget(options: &cli::Fix, node: &Node, id: &str) -> anyhow::Result<Exit> {
+    let history = recorded(options)?;
+    let damaged = history.damaged().iter().any(|damaged| damaged.id == id);
+    let (rule, node) = match history.fix(id) {
+        Some(fix) => {
+            anstream::eprint!("{}", fix::forget_text(fix, history.status(fix), output::width()));
+            (fix.rule().to_owned(), of_fix(node, fix))
+        }
+        None if damaged => {
+            anstream::eprintln!(
+                "The record of {id} cannot be used; it is moved, and nothing in it is changed."
+            );
+            (String::new(), node.clone())
+        }
+        None => return known(&history, id).map(|_| Exit::Clean),
+    };
+    let aside = execute(options, &node, &rule, &|| unplanned(options), |executor| executor.forget(id))?;
     output::print(&match options.format {
-        Format::Json => fix::status_json(&records, members),
-        Format::Text => fix::status_text(&records, members, output::width()),
+        Format::Json => fix::forgotten_json(&rule, id, aside.as_deref()),
+        Format::Text => fix::forgotten_text(id, aside.as_deref(), output::width()),
     })?;
     Ok(Exit::Clean)
 }
 
-fn ended(options: &cli::Fix, rule: &str, outcome: &Outcome) -> anyhow::Result<()> {
+/// Runs something with all that carries fixes out on this node.
+fn execute<T, E: Into<anyhow::Error>>(
+    options: &cli::Fix,
+    node: &Node,
+    rule: &str,
+    wanted: &dyn Fn() -> Options,
+    run: impl FnOnce(&Executor<'_>) -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let state = state(options)?;
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    let world = Live::new(node, catalogue);
+    let told = Cell::new(false);
+    let executor = Executor {
+        world: &world,
+        rule,
+        options: wanted,
+        state: &state,
+        wait: options.wait,
+        settle: options.settle,
+        tell: &|progress: &Progress| tell(progress, &told),
+        interrupted: &protection::is_interrupted,
+    };
+    run(&executor).map_err(Into::into)
+}
+
+/// Returns what the exit code says of how a run ended; `back` when something was rolled back.
+fn exit(outcome: &Outcome, back: Exit) -> Exit {
+    match outcome {
+        Outcome::Done { .. } => Exit::Clean,
+        Outcome::NotProven { .. } => Exit::Findings,
+        Outcome::RolledBack { .. } => back,
+        Outcome::Stopped { .. } => Exit::Failure,
+        _ => Exit::Incomplete,
+    }
+}
+
+/// Returns the node of a fix: the member that it was planned for.
+fn of_fix(node: &Node, fix: &Fix) -> Node {
+    let member = Some(fix.plan.state.member.clone()).filter(|name| !name.is_empty());
+    Node { member: node.member.clone().or(member), self_made: fix.rule() == SELF_MADE, ..node.clone() }
+}
+
+/// Returns what the operator wants of a fix that is planned already.
+fn unplanned(options: &cli::Fix) -> Options {
+    Options { days: options.days, two_members_stop: options.two_members_stop, ..Options::default() }
+}
+
+/// Returns the fixes of this node.
+fn recorded(options: &cli::Fix) -> anyhow::Result<History> {
+    if !directory(options).exists() {
+        let message = format!("{} is not there: no fix was begun on this node", directory(options).display());
+        return Err(UsageError::new(message, "see `seaworthy fix` for the rules with a fix").into());
+    }
+    Ok(History::read(&state(options)?)?)
+}
+
+/// Returns the fix of this id.
+fn known<'h>(history: &'h History, id: &str) -> anyhow::Result<&'h Fix> {
+    if let Some(damaged) = history.damaged().iter().find(|damaged| damaged.id == id) {
+        let message = format!("the record of fix {id} cannot be used: {}", damaged.why);
+        let help = format!("look what it did, and set it aside: seaworthy fix --forget {id}");
+        return Err(UsageError::new(message, help).into());
+    }
+    history.fix(id).ok_or_else(|| {
+        let id: String = id.chars().filter(|c| !c.is_control()).take(64).collect();
+        UsageError::new(format!("there is no fix {id}"), "see `seaworthy fix --status` for the ids").into()
+    })
+}
+
+/// Prints how the fixes of this node stand, and how far the members are.
+fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
+    let state = state(options)?;
+    let history = History::read(&state)?;
+    let seen = node.observe().map_err(|error| error.to_string());
+    let members = seen.as_ref().map_err(Clone::clone).and_then(|seen| {
+        seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
+        let progress = seen.progress.as_ref().map_err(Clone::clone)?;
+        let standing = |m: &seaworthy_evidence::Member| MemberStanding {
+            name: if m.name.is_empty() { m.id.clone() } else { m.name.clone() },
+            peer_urls: m.peer_urls.iter().map(|url| url.text.clone()).collect(),
+            progress: progress.get(&m.id).cloned(),
+        };
+        let mut members: Vec<_> = seen.members().iter().map(standing).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(members)
+    });
+    let etcdctl = node.etcdctl(seen.as_ref().ok().map(|seen| &seen.etcd));
+    let is_pending = |fix: &Fix| history.pending().any(|pending| pending.id() == fix.id());
+    let stands = |fix: &Fix| history.standing().any(|standing| standing.id() == fix.id());
+    let open: Vec<&Fix> = history.fixes().iter().filter(|fix| stands(fix) || is_pending(fix)).collect();
+    // A rollback that is not ended is looked at by what it undoes.
+    let ids: Vec<&str> = open.iter().map(|fix| fix.plan.rollback_of.as_deref().unwrap_or(fix.id())).collect();
+    let node = open.first().map_or_else(|| node.clone(), |fix| of_fix(node, fix));
+    let planned = match ids.is_empty() {
+        true => Vec::new(),
+        false => {
+            execute(options, &node, "", &|| unplanned(options), |executor| executor.rollback_plans(&ids))?
+        }
+    };
+    let mut planned =
+        open.iter().zip(planned).map(|(fix, plan)| (fix.id(), plan)).collect::<BTreeMap<_, _>>();
+    let standing = history.fixes().iter().map(|fix| {
+        let back = planned.remove(fix.id());
+        let pending = is_pending(fix);
+        let way_out = if pending { ways_out(options, fix, back.as_ref(), &etcdctl) } else { Vec::new() };
+        let rollback = back.filter(|_| stands(fix)).map(|(_, refusals, _)| refusals);
+        FixStanding { fix, status: history.status(fix), rollback, way_out }
+    });
+    let standing = Standing { fixes: standing.collect(), damaged: history.damaged(), members };
+    output::print(&match options.format {
+        Format::Json => fix::status_json(&standing),
+        Format::Text => fix::status_text(&standing, output::width()),
+    })?;
+    Ok(Exit::Clean)
+}
+
+/// Returns how to get out of a fix that is not ended; `back` is what there is of its rollback.
+fn ways_out(options: &cli::Fix, fix: &Fix, back: Option<&RollbackPlan>, etcdctl: &str) -> Vec<WayOut> {
+    let directory = directory(options);
+    let id = fix.id();
+    let way = |to: &str, commands: Vec<String>| WayOut { to: to.to_owned(), commands };
+    let mut ways = vec![
+        way("to finish it", vec![command(options, &format!("--resume {id}"))]),
+        way("what is left of it, by hand", manual::commands(&fix.plan, Some(fix), etcdctl, &directory)),
+    ];
+    if let Some((Some(plan), ..)) = back
+        && fix.plan.rollback_of.is_none()
+    {
+        let command = command(options, &format!("--rollback {id}"));
+        ways.push(way("to roll it back", vec![format!("{command} --apply")]));
+        ways.push(way("the same by hand", manual::commands(plan, None, etcdctl, &directory)));
+    }
+    let closed = vec![command(options, &format!("--forget {id}"))];
+    ways.push(way("to leave everything as it is, and close the record", closed));
+    ways.retain(|way| !way.commands.is_empty());
+    ways
+}
+
+fn ended(options: &cli::Fix, rule: &str, outcome: &Outcome, command: &str) -> anyhow::Result<()> {
     output::print(&match options.format {
         Format::Json => fix::outcome_json(rule, outcome),
-        Format::Text => fix::outcome_text(rule, outcome, output::width()),
+        Format::Text => fix::outcome_text(rule, outcome, command, output::width()),
     })
 }
 
@@ -242,7 +438,7 @@ fn tell(progress: &Progress, told: &Cell<bool>) {
 
 /// Returns where fixes are written down.
 fn directory(options: &cli::Fix) -> PathBuf {
-    let directory = options.state_dir.clone().unwrap_or_else(|| PathBuf::from(journal::DEFAULT_DIRECTORY));
+    let directory = options.state_dir.clone().unwrap_or_else(|| PathBuf::from(record::DEFAULT_DIRECTORY));
     options.root.join(directory.strip_prefix("/").unwrap_or(&directory))
 }
 
@@ -251,10 +447,6 @@ fn state(options: &cli::Fix) -> anyhow::Result<State> {
     #[cfg(debug_assertions)]
     let state = state.with_hook(crate::failpoint::hook);
     Ok(state)
-}
-
-fn records(state: &State) -> anyhow::Result<Vec<Record>> {
-    state.list()?.iter().map(|id| Ok(state.read(id)?)).collect()
 }
 
 fn not_observed(error: &NotObserved) -> UsageError {
@@ -340,14 +532,14 @@ fn sign(
     let key = zeroize::Zeroizing::new(root.read(&authority.key, CAP)?);
     let issuer = Authority::load(authority.pem.as_deref().unwrap_or_default(), &key, Timestamp::now())?;
     let seen = node.observe().map_err(|error| not_observed(&error))?;
-    match planner::sign(&bytes, &issuer, &seen.situation(wanted)) {
+    match seaworthy_remedy::sign(&bytes, &issuer, &seen.input(wanted)) {
         Ok(signed) => {
             anstream::eprintln!("a certificate for {}: {}", signed.member, signed.hosts.join(", "));
             output::print(&signed.pem)?;
             Ok(Exit::Clean)
         }
         Err(refusal) => {
-            output::print(&plan::text(None, &[refusal], output::width()))?;
+            output::print(&plan::text(None, &[refusal], &command(options, ""), output::width()))?;
             Ok(Exit::Incomplete)
         }
     }

@@ -66,9 +66,9 @@ pub(crate) fn fix_document(output: &Output) -> Value {
     let document: Value =
         serde_json::from_str(&printed).unwrap_or_else(|e| panic!("no document: {e}\n{printed}\n{told}"));
     let schema = match document["format"].as_str() {
-        Some("seaworthy.dev/fix/v1") => "fix-v1.json",
-        Some("seaworthy.dev/fix-outcome/v1") => "fix-outcome-v1.json",
-        Some("seaworthy.dev/fix-status/v1") => "fix-status-v1.json",
+        Some("seaworthy.dev/fix/v2") => "fix-v2.json",
+        Some("seaworthy.dev/fix-outcome/v2") => "fix-outcome-v2.json",
+        Some("seaworthy.dev/fix-status/v2") => "fix-status-v2.json",
         _ => panic!("a document of no known format: {document:#}"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas").join(schema);

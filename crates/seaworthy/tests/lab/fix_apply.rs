@@ -38,6 +38,30 @@ pub(crate) fn apply(node: &Node) -> Output {
     seaworthy(node, &["fix", PEER_TLS, "--apply", "--format", "json", "--settle", "60", "--wait", "120"])
 }
 
+/// Rolls a fix back on a node.
+pub(crate) fn roll_back(node: &Node, id: &str) -> Output {
+    let limits = ["--format", "json", "--settle", "60", "--wait", "120"];
+    seaworthy(node, &[&["fix", "--rollback", id, "--apply"], &limits[..]].concat())
+}
+
+/// Rolls a fix back on each node at once, and asserts that each says so.
+#[track_caller]
+pub(crate) fn roll_back_everywhere(cluster: &Cluster, ids: &[String]) {
+    let outputs: Vec<_> = thread::scope(|scope| {
+        let runs: Vec<_> = cluster
+            .nodes()
+            .iter()
+            .zip(ids)
+            .map(|(node, id)| scope.spawn(move || roll_back(node, id)))
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    for output in outputs {
+        let document = expect(&output, 0);
+        assert_eq!(document["outcome"], "rolled-back", "{document:#}");
+    }
+}
+
 /// Applies the fix on all nodes at once, and returns what each said.
 pub(crate) fn apply_everywhere(cluster: &Cluster) -> Vec<Output> {
     thread::scope(|scope| {
@@ -61,7 +85,7 @@ pub(crate) fn report(what: &str, report: &Report) {
     );
 }
 
-/// Migrates a cluster under writers, and takes it back.
+/// Migrates a cluster under writers, and rolls that back.
 fn there_and_back(binary: &EtcdBinary, members: usize, supervisor: Supervisor, source: Source) {
     let what = format!("etcd {}, {members} members, {supervisor:?}, {source:?}", binary.version);
     let cluster = start(binary, plaintext(binary, members, supervisor, source));
@@ -89,15 +113,7 @@ fn there_and_back(binary: &EtcdBinary, members: usize, supervisor: Supervisor, s
     assert_eq!(document["fixes"], serde_json::json!([]), "{document:#}");
 
     let writer = cluster.writer().unwrap();
-    thread::scope(|scope| {
-        for (node, id) in cluster.nodes().iter().zip(&first) {
-            scope.spawn(move || {
-                let output = seaworthy(node, &["fix", "--rollback", id, "--format", "json", "--wait", "120"]);
-                let document = expect(&output, 0);
-                assert_eq!(document["outcome"], "rolled-back", "{document:#}");
-            });
-        }
-    });
+    roll_back_everywhere(&cluster, &first);
     let back = writer.finish().unwrap();
     report(&format!("{what}, back"), &back);
     assert!(back.clean() && back.lost == 0, "{back:#?}");

@@ -57,7 +57,7 @@ impl Planned {
     }
 
     #[track_caller]
-    fn expect_no_objection(&self) {
+    fn expect_no_refusal(&self) {
         assert_eq!(self.document["refusals"].as_array().map(Vec::len), Some(0), "{:#}", self.document);
     }
 }
@@ -94,7 +94,7 @@ fn a_plaintext_cluster_loads_certificates_first_and_then_encrypts() {
     });
     Audit::of(cluster.node(0)).expect(PEER_TLS, "fail", &["is plaintext"]);
     let planned = Planned::on(&cluster, 0);
-    planned.expect_no_objection();
+    planned.expect_no_refusal();
     assert_eq!((planned.code, planned.kinds_of_any()), (1, vec!["issue", "edit", "restart"]));
     assert_eq!(planned.document["plan"]["stage"], "load");
     assert_eq!(planned.members("then_waits_for"), ["m2", "m3"]);
@@ -133,7 +133,7 @@ fn a_plaintext_cluster_loads_certificates_first_and_then_encrypts() {
     let leader = cluster.leader().unwrap();
     for index in 0..3 {
         let planned = Planned::on(&cluster, index);
-        planned.expect_no_objection();
+        planned.expect_no_refusal();
         let steps = ["update", "edit", "restart"].map(|s| if s == "update" { "update-member" } else { s });
         let hand_over = (index == leader).then_some("move-leader");
         assert_eq!(planned.kinds(), hand_over.into_iter().chain(steps).collect::<Vec<_>>());
@@ -188,7 +188,7 @@ fn settings_from_a_file_are_planned_there_and_variables_of_a_manifest_are_refuse
         m.source = Source::Yaml;
     });
     let planned = Planned::on(&configured, 0);
-    planned.expect_no_objection();
+    planned.expect_no_refusal();
     assert_eq!((planned.code, planned.kinds_of_any()), (1, vec!["issue", "edit", "restart"]));
     assert!(planned.diff().contains("+peer-transport-security:"), "{}", planned.diff());
 
@@ -221,7 +221,7 @@ fn wrong_usage_says_what_to_do() {
         (&["fix", PEER_TLS, "--cert", "/no/x.crt", "--key", "/no/x.key"], "/no/x.crt"),
         (&["fix", PEER_TLS, "--sign", "/no/x.csr"], "authority"),
         (&["fix"], "which rule"),
-        (&["fix", "--apply"], "<RULE|NUMBER>"),
+        (&["fix", "--apply"], "which rule"),
         (&["fix", PEER_TLS, "--apply", "--status"], "--status"),
         (&["fix", "--resume"], "no fix was begun on this node"),
         (&["fix", "--rollback"], "no fix was begun on this node"),
@@ -233,6 +233,6 @@ fn wrong_usage_says_what_to_do() {
         "it left nothing"
     );
     refused(&["fix", "--resume"], "no fix that was begun");
-    refused(&["fix", "--rollback"], "no fix to take back");
+    refused(&["fix", "--rollback"], "no fix to roll back");
     refused(&["fix", "--rollback", "20260101T000000Z-000000"], "no fix 20260101T000000Z");
 }

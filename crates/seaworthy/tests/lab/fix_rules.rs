@@ -6,7 +6,7 @@ use seaworthy_lab::{Authority, Cluster, MemberSpec, Node, Ready, Supervisor, Usa
 use serde_json::Value;
 
 use crate::common::{Audit, cluster, newest, seaworthy, spec, start, versions};
-use crate::fix_apply::{PEER_TLS, PKI, expect, report, with_authority};
+use crate::fix_apply::{PEER_TLS, PKI, expect, report, roll_back, roll_back_everywhere, with_authority};
 
 /// Applies the fix of a rule on a node, and returns what it said.
 #[track_caller]
@@ -95,7 +95,7 @@ fn owners_and_modes_are_set_and_given_back() {
         Audit::of(node).expect(rule, "pass", &[]);
         assert_eq!(sh(node, &look), tight, "{rule}");
         let id = document["fixes"][0].as_str().unwrap();
-        expect(&seaworthy(node, &["fix", "--rollback", id, "-f", "json"]), 0);
+        expect(&roll_back(node, id), 0);
         assert_eq!(sh(node, &look), loose, "{rule}");
         fixed(node, rule, &[], 0);
     }
@@ -187,14 +187,9 @@ fn the_authority_of_the_peers_is_exchanged_for_one_of_their_own_and_back() {
         audit.expect(PEER_TLS, "pass", &[]);
     }
     let writer = cluster.writer().unwrap();
-    thread::scope(|scope| {
-        for (node, document) in cluster.nodes().iter().zip(&ended) {
-            let id = document["fixes"][0].as_str().unwrap();
-            scope.spawn(move || {
-                expect(&seaworthy(node, &["fix", "--rollback", id, "-f", "json", "--wait", "120"]), 0);
-            });
-        }
-    });
+    let ids: Vec<String> =
+        ended.iter().map(|document| document["fixes"][0].as_str().unwrap().to_owned()).collect();
+    roll_back_everywhere(&cluster, &ids);
     let told = writer.finish().unwrap();
     report("exchange of the authority, back", &told);
     assert!(told.clean() && told.lost == 0, "{told:#?}");

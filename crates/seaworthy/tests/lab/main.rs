@@ -13,9 +13,14 @@
 mod canary;
 mod common;
 mod fix_apply;
+mod fix_by_hand;
 mod fix_fault;
 mod fix_kill;
 mod fix_plan;
+mod fix_records;
+mod fix_rollback;
 mod fix_rules;
+mod fix_signals;
 mod hostile;
+mod oracle;
 mod truth_table;

@@ -1,0 +1,1488 @@
+//! Carries plans out: the only place where a fix changes something.
+//!
+//! A cluster has one member on each node, and this runs on each of them. What keeps the runs out of each other's way is a
+//! lock in etcd itself: a member has its *turn* under it, made of one plan. With the lock in hand the node is observed and
+//! planned anew, so a plan is never older than the last turn of anybody. Between turns a run waits for what its next plan
+//! waits for. A member publishes its progress when a turn begins and when it ends; a turn that was killed in between keeps the
+//! others waiting until it is finished or rolled back.
+//!
+//! Each step is written down before and after. What fails is rolled back by the plan of [`rollback`](crate::rollback), which is
+//! a plan like any other: it has a record of its own, and goes through the same steps and conditions.
+
+mod act;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use seaworthy_evidence::Etcd;
+use seaworthy_journal::files::{FileError, Root};
+use seaworthy_journal::record::{self, Facts, FixStatus, Journal, JournalError, Process, State};
+
+use crate::condition::{Condition, Look, Needs};
+use crate::fixes;
+use crate::history::{Fix, History, Status, paths_of, rule_of};
+use crate::input::{Options, refuse};
+use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step, Until, Waiting};
+use crate::preflight::preflight;
+use crate::progress::ProgressRecord;
+use crate::rollback::{Files, Undo};
+use crate::rollouts::etcd::peer_tls;
+use crate::world::{
+    Lease, Membership, NoLock, NotObserved, NotPublished, Observation, World, process_of, until,
+};
+
+/// How long a lock outlives a run that was killed, at least.
+const LOCK_TTL: Duration = Duration::from_secs(15);
+/// How long the lock may be held by another before the run says so.
+const SOON: Duration = Duration::from_secs(1);
+/// How often something that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(250);
+/// How often the process is looked at while it restarts.
+const PROCESS_POLL: Duration = Duration::from_millis(50);
+/// How long something may be against a turn that passes by itself, like an election.
+const PASSING: Duration = Duration::from_secs(20);
+/// How long something that must hold before a step may take to hold.
+const BEFORE: Duration = Duration::from_secs(15);
+/// How long something that does not need a restart may take to be seen.
+const SEEN: Duration = Duration::from_secs(30);
+/// Why a fix is rolled back that did not fail.
+const ASKED: &str = "the operator asked for it; what it changed is as before, and was verified";
+/// Rules that tell whether a member is well, whichever rule was fixed: those that pass before a rollback pass after it.
+const WELL: [&str; 4] =
+    ["etcd-client-certificate", "etcd-declaration-starts", "etcd-drift", "etcd-peer-certificate"];
+
+/// What carries the fix of a rule out on a node.
+pub struct Executor<'a> {
+    /// The node and its cluster.
+    pub world: &'a dyn World,
+    /// The rule.
+    pub rule: &'a str,
+    /// What the operator wants, read anew before each plan: a turn may have made an authority that was not there.
+    pub options: &'a dyn Fn() -> Options,
+    /// Where it is written down.
+    pub state: &'a State,
+    /// How long to wait for other members.
+    pub wait: Duration,
+    /// How long a member may take to restart and to be connected and healthy again.
+    pub settle: Duration,
+    /// Is told what happens.
+    pub tell: &'a dyn Fn(&Progress),
+    /// Says whether the run is to end at the next safe boundary.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+/// What happens while a fix is carried out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Progress {
+    /// A fix is begun, resumed or rolled back.
+    Turn {
+        /// Its id.
+        id: String,
+        /// What it does.
+        doing: &'static str,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// A step is begun.
+    Step {
+        /// Its number, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// What it does.
+        title: String,
+    },
+    /// A step is done and verified.
+    Verified {
+        /// What was verified.
+        what: Vec<String>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Something is waited for.
+    Waiting {
+        /// What.
+        what: String,
+    },
+    /// Something that a person should know.
+    Remark {
+        /// What.
+        what: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The rule passes. These fixes were made; none when it passed already.
+    Done {
+        /// Their ids.
+        ids: Vec<String>,
+        /// What was verified at the end.
+        verified: Vec<String>,
+    },
+    /// The run was asked to end, and has ended where that is safe.
+    Interrupted {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+    },
+    /// Nothing is left to be done by this fix, and the rule does not pass all the same.
+    NotProven {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// What is missing.
+        why: String,
+    },
+    /// A plan must not be carried out. What was done before stays, and is safe.
+    Refused {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// The plan, if there is one.
+        plan: Option<Box<Plan>>,
+        /// Why.
+        refusals: Vec<Refusal>,
+    },
+    /// A fix was rolled back: because something went wrong, or because the operator asked for it.
+    RolledBack {
+        /// Id of the fix.
+        id: String,
+        /// Why.
+        why: String,
+    },
+    /// Something went wrong, and could not be rolled back either.
+    Stopped {
+        /// Id of the record that is not ended.
+        id: String,
+        /// What went wrong, and what kept it from being rolled back.
+        why: String,
+    },
+    /// Other members have not got so far yet. What was done before stays, and is safe.
+    Waiting {
+        /// Ids of the fixes that were made.
+        ids: Vec<String>,
+        /// What is waited for.
+        waits_for: Vec<Waiting>,
+        /// What a person has to do.
+        by_hand: Vec<String>,
+    },
+}
+
+/// Why nothing could be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The node.
+    #[error(transparent)]
+    NotObserved(#[from] NotObserved),
+    /// There is no such record, or it cannot be used.
+    #[error("{0}")]
+    Record(String),
+}
+
+/// Why a step was not carried out or not verified.
+pub(crate) struct Stop(pub(crate) String);
+
+impl<E: fmt::Display> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The lock of the cluster, where the plan needs it and it could be had.
+type Held<'a> = Option<Box<dyn Lease + 'a>>;
+
+/// How a turn ended.
+enum Turn {
+    /// It is done and verified.
+    Done(String),
+    /// There was nothing to do, or it must wait.
+    NotNow,
+    /// It is over for this run.
+    Over(Outcome),
+}
+
+impl Turn {
+    fn of(ended: Option<Outcome>, id: String) -> Self {
+        ended.map_or(Self::Done(id), Self::Over)
+    }
+}
+
+/// What a rollback is planned from.
+struct Looked {
+    seen: Option<Observation>,
+    running: Option<Etcd>,
+    membership: Result<Membership, String>,
+}
+
+/// What there is of a rollback: its plan, why there is none, and the ids of what is rolled back after it.
+pub type RollbackPlan = (Option<Plan>, Vec<Refusal>, Vec<String>);
+
+/// The plan of a rollback, or what keeps it.
+enum Back {
+    Planned(Box<Plan>),
+    Refused(Vec<Refusal>),
+}
+
+impl<'a> Executor<'a> {
+    /// Carries out what is to be done on this node, turn by turn, waiting for other members in between.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be said or done at all. Whatever happens to a fix that was begun is an [`Outcome`].
+    pub fn apply(&self) -> Result<Outcome, ExecutorError> {
+        let mut ids = Vec::new();
+        let start = self.world.elapsed();
+        let mut against: Option<Duration> = None;
+        let waited = RefCell::new(String::new());
+        let since = |then: Duration| self.world.elapsed().saturating_sub(then);
+        loop {
+            if (self.interrupted)() {
+                return Ok(Outcome::Interrupted { ids });
+            }
+            let history = History::read(self.state)?;
+            if let Some(mine) = history.pending().find(|fix| fix.rule() == self.rule) {
+                match self.resume_record(mine.id())? {
+                    Turn::Done(id) => ids.push(id),
+                    Turn::Over(outcome) => return Ok(outcome),
+                    Turn::NotNow => self.world.pause(POLL),
+                }
+                continue;
+            }
+            let seen = match self.world.observe() {
+                Err(NotObserved::Refused(refusal)) => Err(vec![refusal]),
+                other => Ok(other?),
+            };
+            let options = (self.options)();
+            let planned = seen.and_then(|seen| {
+                let plan = fixes::plan(self.rule, &seen.input(&options))?;
+                Ok((plan, seen))
+            });
+            let (plan, seen) = match planned {
+                Ok(planned) => planned,
+                // What is against it may be the turn of another member.
+                Err(refusals) if since(*against.get_or_insert_with(|| self.world.elapsed())) < PASSING => {
+                    self.tell_hoping(&refusals, &waited);
+                    self.world.pause(POLL);
+                    continue;
+                }
+                Err(refusals) => return Ok(Outcome::Refused { ids, plan: None, refusals }),
+            };
+            against = None;
+            let waits_for = match plan.steps.is_empty() {
+                true if plan.then_waits_for.is_empty() => return self.conclude(ids),
+                true => plan.then_waits_for.clone(),
+                false => plan.waits_for.clone(),
+            };
+            if !waits_for.is_empty() {
+                // Members whose certificates would not fit do not come to do so by waiting.
+                let mut refusals = preflight(&plan, &seen.input(&options));
+                refusals.retain(|refusal| refusal.kind == RefusalKind::Authority);
+                if !refusals.is_empty() {
+                    return Ok(Outcome::Refused { ids, plan: Some(Box::new(plan)), refusals });
+                }
+                // Nobody carries a certificate from node to node while this waits.
+                let person = waits_for.iter().any(|waiting| waiting.until == Until::Certified);
+                if person || since(start) >= self.wait {
+                    let by_hand = if person { plan.by_hand } else { Vec::new() };
+                    return Ok(Outcome::Waiting { ids, waits_for, by_hand });
+                }
+                self.tell_waiting(&waits_for, &waited);
+                self.publish_evident(&plan, &seen, &options);
+                self.world.pause(POLL);
+                continue;
+            }
+            match self.turn(&ids, start, &waited)? {
+                Turn::Done(id) => ids.push(id),
+                Turn::NotNow => self.world.pause(POLL),
+                Turn::Over(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Finishes the fix or rollback that was begun and not ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn resume(&self, id: &str) -> Result<Outcome, ExecutorError> {
+        match self.resume_record(id)? {
+            Turn::Done(id) => match self.fix(&id)?.plan.rollback_of {
+                Some(undone) => {
+                    Ok(Outcome::RolledBack { id: undone, why: "its rollback is finished".to_owned() })
+                }
+                None => Ok(Outcome::Done { ids: vec![id], verified: Vec::new() }),
+            },
+            Turn::Over(outcome) => Ok(outcome),
+            Turn::NotNow => Ok(self.refused(
+                RefusalKind::OtherFix,
+                "another run on this node has ended it meanwhile",
+                "there is nothing left to resume",
+                "see `seaworthy fix --status`",
+            )),
+        }
+    }
+
+    /// Returns the plan that rolls back each of these fixes, or first the last later one of its rule, or why there is none; and
+    /// the ids of those that are rolled back after that one. The world is looked at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn rollback_plans(&self, ids: &[&str]) -> Result<Vec<RollbackPlan>, ExecutorError> {
+        let history = History::read(self.state)?;
+        let mut looked = None;
+        let mut plans = Vec::new();
+        for id in ids {
+            let chain = self.chain(&history, id)?;
+            let Some(first) = chain.first() else {
+                plans.push((None, Vec::new(), Vec::new()));
+                continue;
+            };
+            let then = chain.iter().skip(1).map(|fix| fix.id().to_owned()).collect();
+            let looked = match &looked {
+                Some(looked) => looked,
+                None => looked.insert(self.look(first)?),
+            };
+            plans.push(match self.back_plan(looked, &history, first, &chain, false)? {
+                Back::Planned(plan) => (Some(*plan), Vec::new(), then),
+                Back::Refused(refusals) => (None, refusals, then),
+            });
+        }
+        Ok(plans)
+    }
+
+    /// Rolls back the fix `id`, and before it every later one of its rule that stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn roll_back(&self, id: &str) -> Result<Outcome, ExecutorError> {
+        let start = self.world.elapsed();
+        let mut last = Outcome::RolledBack { id: id.to_owned(), why: "it was rolled back before".to_owned() };
+        loop {
+            if (self.interrupted)() {
+                return Ok(Outcome::Interrupted { ids: Vec::new() });
+            }
+            let history = History::read(self.state)?;
+            let mine = |fix: &&Fix| {
+                let target = fix.plan.rollback_of.as_deref().unwrap_or(fix.id());
+                target >= id && self.fix(id).is_ok_and(|wanted| wanted.rule() == fix.rule())
+            };
+            // A rollback that was begun is finished first.
+            if let Some(pending) = history.pending().find(mine).filter(|fix| fix.plan.rollback_of.is_some()) {
+                match self.resume_record(pending.id())? {
+                    // Another run on this node has ended it meanwhile.
+                    Turn::Done(_) | Turn::NotNow => {}
+                    Turn::Over(outcome @ Outcome::RolledBack { .. }) => last = outcome,
+                    Turn::Over(other) => return Ok(other),
+                }
+                continue;
+            }
+            let chain = self.chain(&history, id)?;
+            let Some(next) = chain.first() else { return Ok(last) };
+            match self.roll_back_one(next.id(), id, start)? {
+                None => {}
+                Some(outcome @ Outcome::RolledBack { .. }) => last = outcome,
+                Some(other) => return Ok(other),
+            }
+        }
+    }
+
+    /// Closes a record: the fix is neither finished nor rolled back any more. A damaged record is set aside, and where it is
+    /// then is returned.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such record, or it could not be closed.
+    pub fn forget(&self, id: &str) -> Result<Option<PathBuf>, ExecutorError> {
+        let history = History::read(self.state)?;
+        let lock = self.state.lock()?;
+        let Some(fix) = history.fix(id) else {
+            return Ok(Some(lock.set_aside(id)?));
+        };
+        let mut journal = lock.open(id)?;
+        journal.closed()?;
+        // The others wait for the end of its turn, which nobody will end now.
+        if let Ok(held) = self.cluster_lock(&fix.plan, SOON) {
+            let _ = self.publish(held.as_deref(), &fix.plan, |record| record.under_way = None);
+        }
+        Ok(None)
+    }
+
+    /// Returns a fix by its id.
+    fn fix(&self, id: &str) -> Result<Fix, ExecutorError> {
+        let history = History::read(self.state)?;
+        if let Some(damaged) = history.damaged().iter().find(|damaged| damaged.id == id) {
+            return Err(ExecutorError::Record(format!(
+                "the record of fix {id} cannot be used: {}",
+                damaged.why
+            )));
+        }
+        history.fix(id).cloned().ok_or_else(|| JournalError::NoSuchFix(id.to_owned()).into())
+    }
+
+    /// Returns the fix `id` and every later one of its rule that stands, the last one first.
+    fn chain<'h>(&self, history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
+        let wanted = self.fix(id)?;
+        let of_rule = |fix: &&Fix| fix.rule() == wanted.rule() && fix.id() >= id;
+        Ok(history.standing().rev().filter(of_rule).collect())
+    }
+
+    /// Looks at what a rollback is planned from.
+    fn look(&self, fix: &Fix) -> Result<Looked, ExecutorError> {
+        let seen = match self.world.observe() {
+            Err(NotObserved::Refused(_)) => None,
+            other => Some(other?),
+        };
+        let running = match &seen {
+            Some(seen) => Some(seen.etcd.clone()),
+            None => self.world.running()?,
+        };
+        let membership = self.world.membership(running.as_ref(), &via(&fix.plan));
+        Ok(Looked { seen, running, membership })
+    }
+
+    /// Refuses a record of another node: its files and its member are elsewhere.
+    fn elsewhere(&self, fix: &Fix, looked: &Looked) -> Option<Refusal> {
+        let state = &fix.plan.state;
+        let node = self.world.name();
+        // A node that was renamed since is known by its member.
+        let same = |seen: &Observation| seen.members().iter().any(|m| m.this && m.id == state.member_id);
+        if node == state.node || looked.seen.as_ref().is_some_and(same) {
+            return None;
+        }
+        Some(refuse(
+            RefusalKind::Unrestorable,
+            format!(
+                "fix {} was made to {} ({}) on node {}, and this is node {node}",
+                fix.id(),
+                state.member,
+                state.member_id,
+                state.node
+            ),
+            "what it says of files is not about those here",
+            format!(
+                "do it on the node of that member; here, close the record: seaworthy fix --forget {}",
+                fix.id()
+            ),
+        ))
+    }
+
+    /// Plans the rollback of a fix, and checks that the earlier ones of the chain can be undone after it as well.
+    fn back_plan(
+        &self,
+        looked: &Looked,
+        history: &History,
+        fix: &Fix,
+        chain: &[&Fix],
+        automatic: bool,
+    ) -> Result<Back, ExecutorError> {
+        let Looked { seen, running, membership } = looked;
+        if let Some(refusal) = self.elsewhere(fix, looked) {
+            return Ok(Back::Refused(vec![refusal]));
+        }
+        let progress = match seen {
+            Some(seen) => seen.progress.as_ref().map_err(String::as_str),
+            None => Err("the member does not run"),
+        };
+        let undo = Undo {
+            fix,
+            history,
+            seen: seen.as_ref(),
+            running: running.as_ref(),
+            membership: membership.as_ref().map_err(String::as_str),
+            progress,
+            now: self.world.now(),
+            automatic,
+        };
+        let root = Root::open(self.world.root())?;
+        let files = Files::new(&root, self.state);
+        let mut plan = match undo.plan(&files) {
+            Ok(plan) => plan,
+            Err(refusals) => return Ok(Back::Refused(refusals)),
+        };
+        let mut refusals = undo.chain(chain, &files);
+        refusals.extend(obstacles(&root, &plan));
+        if !refusals.is_empty() {
+            return Ok(Back::Refused(refusals));
+        }
+        // What an audit says of the member now it says afterwards.
+        if let (Some(seen), Some(last)) = (seen, plan.steps.last_mut())
+            && !automatic
+        {
+            let passing = WELL.iter().filter(|rule| self.world.judge(rule, seen).is_ok());
+            last.verify.extend(passing.map(|rule| Condition::RulePasses { rule: (*rule).to_owned() }));
+        }
+        Ok(Back::Planned(Box::new(plan)))
+    }
+
+    /// Rolls one fix back once others allow it; `None` when it is not the next one any more, because another run on this node
+    /// has rolled it back meanwhile.
+    fn roll_back_one(&self, id: &str, last: &str, start: Duration) -> Result<Option<Outcome>, ExecutorError> {
+        let waited = RefCell::new(String::new());
+        let mut against: Option<Duration> = None;
+        loop {
+            if (self.interrupted)() {
+                return Ok(Some(Outcome::Interrupted { ids: Vec::new() }));
+            }
+            let local = match self.local_lock()? {
+                Ok(lock) => lock,
+                Err(outcome) => return Ok(Some(outcome)),
+            };
+            let plan_now = || -> Result<Option<(Fix, Back)>, ExecutorError> {
+                let history = History::read(self.state)?;
+                let chain = self.chain(&history, last)?;
+                let Some(fix) = chain.first().filter(|fix| fix.id() == id).copied() else { return Ok(None) };
+                let back = self.back_plan(&self.look(fix)?, &history, fix, &chain, false)?;
+                Ok(Some((fix.clone(), back)))
+            };
+            let Some((fix, mut back)) = plan_now()? else { return Ok(None) };
+            let mut held: Held<'_> = None;
+            if matches!(&back, Back::Planned(plan) if plan.waits_for.is_empty()) {
+                held = match self.cluster_lock(&fix.plan, self.wait) {
+                    Ok(held) => held,
+                    Err(NoLock::Held { owner }) => {
+                        return Ok(Some(self.refused(
+                            RefusalKind::OtherFix,
+                            &format!("the lock of the cluster could not be taken: {owner} has it"),
+                            "two members that restart at once can cost the cluster its quorum",
+                            "try again later",
+                        )));
+                    }
+                    // Where nobody answers, nobody has a turn, and the rollback may be what brings the quorum back.
+                    Err(NoLock::Unknown(_)) => None,
+                };
+                // Somebody may have had a turn before the lock was taken.
+                let Some((_, again)) = plan_now()? else { return Ok(None) };
+                back = again;
+            }
+            let waits_for = match back {
+                Back::Planned(plan) if plan.waits_for.is_empty() => {
+                    return self.carry_out_back(local, &plan, held.as_deref(), None).map(Some);
+                }
+                Back::Planned(plan) => plan.waits_for,
+                // What is against it may be the turn of another member.
+                Back::Refused(refusals) => {
+                    let since = *against.get_or_insert_with(|| self.world.elapsed());
+                    let lasting = refusals.iter().any(|refusal| !passes_by_itself(refusal.kind));
+                    if lasting || self.world.elapsed().saturating_sub(since) > PASSING {
+                        return Ok(Some(Outcome::Refused { ids: Vec::new(), plan: None, refusals }));
+                    }
+                    drop((held, local));
+                    self.tell_hoping(&refusals, &waited);
+                    self.world.pause(POLL);
+                    continue;
+                }
+            };
+            against = None;
+            if self.world.elapsed().saturating_sub(start) >= self.wait {
+                return Ok(Some(Outcome::Waiting { ids: Vec::new(), waits_for, by_hand: Vec::new() }));
+            }
+            self.tell_waiting(&waits_for, &waited);
+            drop((held, local));
+            self.world.pause(POLL);
+        }
+    }
+
+    /// Carries the plan of a rollback out, under a record of its own. `why` it is rolled back is what failed; nothing when the
+    /// operator asks for it.
+    fn carry_out_back(
+        &self,
+        local: record::Lock,
+        plan: &Plan,
+        held: Option<&(dyn Lease + 'a)>,
+        why: Option<&str>,
+    ) -> Result<Outcome, ExecutorError> {
+        let undone = plan.rollback_of.clone().unwrap_or_default();
+        let document = document(plan)?;
+        let mut journal = match (local.create(&document), why) {
+            (Ok(id), _) => local.open(&id)?,
+            // On a full disk going back is still right; the record of what is undone says what is left to do.
+            (Err(_), Some(_)) => local.without_record(&document),
+            (Err(error), None) => return Err(error.into()),
+        };
+        let id = match journal.is_written() {
+            true => journal.record().id.clone(),
+            false => undone.clone(),
+        };
+        (self.tell)(&Progress::Turn { id: undone.clone(), doing: "rolled back", steps: plan.steps.len() });
+        for what in &plan.remarks {
+            (self.tell)(&Progress::Remark { what: what.clone() });
+        }
+        let etcd = self.world.running().ok().flatten();
+        match self.carry_out(&mut journal, plan, held, etcd.as_ref()) {
+            Ok(()) => {
+                let why = why.unwrap_or(ASKED).to_owned();
+                Ok(Outcome::RolledBack { id: undone, why })
+            }
+            Err(Stop(obstacle)) => {
+                let failed = self.fail(&mut journal, &obstacle);
+                match why {
+                    // What failed there and back is for a person to look at.
+                    Some(why) => {
+                        let why = format!("{why}; rolling it back failed: {obstacle}{failed}");
+                        Ok(Outcome::Stopped { id, why })
+                    }
+                    None => {
+                        let why = format!("the rollback failed: {obstacle}{failed}");
+                        self.undo_failed(journal.into_lock(), &id, held, &why)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rolls back what has just failed, in the same turn.
+    fn undo_failed(
+        &self,
+        local: record::Lock,
+        id: &str,
+        held: Option<&(dyn Lease + 'a)>,
+        why: &str,
+    ) -> Result<Outcome, ExecutorError> {
+        let history = History::read(self.state)?;
+        let Some(fix) = history.fix(id) else {
+            return Ok(Outcome::Stopped { id: id.to_owned(), why: why.to_owned() });
+        };
+        let stopped = |more: String| Outcome::Stopped { id: id.to_owned(), why: format!("{why}; {more}") };
+        let refused = |refusals: &[Refusal]| {
+            refusals.iter().map(|r| format!("{} ({})", r.what, r.why)).collect::<Vec<_>>().join("; ")
+        };
+        let start = self.world.elapsed();
+        let plan = loop {
+            match self.back_plan(&self.look(fix)?, &history, fix, &[], true)? {
+                Back::Planned(plan) => break plan,
+                // The cluster may be between two leaders.
+                Back::Refused(refusals)
+                    if refusals.iter().all(|refusal| passes_by_itself(refusal.kind))
+                        && self.world.elapsed().saturating_sub(start) < PASSING =>
+                {
+                    self.world.pause(POLL);
+                }
+                Back::Refused(refusals) => {
+                    return Ok(stopped(format!("it is not rolled back now: {}", refused(&refusals))));
+                }
+            }
+        };
+        self.carry_out_back(local, &plan, held, Some(why))
+    }
+
+    /// Says what is waited for, when that is news.
+    fn tell_waiting(&self, waits_for: &[Waiting], told: &RefCell<String>) {
+        self.tell_news(waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), told);
+    }
+
+    /// Says what is against it and may be over soon, when that is news.
+    fn tell_hoping(&self, refusals: &[Refusal], told: &RefCell<String>) {
+        let against = refusals.iter().map(|r| r.what.as_str()).collect::<Vec<_>>().join("; ");
+        self.tell_news(format!("{against}; this may pass within {} s", PASSING.as_secs()), told);
+    }
+
+    fn tell_news(&self, what: String, told: &RefCell<String>) {
+        if told.replace(what.clone()) != what {
+            (self.tell)(&Progress::Waiting { what });
+        }
+    }
+
+    fn refused(&self, kind: RefusalKind, what: &str, why: &str, instead: &str) -> Outcome {
+        Outcome::Refused { ids: Vec::new(), plan: None, refusals: vec![refuse(kind, what, why, instead)] }
+    }
+
+    /// Has one turn of this member, under the lock of the cluster.
+    fn turn(&self, ids: &[String], start: Duration, told: &RefCell<String>) -> Result<Turn, ExecutorError> {
+        let refused = |plan: Option<Plan>, refusals| {
+            Turn::Over(Outcome::Refused { ids: ids.to_vec(), plan: plan.map(Box::new), refusals })
+        };
+        let local = match self.local_lock()? {
+            Ok(lock) => lock,
+            Err(outcome) => return Ok(Turn::Over(outcome)),
+        };
+        let root = Root::open(self.world.root())?;
+        let mut held: Option<Held<'_>> = None;
+        let begun = self.world.elapsed();
+        let (seen, plan) = loop {
+            if (self.interrupted)() {
+                return Ok(Turn::Over(Outcome::Interrupted { ids: ids.to_vec() }));
+            }
+            let options = (self.options)();
+            let planned = match self.world.observe() {
+                Err(NotObserved::Refused(refusal)) => Err((None, vec![refusal])),
+                other => {
+                    let seen = other?;
+                    let input = seen.input(&options);
+                    match fixes::plan(self.rule, &input) {
+                        Err(refusals) => Err((None, refusals)),
+                        Ok(plan) => {
+                            if plan.steps.is_empty() || !plan.waits_for.is_empty() {
+                                return Ok(Turn::NotNow);
+                            }
+                            let mut refusals = preflight(&plan, &input);
+                            refusals.extend(obstacles(&root, &plan));
+                            refusals.extend(self.blocked(&plan)?);
+                            if refusals.is_empty() { Ok((seen, plan)) } else { Err((Some(plan), refusals)) }
+                        }
+                    }
+                }
+            };
+            match planned {
+                // Only with the lock in hand is what was seen still so.
+                Ok((seen, plan)) if held.is_some() || !touches_cluster(&plan) => break (seen, plan),
+                Ok((_, plan)) => {
+                    let waited = self.world.elapsed().saturating_sub(start);
+                    let left = self.wait.saturating_sub(waited).max(LOCK_TTL * 2);
+                    match self.cluster_lock(&plan, left) {
+                        Ok(taken) => held = Some(taken),
+                        Err(why) => {
+                            let refusal = refuse(
+                                RefusalKind::Evidence,
+                                format!("the lock of the cluster could not be taken: {why}"),
+                                "two members that restart at once can cost the cluster its quorum",
+                                "look at `seaworthy fix --status`, and try again",
+                            );
+                            return Ok(refused(Some(plan), vec![refusal]));
+                        }
+                    }
+                }
+                Err((plan, refusals)) => {
+                    let lasting = refusals.iter().any(|r| !passes_by_itself(r.kind));
+                    if lasting || self.world.elapsed().saturating_sub(begun) > PASSING {
+                        return Ok(refused(plan, refusals));
+                    }
+                    self.tell_hoping(&refusals, told);
+                    self.world.pause(POLL);
+                }
+            }
+        };
+        let held = held.flatten();
+        self.remark_others(&plan)?;
+        let mut journal = local.begin(&document(&plan)?)?;
+        let id = journal.record().id.clone();
+        (self.tell)(&Progress::Turn { id: id.clone(), doing: "begun", steps: plan.steps.len() });
+        let done = self.carry_out(&mut journal, &plan, held.as_deref(), Some(&seen.etcd));
+        self.end_forth(journal, done, held.as_deref()).map(|ended| Turn::of(ended, id))
+    }
+
+    /// Ends a turn that makes a fix: what failed is rolled back.
+    fn end_forth(
+        &self,
+        mut journal: Journal,
+        done: Result<(), Stop>,
+        held: Option<&(dyn Lease + 'a)>,
+    ) -> Result<Option<Outcome>, ExecutorError> {
+        let Err(Stop(why)) = done else { return Ok(None) };
+        let id = journal.record().id.clone();
+        let failed = self.fail(&mut journal, &why);
+        self.undo_failed(journal.into_lock(), &id, held, &format!("{why}{failed}")).map(Some)
+    }
+
+    /// Writes down that a step has failed. If that is not possible (a full disk), going back is still right, and a re-run finds
+    /// the way.
+    fn fail(&self, journal: &mut Journal, why: &str) -> String {
+        let step = journal.record().entries.iter().rev().find_map(|entry| match &entry.event {
+            record::Event::Before { step, .. } => Some(step.clone()),
+            _ => None,
+        });
+        match journal.failed(&step.unwrap_or_default(), why) {
+            Ok(()) => String::new(),
+            Err(error) => format!(" (and that could not be written down: {error})"),
+        }
+    }
+
+    /// Refuses a plan while another fix on this node is not ended that may be about the same, or a damaged record may be.
+    fn blocked(&self, plan: &Plan) -> Result<Vec<Refusal>, ExecutorError> {
+        let history = History::read(self.state)?;
+        let paths = plan.paths();
+        let pending = history.pending().filter(|other| other.rule() != self.rule).filter(|other| {
+            plan.disturbs() && other.plan.disturbs() || !other.plan.paths().is_disjoint(&paths)
+        });
+        let mut refusals: Vec<Refusal> =
+            pending.map(|other| pending_refusal(other, history.status(other))).collect();
+        for damaged in history.damaged().iter().filter(|damaged| damaged.ended != Some(true)) {
+            let same = rule_of(damaged).is_none_or(|rule| rule == self.rule);
+            let touches =
+                paths_of(damaged).is_none_or(|others| paths.iter().any(|path| others.contains(*path)));
+            if same || touches || plan.disturbs() {
+                refusals.push(refuse(
+                    RefusalKind::OtherFix,
+                    format!("the record of fix {} cannot be read: {}", damaged.id, damaged.why),
+                    "it may be of a fix that was begun and not ended, on the same files",
+                    format!("look what it did, and set it aside: seaworthy fix --forget {}", damaged.id),
+                ));
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// Says which other records are there and not in the way.
+    fn remark_others(&self, plan: &Plan) -> Result<(), ExecutorError> {
+        let history = History::read(self.state)?;
+        for other in history.pending().filter(|other| other.rule() != plan.rule) {
+            let refusal = pending_refusal(other, history.status(other));
+            (self.tell)(&Progress::Remark { what: format!("{}: {}", refusal.what, refusal.instead) });
+        }
+        for damaged in history.damaged() {
+            let what = format!(
+                "the record of fix {} cannot be read, and is left alone: {}; set it aside with seaworthy fix --forget {}",
+                damaged.id, damaged.why, damaged.id
+            );
+            (self.tell)(&Progress::Remark { what });
+        }
+        Ok(())
+    }
+
+    /// Resumes a fix or rollback that was begun.
+    fn resume_record(&self, id: &str) -> Result<Turn, ExecutorError> {
+        let local = match self.local_lock()? {
+            Ok(lock) => lock,
+            Err(outcome) => return Ok(Turn::Over(outcome)),
+        };
+        let fix = self.fix(id)?;
+        let history = History::read(self.state)?;
+        // While the node's lock was waited for, its holder may have ended it.
+        if !history.pending().any(|pending| pending.id() == id) {
+            return Ok(Turn::NotNow);
+        }
+        if let Some(refusal) = self.elsewhere(&fix, &self.look(&fix)?) {
+            let Refusal { what, instead, .. } = refusal;
+            return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why: format!("{what}; {instead}") }));
+        }
+        let plan = &fix.plan;
+        let held = match self.cluster_lock(plan, LOCK_TTL * 3) {
+            Ok(held) => held,
+            // A rollback may be what brings the quorum back.
+            Err(NoLock::Unknown(_)) if plan.rollback_of.is_some() => None,
+            Err(no_lock) => {
+                let mut why = format!(
+                    "it is begun and not ended, and the lock of the cluster could not be taken: {no_lock}"
+                );
+                if matches!(no_lock, NoLock::Unknown(_)) {
+                    why += &format!("; seaworthy fix --rollback {id} --apply rolls it back without the lock");
+                }
+                return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why }));
+            }
+        };
+        let own = fix.record.status();
+        let why = fix.record.failure().unwrap_or("it was interrupted").to_owned();
+        if matches!(own, FixStatus::Failed | FixStatus::RollingBack) {
+            return self.resume_failed(local, &history, &fix, held.as_deref(), &why).map(Turn::Over);
+        }
+        if let Err(Stop(changed)) = self.still_done(&fix) {
+            let why = format!(
+                "since it was interrupted, others have changed what it did: {changed}. Nothing was changed now"
+            );
+            return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why }));
+        }
+        let mut journal = local.open(id)?;
+        (self.tell)(&Progress::Turn { id: id.to_owned(), doing: "resumed", steps: plan.steps.len() });
+        let etcd = self.world.running()?;
+        let done = self.carry_out(&mut journal, plan, held.as_deref(), etcd.as_ref());
+        if plan.rollback_of.is_none() {
+            return self
+                .end_forth(journal, done, held.as_deref())
+                .map(|ended| Turn::of(ended, id.to_owned()));
+        }
+        match done {
+            Ok(()) => {
+                let undone = plan.rollback_of.clone().unwrap_or_default();
+                let why = self.why_rolled_back(&history, &undone);
+                Ok(Turn::Over(Outcome::RolledBack { id: undone, why }))
+            }
+            Err(Stop(why)) => {
+                let failed = self.fail(&mut journal, &why);
+                let why = format!("the rollback failed: {why}{failed}");
+                let local = journal.into_lock();
+                self.resume_failed(local, &History::read(self.state)?, &fix, held.as_deref(), &why)
+                    .map(Turn::Over)
+            }
+        }
+    }
+
+    /// Returns why a fix is rolled back, for the one who reads how that ended.
+    fn why_rolled_back(&self, history: &History, id: &str) -> String {
+        let fix = history.fix(id);
+        fix.and_then(|fix| fix.record.failure()).unwrap_or(ASKED).to_owned()
+    }
+
+    /// Goes on where a step has failed: a fix is rolled back, a rollback that the operator asked for is undone, and that of a
+    /// fix that failed is planned anew.
+    fn resume_failed(
+        &self,
+        local: record::Lock,
+        history: &History,
+        fix: &Fix,
+        held: Option<&(dyn Lease + 'a)>,
+        why: &str,
+    ) -> Result<Outcome, ExecutorError> {
+        let undone = fix.plan.rollback_of.as_deref().and_then(|id| history.fix(id));
+        match undone {
+            // The rollback of what failed, which failed as well: it is planned anew from the world as it is now.
+            Some(undone) if undone.record.status() != FixStatus::Done => {
+                let why = undone.record.failure().unwrap_or(why);
+                self.undo_failed(local, undone.id(), held, why)
+            }
+            _ => self.undo_failed(local, fix.id(), held, why),
+        }
+    }
+
+    /// Makes sure that what the steps of a fix did is still so.
+    fn still_done(&self, fix: &Fix) -> Result<(), Stop> {
+        let mut effects = Vec::new();
+        for (index, step) in fix.plan.steps.iter().enumerate() {
+            if fix.record.is_after(&Fix::step_name(index)) {
+                effects.extend(effects_of(fix, index, step));
+            }
+        }
+        // A later step changes what an earlier one did: the last one counts.
+        let via = via(&fix.plan);
+        let effects: Vec<&Condition> = effects.iter().collect();
+        self.hold(&effects, self.settle, None, &via)
+    }
+
+    /// Carries out the steps of `plan` that are not done yet, and publishes how far the member is.
+    fn carry_out(
+        &self,
+        journal: &mut Journal,
+        plan: &Plan,
+        held: Option<&(dyn Lease + 'a)>,
+        etcd: Option<&Etcd>,
+    ) -> Result<(), Stop> {
+        let begun = self.publish(held, plan, |record| record.under_way = Some(plan.stage));
+        let forth = plan.rollback_of.is_none();
+        match begun {
+            // A rollback is not kept from its end by a cluster that does not answer.
+            Err(_) if !forth => {}
+            begun => begun?,
+        }
+        self.steps(journal, plan, held, etcd)?;
+        // A member has one record: where nothing of this fix is left, it says again how far the one before is.
+        let reached = self.reached(plan);
+        let before = if reached.is_none() { self.rollout_before(plan) } else { None };
+        let (told, reached) = match &before {
+            Some(fix) => (&fix.plan, Some(fix.plan.stage)),
+            None => (plan, reached),
+        };
+        let ended = |record: &mut ProgressRecord| {
+            record.reached = reached;
+            record.under_way = None;
+        };
+        if forth {
+            self.publish(held, told, ended)?;
+        } else {
+            // A rollback without the lock, or one that has lost it meanwhile, may be able to take it by now. Without a last
+            // record the others wait for the end of this turn.
+            let late = match held.map(Lease::confirm) {
+                Some(Ok(())) => None,
+                _ => self.cluster_lock(plan, LOCK_TTL * 2).ok().flatten(),
+            };
+            self.publish(late.as_deref().or(held), told, ended)?;
+        }
+        journal.done()?;
+        Ok(())
+    }
+
+    /// Returns the plan of the fix that a rollback, or the rollback of one, goes back to; any other plan itself.
+    fn origin_of(&self, plan: &Plan) -> Plan {
+        let mut origin = plan.clone();
+        while let Some(fix) = origin.rollback_of.as_deref().and_then(|id| self.fix(id).ok()) {
+            origin = fix.plan;
+        }
+        origin
+    }
+
+    /// Returns the last fix of another rule that stands and is a round of its own through the cluster.
+    fn rollout_before(&self, plan: &Plan) -> Option<Fix> {
+        let history = History::read(self.state).ok()?;
+        let round = |fix: &&Fix| {
+            fix.rule() != plan.rule && rank(fix.plan.stage) > 0 && history.status(fix) == Status::Done
+        };
+        history.standing().rev().find(round).cloned()
+    }
+
+    /// Returns how far the member is once the plan is carried out.
+    fn reached(&self, plan: &Plan) -> Option<Stage> {
+        let Some(undone) = &plan.rollback_of else { return Some(plan.stage) };
+        let undone = self.fix(undone).ok()?;
+        match &undone.plan.rollback_of {
+            None => before(undone.plan.stage),
+            Some(first) => Some(self.fix(first).ok()?.plan.stage),
+        }
+    }
+
+    /// Carries out the steps of a plan, one after the other, and verifies each.
+    fn steps(
+        &self,
+        journal: &mut Journal,
+        plan: &Plan,
+        held: Option<&(dyn Lease + 'a)>,
+        etcd: Option<&Etcd>,
+    ) -> Result<(), Stop> {
+        let root = Root::open(self.world.root())?;
+        let forth = plan.rollback_of.is_none();
+        let via = via(plan);
+        // What the member is by now may be what the steps before have made of it: kubelet restarts it by itself.
+        let (process, settings) = match journal.record().before(&Fix::step_name(0)) {
+            Some(facts) => (facts.process.clone(), facts.settings.clone()),
+            None => (etcd.and_then(process_of), former(plan, etcd)),
+        };
+        for (index, step) in plan.steps.iter().enumerate() {
+            let name = Fix::step_name(index);
+            if journal.record().is_after(&name) {
+                continue;
+            }
+            let (number, of) = (index + 1, plan.steps.len());
+            // A turn is not ended in the middle, but who asks for its end is answered.
+            let _ = (self.interrupted)();
+            (self.tell)(&Progress::Step { number, of, title: step.title.clone() });
+            let start = self.world.elapsed();
+            // What was written down is used again: a second pre-image would be of what the step has made.
+            let facts = match journal.record().before(&name) {
+                Some(facts) => {
+                    // What was so when it was begun may not be so any more, and it may not be done yet.
+                    if step.disturbs() && !self.is_done(step, process.as_ref(), &via) {
+                        let of_cluster = |condition: &&Condition| condition.needs() == Needs::Cluster;
+                        let preconditions: Vec<&Condition> =
+                            step.preconditions.iter().filter(of_cluster).collect();
+                        self.hold(&preconditions, BEFORE, process.as_ref(), &via)?;
+                    }
+                    facts.clone()
+                }
+                None => {
+                    let preconditions: Vec<&Condition> = step.preconditions.iter().collect();
+                    self.hold(&preconditions, BEFORE, process.as_ref(), &via)?;
+                    let preimages = match journal.is_written() {
+                        true => act::preimages(&root, journal, step)?,
+                        false => BTreeMap::new(),
+                    };
+                    let facts = Facts { process: process.clone(), preimages, settings: settings.clone() };
+                    match journal.before(&name, facts.clone()) {
+                        // A full disk must not keep a rollback that follows from it from its end.
+                        Err(_) if !forth && !self.was_asked_for(plan) => {}
+                        written => written?,
+                    }
+                    facts
+                }
+            };
+            if let Some(lease) = held.filter(|_| step.disturbs()) {
+                match lease.confirm() {
+                    Err(_) if !forth => {}
+                    confirmed => confirmed?,
+                }
+            }
+            self.act_patiently(&root, plan, step, &facts)?;
+            self.verify(step, process.as_ref(), &via)?;
+            let written = act::written(&root, step)?;
+            match journal.after(&name, written) {
+                Err(_) if !forth && !self.was_asked_for(plan) => {}
+                written => written?,
+            }
+            let what = step.verify.iter().map(ToString::to_string).collect();
+            let took = self.world.elapsed().saturating_sub(start);
+            (self.tell)(&Progress::Verified { what, took });
+        }
+        Ok(())
+    }
+
+    /// Does something again until it succeeds, as [`until`] does. It is not given up because the run is asked to end, but who
+    /// asks is answered meanwhile.
+    fn until<T>(
+        &self,
+        limit: Duration,
+        poll: Duration,
+        mut attempt: impl FnMut() -> Result<T, String>,
+    ) -> Result<T, String> {
+        until(self.world, limit, poll, || {
+            let _ = (self.interrupted)();
+            attempt()
+        })
+    }
+
+    /// Returns whether a step that was begun is done, as far as this node alone can tell.
+    fn is_done(&self, step: &Step, began_with: Option<&Process>, via: &[String]) -> bool {
+        let told = match &step.action {
+            Action::UpdateMember { member_id, to, .. } => {
+                vec![Condition::PeerUrls { member_id: member_id.clone(), urls: to.clone() }]
+            }
+            _ => {
+                step.verify.iter().filter(|condition| condition.needs() != Needs::Cluster).cloned().collect()
+            }
+        };
+        !told.is_empty()
+            && Look::new(self.world, began_with, via).unmet(&told.iter().collect::<Vec<_>>()).is_ok()
+    }
+
+    /// Returns whether the operator asked for a rollback; else it follows from a step that failed.
+    fn was_asked_for(&self, plan: &Plan) -> bool {
+        let undone = plan.rollback_of.as_deref().and_then(|id| self.fix(id).ok());
+        undone.is_some_and(|undone| undone.record.status() == FixStatus::Done)
+    }
+
+    /// Makes sure that conditions hold, those of files at once and the others within `limit`.
+    fn hold(
+        &self,
+        conditions: &[&Condition],
+        limit: Duration,
+        began_with: Option<&Process>,
+        via: &[String],
+    ) -> Result<(), Stop> {
+        let of_files: Vec<&Condition> =
+            conditions.iter().copied().filter(|condition| condition.needs() == Needs::Files).collect();
+        Look::new(self.world, began_with, via).unmet(&of_files)?;
+        let others: Vec<&Condition> =
+            conditions.iter().copied().filter(|condition| condition.needs() != Needs::Files).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.until(limit, POLL, || Look::new(self.world, began_with, via).unmet(&others)).map_err(Stop)
+    }
+
+    /// Makes sure that a step has had its effect.
+    fn verify(&self, step: &Step, began_with: Option<&Process>, via: &[String]) -> Result<(), Stop> {
+        let limit = if step.restarts { self.settle } else { SEEN };
+        // A process that has just restarted is seen sooner than what it says.
+        let of_process: Vec<&Condition> =
+            step.verify.iter().filter(|condition| condition.needs() == Needs::Process).collect();
+        if !of_process.is_empty() {
+            self.until(limit, PROCESS_POLL, || Look::new(self.world, began_with, via).unmet(&of_process))
+                .map_err(|why| Stop(format!("the member does not run as it should: {why}")))?;
+        }
+        let all: Vec<&Condition> = step.verify.iter().collect();
+        self.hold(&all, limit, began_with, via)
+            .map_err(|Stop(why)| Stop(format!("it could not be verified: {why}")))
+    }
+
+    /// Does what the step says. What asks the cluster is tried again for a while: it may be between two leaders. In a rollback
+    /// a leader that cannot hand over restarts all the same: an election costs less than a rollback without an end.
+    fn act_patiently(&self, root: &Root, plan: &Plan, step: &Step, facts: &Facts) -> Result<(), Stop> {
+        let moves = matches!(step.action, Action::MoveLeader { .. });
+        let asks = moves || matches!(step.action, Action::UpdateMember { .. });
+        let limit = if asks { PASSING } else { Duration::ZERO };
+        let act = || self.act(root, plan, step, facts).map_err(|Stop(why)| why);
+        if !asks {
+            return act().map_err(Stop);
+        }
+        match self.until(limit, POLL, act) {
+            Err(_) if plan.rollback_of.is_some() && moves => Ok(()),
+            done => done.map_err(Stop),
+        }
+    }
+
+    /// Judges the result, once every member is where the fix leads.
+    fn conclude(&self, mut ids: Vec<String>) -> Result<Outcome, ExecutorError> {
+        let why = match self.proven() {
+            Ok(verified) => return Ok(Outcome::Done { ids, verified }),
+            Err(Stop(why)) => why,
+        };
+        let Some(id) = ids.pop() else { return Ok(Outcome::NotProven { ids, why }) };
+        let plan = self.fix(&id)?.plan;
+        let local = match self.local_lock()? {
+            Ok(lock) => lock,
+            Err(outcome) => return Ok(outcome),
+        };
+        match self.cluster_lock(&plan, self.wait) {
+            Ok(held) => self.undo_failed(local, &id, held.as_deref(), &why),
+            // What was done is verified and safe. To restart in the turn of another would not be.
+            Err(no_lock) => {
+                ids.push(id);
+                let why = format!(
+                    "{why}; it was not rolled back, because the lock of the cluster could not be taken: {no_lock}"
+                );
+                Ok(Outcome::NotProven { ids, why })
+            }
+        }
+    }
+
+    /// Returns what was verified of the whole cluster, once every member is where the fix leads.
+    fn proven(&self) -> Result<Vec<String>, Stop> {
+        let passes = Condition::RulePasses { rule: self.rule.to_owned() };
+        let encrypted = [
+            Condition::ClusterHealthy,
+            Condition::LinksFull,
+            Condition::NoPlaintextConnection,
+            Condition::OthersSpeakTls,
+        ];
+        let seen = self
+            .until(self.settle, POLL, || {
+                let look = Look::new(self.world, None, &[]);
+                look.unmet(&[&passes])?;
+                if self.rule == peer_tls::RULE && look.seen()?.members().len() > 1 {
+                    look.unmet(&encrypted.iter().collect::<Vec<_>>())?;
+                }
+                look.into_seen()
+            })
+            .map_err(Stop)?;
+        let mut verified = vec![format!("{} passes in an audit of this node", self.rule)];
+        let count = seen.members().len();
+        if self.rule == peer_tls::RULE && count > 1 {
+            verified.push(format!("the peer ports of all {count} members speak TLS, and no plaintext"));
+            verified.push("no plaintext connection with a peer is left".to_owned());
+            verified.push("all members are healthy, and connected both ways".to_owned());
+            let revision = self.world.same_data(&seen)?;
+            verified.push(format!("all members have the same data at revision {revision}"));
+        }
+        Ok(verified)
+    }
+
+    /// Returns the right to change this node, or the outcome when another run has it.
+    fn local_lock(&self) -> Result<Result<record::Lock, Outcome>, ExecutorError> {
+        let start = self.world.elapsed();
+        let mut told = false;
+        loop {
+            let process = match self.state.lock() {
+                Err(JournalError::Busy(process)) => process,
+                taken => return Ok(Ok(taken?)),
+            };
+            let what = format!("the run that is under way on this node (process {process})");
+            if self.world.elapsed().saturating_sub(start) >= self.wait || (self.interrupted)() {
+                return Ok(Err(self.refused(
+                    RefusalKind::OtherFix,
+                    &format!("{what} has not ended"),
+                    "two at once would undo each other",
+                    "wait for it, or end it, and try again",
+                )));
+            }
+            if !std::mem::replace(&mut told, true) {
+                (self.tell)(&Progress::Waiting { what });
+            }
+            self.world.pause(POLL);
+        }
+    }
+
+    /// Returns the lock of the cluster, if the plan needs it.
+    fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Held<'a>, NoLock> {
+        if !touches_cluster(plan) && !touches_cluster(&self.origin_of(plan)) {
+            return Ok(None);
+        }
+        // Names may be the same on two nodes, and a run breaks the lock of an owner of its own name.
+        let (member, id, node) = (&plan.state.member, &plan.state.member_id, &plan.state.node);
+        let owner = format!("{member} ({id}) on node {node}, with {}", self.state.directory().display());
+        let start = self.world.elapsed();
+        let mut told = false;
+        loop {
+            let why = match self.world.lock(&owner, SOON.min(wait)) {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(why) => why,
+            };
+            if let NoLock::Held { owner } = &why
+                && !std::mem::replace(&mut told, true)
+                && !wait.is_zero()
+            {
+                (self.tell)(&Progress::Waiting { what: format!("the turn of {owner}") });
+            }
+            let limit = match why {
+                NoLock::Held { .. } => wait,
+                NoLock::Unknown(_) if wait.is_zero() => wait,
+                NoLock::Unknown(_) => PASSING,
+            };
+            if self.world.elapsed().saturating_sub(start) >= limit || (self.interrupted)() {
+                return Err(why);
+            }
+            self.world.pause(POLL);
+        }
+    }
+
+    /// Publishes the stage before that of the plan where it is not known: that a plan has got so far shows that this member has,
+    /// by whatever way, and the others wait for its record as it waits for theirs.
+    fn publish_evident(&self, plan: &Plan, seen: &Observation, options: &Options) {
+        let Some(evident) = before(plan.stage) else { return };
+        let Ok(progress) = &seen.progress else { return };
+        let known = progress.get(&plan.state.member_id).filter(|record| record.rule == plan.rule);
+        let authority = plan.authority.as_ref().map(|authority| &authority.spki);
+        let published = known.is_some_and(|record| {
+            record.authority.as_ref() == authority
+                && record.reached.is_some_and(|reached| rank(reached) >= rank(evident))
+        });
+        let sound =
+            || !preflight(plan, &seen.input(options)).iter().any(|r| r.kind == RefusalKind::Certificate);
+        if !published
+            && sound()
+            && let Ok(_local) = self.state.lock()
+            && let Ok(held) = self.cluster_lock(plan, Duration::ZERO)
+        {
+            let _ = self.publish(held.as_deref(), plan, |record| record.reached = Some(evident));
+        }
+    }
+
+    /// Publishes how far this member is. What was published before is read first, and what cannot be read is not taken for
+    /// nothing: it would be erased.
+    fn publish(
+        &self,
+        held: Option<&(dyn Lease + 'a)>,
+        plan: &Plan,
+        change: impl Fn(&mut ProgressRecord),
+    ) -> Result<(), Stop> {
+        let Some(lease) = held else { return Ok(()) };
+        let state = &plan.state;
+        let lost = RefCell::new(None);
+        let attempt = || -> Result<(), String> {
+            let known = match self.world.observe() {
+                Ok(seen) => seen.progress?,
+                // A member that does not run says nothing of the others' records, and is about to say its own.
+                Err(NotObserved::Refused(_)) => BTreeMap::new(),
+                Err(error) => return Err(error.to_string()),
+            };
+            let known = known.get(&state.member_id).filter(|record| record.rule == plan.rule).cloned();
+            let now = self.world.now();
+            let mut record =
+                known.unwrap_or_else(|| ProgressRecord::new(&plan.rule, &state.member, &state.node, now));
+            record.at = now;
+            record.authority = plan.authority.as_ref().map(|authority| authority.spki.clone());
+            record.authority_subject = plan.authority.as_ref().map(|authority| authority.subject.clone());
+            change(&mut record);
+            match lease.publish(&state.member_id, &record) {
+                Ok(()) => Ok(()),
+                Err(NotPublished::LockLost(why)) => {
+                    lost.replace(Some(why));
+                    Ok(())
+                }
+                // The cluster may be between two leaders: no reason to roll back what is done and verified.
+                Err(NotPublished::Unanswered(why)) => Err(why),
+            }
+        };
+        self.until(PASSING, POLL, attempt)?;
+        match lost.into_inner() {
+            None => Ok(()),
+            Some(why) => Err(Stop(why)),
+        }
+    }
+}
+
+fn document(plan: &Plan) -> Result<serde_json::Value, ExecutorError> {
+    serde_json::to_value(plan).map_err(|error| ExecutorError::Record(error.to_string()))
+}
+
+/// Returns what says that a fix or rollback of another rule is not ended, and how to end it.
+pub(crate) fn pending_refusal(fix: &Fix, status: Status) -> Refusal {
+    let (id, rule) = (fix.id(), fix.rule());
+    let how = match (status, &fix.plan.rollback_of) {
+        (Status::Failed, None) => "has failed and is not rolled back",
+        (_, None) => "is begun and not ended",
+        (Status::Failed, Some(_)) => "is a rollback that has failed",
+        (_, Some(_)) => "is a rollback that is not ended",
+    };
+    let back = match &fix.plan.rollback_of {
+        None => format!("roll it back (seaworthy fix --rollback {id}), "),
+        Some(_) => String::new(),
+    };
+    refuse(
+        RefusalKind::OtherFix,
+        format!("fix {id} of {rule} {how}"),
+        "what it has half changed must be known before something else is changed",
+        format!(
+            "finish it (seaworthy fix --resume {id}), {back}or close it as it is (seaworthy fix --forget {id}); see \
+             seaworthy fix --status"
+        ),
+    )
+}
+
+/// Refuses to change files that could not be changed, before anything is.
+pub fn obstacles(root: &Root, plan: &Plan) -> Vec<Refusal> {
+    let written: Vec<&str> = plan.steps.iter().flat_map(|step| step.action.written()).collect();
+    let refusal = |path: &str| {
+        let why = root.obstacle(std::path::Path::new(path), written.contains(&path))?;
+        Some(refuse(
+            RefusalKind::Unrestorable,
+            format!("{path} cannot be changed: {why}"),
+            "the plan would stop in the middle, and could not be undone there",
+            "make it a file, on a file system, that can be written to",
+        ))
+    };
+    plan.paths().into_iter().filter_map(refusal).collect()
+}
+
+/// Returns what holds once a step was done, as long as nobody has changed it.
+fn effects_of(fix: &Fix, index: usize, step: &Step) -> Vec<Condition> {
+    let written = |path: &str| {
+        let hash = fix.record.written(&Fix::step_name(index), path)?;
+        Some(Condition::File { path: path.to_owned(), sha256: hash.to_owned() })
+    };
+    match &step.action {
+        Action::Edit { path, change, .. } => {
+            vec![Condition::Made { path: path.clone(), change: change.clone() }]
+        }
+        Action::SetAttributes { path, to, .. } => {
+            vec![Condition::Attributes { path: path.clone(), attributes: *to }]
+        }
+        Action::UpdateMember { member_id, to, .. } => {
+            vec![Condition::PeerUrls { member_id: member_id.clone(), urls: to.clone() }]
+        }
+        Action::Restart { settings, .. } => {
+            vec![Condition::SettingsEffective { settings: settings.clone() }]
+        }
+        Action::Restore { path, after: None, .. } => vec![Condition::Absent { path: path.clone() }],
+        Action::MoveLeader { .. } => Vec::new(),
+        action => action.written().into_iter().filter_map(written).collect(),
+    }
+}
+
+/// Returns the client URLs of others that the plan knows.
+fn via(plan: &Plan) -> Vec<String> {
+    let known = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::UpdateMember { via, .. } => Some(via.clone()),
+        _ => None,
+    });
+    known.flatten().collect()
+}
+
+/// Returns whether a refusal can be the passing effect of another member's turn.
+fn passes_by_itself(kind: RefusalKind) -> bool {
+    matches!(kind, RefusalKind::Evidence | RefusalKind::Health | RefusalKind::Quorum | RefusalKind::Order)
+}
+
+/// Returns whether one member at a time may carry such a plan out.
+fn touches_cluster(plan: &Plan) -> bool {
+    plan.state.peer_urls.len() > 1 && (plan.stage == Stage::Create || plan.disturbs())
+}
+
+/// Returns the values that the settings of the plan have now.
+fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> {
+    let settings = etcd.and_then(|etcd| etcd.settings.value());
+    let now = |name: &String| {
+        let setting = settings?.get(name)?;
+        setting.set.then(|| setting.value.clone())
+    };
+    let restarts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Restart { settings, .. } => Some(settings),
+        _ => None,
+    });
+    restarts.flat_map(BTreeMap::keys).map(|name| (name.clone(), now(name))).collect()
+}
+
+/// Returns the stage that a member has reached when its next one is this.
+fn before(stage: Stage) -> Option<Stage> {
+    match stage {
+        Stage::Encrypt => Some(Stage::Load),
+        Stage::Present => Some(Stage::Trust),
+        Stage::Distrust => Some(Stage::Present),
+        Stage::Announce => Some(Stage::Serve),
+        Stage::Close => Some(Stage::Announce),
+        Stage::Change
+        | Stage::Create
+        | Stage::Done
+        | Stage::Load
+        | Stage::Request
+        | Stage::Rollback
+        | Stage::Serve
+        | Stage::Trust => None,
+    }
+}
+
+/// Returns how far a stage is among those of its rule.
+fn rank(stage: Stage) -> u8 {
+    match stage {
+        Stage::Change | Stage::Create | Stage::Done | Stage::Request | Stage::Rollback => 0,
+        Stage::Load | Stage::Serve | Stage::Trust => 1,
+        Stage::Announce | Stage::Encrypt | Stage::Present => 2,
+        Stage::Close | Stage::Distrust => 3,
+    }
+}

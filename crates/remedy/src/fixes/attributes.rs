@@ -1,0 +1,626 @@
+//! Owners and modes of etcd's files: the manifest, the data directory, and certificates with their keys.
+//!
+//! Nothing restarts, and nothing is asked of the cluster: these plans are made, and may be carried out, while members are
+//! down. What they must not do is loosen: a mode only loses bits. And an etcd that does not run as root must still be able
+//! to use what it uses: it reads key and certificate at each handshake, and opens files in its data directory all the time.
+
+use std::collections::BTreeMap;
+
+use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
+
+use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
+use crate::planner::{Input, View, missing, refuse};
+
+pub(crate) const MANIFEST_MODE: &str = "etcd-manifest-mode";
+pub(crate) const MANIFEST_OWNER: &str = "etcd-manifest-owner";
+pub(crate) const DATA_MODE: &str = "etcd-data-directory-mode";
+pub(crate) const DATA_OWNER: &str = "etcd-data-directory-owner";
+pub(crate) const CERTIFICATE_MODE: &str = "etcd-pki-certificate-mode";
+pub(crate) const KEY_MODE: &str = "etcd-pki-key-mode";
+pub(crate) const PKI_OWNER: &str = "etcd-pki-owner";
+
+/// Where every file belongs to root; elsewhere it may belong to the account of etcd.
+const KUBERNETES: &str = "/etc/kubernetes/";
+/// The settings that name files which etcd reads.
+const READ: [&str; 12] = [
+    "cert-file",
+    "client-cert-file",
+    "client-crl-file",
+    "client-key-file",
+    "key-file",
+    "peer-cert-file",
+    "peer-client-cert-file",
+    "peer-client-key-file",
+    "peer-crl-file",
+    "peer-key-file",
+    "peer-trusted-ca-file",
+    "trusted-ca-file",
+];
+
+pub(crate) const READS: u32 = 0o4;
+const SEARCHES: u32 = 0o1;
+const EVERYTHING: u32 = 0o7;
+
+/// Returns what gives etcd's files the owners and modes that `rule` demands.
+pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
+    let files = &s.etcd.files;
+    let mut found = Vec::new();
+    match rule {
+        MANIFEST_MODE | MANIFEST_OWNER => {
+            if let Some(manifest) = &files.manifest {
+                let file = manifest.as_result().map_err(missing)?;
+                found.push(Target::new(file.path.clone(), file, 0));
+            }
+        }
+        DATA_MODE | DATA_OWNER => {
+            let file = files.data_directory.as_result().map_err(missing)?;
+            found.push(Target::new(on_host(file, s)?, file, EVERYTHING));
+        }
+        _ => found = pki(s)?,
+    }
+    let mut steps = Vec::new();
+    let mut by_hand = Vec::new();
+    for target in &found {
+        let after = target.wanted(rule, s)?;
+        if after == target.present() {
+            continue;
+        }
+        target.restorable(s)?;
+        if target.needs > 0 {
+            target.usable(&after, s.etcd.process.as_result().map_err(missing)?)?;
+        }
+        by_hand.extend(target.by_hand(rule));
+        steps.push(target.step(rule, after));
+    }
+    let stage = if steps.is_empty() { Stage::Done } else { Stage::Change };
+    if let Some(last) = steps.last_mut() {
+        last.verify.push(Condition::RulePasses { rule: rule.to_owned() });
+    }
+    Ok(crate::planner::alone(rule, s, stage, steps, by_hand))
+}
+
+/// Returns the files of etcd's key material, each once, with what etcd needs of them.
+fn pki<'a>(s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
+    let settings = s.etcd.settings.as_result().map_err(missing)?;
+    let files = s.etcd.files.pki.as_result().map_err(missing)?;
+    let set = |name: &&str| settings.get(*name).filter(|setting: &&Setting| setting.set);
+    let read: Vec<&str> = READ.iter().filter_map(set).map(|setting| setting.value.as_str()).collect();
+    // A path that is relative in the settings is absolute here, so what only the process knows of counts as well.
+    let is_read = |file: &File| {
+        read.contains(&file.path.as_str()) || matches!(file.origin, Origin::File { pid: Some(_), .. })
+    };
+    let read: Vec<&File> = files.iter().map(|f| &f.file).filter(|file| is_read(file)).collect();
+    let mut found: BTreeMap<String, Target<'a>> = BTreeMap::new();
+    for one in files {
+        let file = &one.file;
+        let within = |path: &str| {
+            path.strip_prefix(file.path.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let needs = match file.kind {
+            FileKind::Directory if read.iter().any(|f| within(&f.path)) => SEARCHES,
+            FileKind::Directory => 0,
+            _ if is_read(file) => READS,
+            _ => 0,
+        };
+        let path = on_host(file, s)?;
+        // The process may see by another path what the host has as well.
+        let target = found.entry(path.clone()).or_insert_with(|| Target::new(path, file, needs));
+        target.holds = Some(one.holds);
+        target.needs |= needs;
+        target.of_kubernetes |= file.path.starts_with(KUBERNETES);
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Returns where a file is on the host.
+pub(crate) fn on_host(file: &File, s: &Input<'_>) -> Result<String, Refusal> {
+    let inside = matches!(file.origin, Origin::File { pid: Some(_), .. });
+    let same = s.etcd.process.value().is_some_and(|process| process.own_mounts == Some(false));
+    if !inside || same {
+        return Ok(file.path.clone());
+    }
+    View::of(s)?.outside(&file.path).ok_or_else(|| {
+        refuse(
+            RefusalKind::Unsupported,
+            format!("{} is in no folder of the host that is mounted into etcd's container", file.path),
+            "what is inside a container only is gone with it, and so would be the change",
+            "keep it in a folder of the host, or make the change in the image",
+        )
+    })
+}
+
+/// A file or directory that a rule is about.
+struct Target<'a> {
+    /// Where it is on the host.
+    path: String,
+    file: &'a File,
+    holds: Option<PkiContent>,
+    /// What the process must be able to do with it, as the bits of one class of a mode.
+    needs: u32,
+    /// Whether it is where every file belongs to root.
+    of_kubernetes: bool,
+}
+
+impl<'a> Target<'a> {
+    fn new(path: String, file: &'a File, needs: u32) -> Self {
+        Self { path, file, holds: None, needs, of_kubernetes: false }
+    }
+
+    fn present(&self) -> Attributes {
+        Attributes { mode: self.file.mode, uid: self.file.uid, gid: self.file.gid }
+    }
+
+    /// Returns owner and mode as `rule` demands them.
+    fn wanted(&self, rule: &str, s: &Input<'_>) -> Result<Attributes, Refusal> {
+        let now = self.present();
+        let process = || s.etcd.process.as_result().map_err(missing);
+        let only = |bits: u32| Attributes { mode: now.mode & bits, ..now };
+        Ok(match rule {
+            MANIFEST_MODE => only(0o600),
+            DATA_MODE => only(0o700),
+            CERTIFICATE_MODE if self.holds == Some(PkiContent::Certificate) => only(0o644),
+            KEY_MODE if self.holds == Some(PkiContent::PrivateKey) => only(0o600),
+            MANIFEST_OWNER => Attributes { uid: 0, gid: 0, ..now },
+            DATA_OWNER => {
+                let process = process()?;
+                let by_name = self.file.owner == "etcd" && self.file.group == "etcd";
+                let closed = now.mode & 0o7777 & !0o707 == 0;
+                if by_name || now.uid == process.uid && (closed || now.gid == process.gid) {
+                    now
+                } else {
+                    Attributes { uid: process.uid, gid: process.gid, ..now }
+                }
+            }
+            PKI_OWNER if self.of_kubernetes => Attributes { uid: 0, gid: 0, ..now },
+            PKI_OWNER => {
+                let process = process()?;
+                // What etcd reads may stay its own here; the rest is nobody's but root's.
+                let theirs = |id: u32, own: u32| match self.needs {
+                    _ if id == 0 || id == own => id,
+                    0 => 0,
+                    _ => own,
+                };
+                Attributes { uid: theirs(now.uid, process.uid), gid: theirs(now.gid, process.gid), ..now }
+            }
+            _ => now,
+        })
+    }
+
+    /// Refuses what could not be put back, as far as that is known.
+    fn restorable(&self, s: &Input<'_>) -> Result<(), Refusal> {
+        let known = s.declaration.iter().find(|d| d.path == self.path);
+        let reason = match known.and_then(|d| d.unrestorable.clone()) {
+            Some(reason) => reason,
+            None if self.file.kind == FileKind::Other => "it is neither a file nor a directory".to_owned(),
+            None => return Ok(()),
+        };
+        Err(refuse(
+            RefusalKind::Unrestorable,
+            format!("owner and mode of {} cannot be changed and put back: {reason}", self.path),
+            "a change that cannot be undone is not made",
+            "make it a regular file on a file system that can be written to",
+        ))
+    }
+
+    /// Refuses what would keep the process from its own file.
+    fn usable(&self, after: &Attributes, process: &Process) -> Result<(), Refusal> {
+        if may(process, *after) & self.needs == self.needs {
+            return Ok(());
+        }
+        let does = match self.needs {
+            READS => "read it",
+            SEARCHES => "reach the files in it",
+            _ => "read and write in it",
+        };
+        let now = self.present();
+        let (uid, path) = (process.uid, &self.path);
+        let instead = match () {
+            () if after.mode == now.mode => format!(
+                "keep etcd's own files outside of {KUBERNETES}, where they may belong to its account; or let \
+                 {path} belong to it, and record a waiver"
+            ),
+            () => format!(
+                "give {path} to the account that etcd runs as (uid {uid}) first, so that it needs no bits of a group"
+            ),
+        };
+        Err(refuse(
+            RefusalKind::Access,
+            format!(
+                "etcd runs as {uid}:{}, and could not {does} any more: {path} with mode {:04o} and owner {}:{}",
+                process.gid, after.mode, after.uid, after.gid
+            ),
+            "a running etcd would fail at its next handshake or file, and one that starts would exit",
+            instead,
+        ))
+    }
+
+    /// Returns what is left to a person once the file is changed.
+    fn by_hand(&self, rule: &str) -> Option<String> {
+        let path = &self.path;
+        match rule {
+            KEY_MODE if self.file.mode & 0o044 != 0 => Some(format!(
+                "Others could read the private key in {path} until now. If one may have, issue a new one: closing \
+                 the file takes no copy back."
+            )),
+            DATA_MODE | DATA_OWNER => Some(format!(
+                "What creates {path} on a new node (a playbook, an image) has to give it the same owner and mode."
+            )),
+            _ => None,
+        }
+    }
+
+    fn step(&self, rule: &str, after: Attributes) -> Step {
+        let (path, before) = (self.path.clone(), self.present());
+        let title = match after.mode == before.mode {
+            false => format!("Take away from others what they may do with {path}"),
+            true => format!("Give {path} to {}:{}", after.uid, after.gid),
+        };
+        let why = match rule {
+            MANIFEST_MODE => {
+                "The manifest says where etcd's keys are. kubelet reads it as root, so nothing restarts."
+            }
+            MANIFEST_OWNER => "Its owner decides what runs as root on this node.",
+            DATA_MODE => "It holds every object of the cluster, in a file that needs no etcd to be read.",
+            DATA_OWNER => {
+                "Its owner can open it to anybody, and should be the account of etcd. What is in it stays as it is."
+            }
+            CERTIFICATE_MODE => {
+                "Write access to a certificate file is enough to add an authority to those that etcd trusts."
+            }
+            KEY_MODE => "With the key anybody can pass for etcd. etcd itself can still read it.",
+            _ => "The owner of a file decides whom etcd trusts, or who else has its key.",
+        };
+        Step {
+            title,
+            why: why.to_owned(),
+            action: Action::SetAttributes { path: path.clone(), from: before, to: after },
+            diff: None,
+            preconditions: vec![Condition::Attributes { path: path.clone(), attributes: before }],
+            verify: vec![Condition::Attributes { path, attributes: after }],
+            restarts: false,
+        }
+    }
+}
+
+/// Returns what the process may do with a file, as the bits of one class of a mode. Groups that it has beside its own are
+/// not known, and count for nothing.
+pub(crate) fn may(process: &Process, file: Attributes) -> u32 {
+    match () {
+        () if process.uid == 0 => EVERYTHING,
+        () if process.uid == file.uid => file.mode >> 6 & EVERYTHING,
+        () if process.gid == file.gid => file.mode >> 3 & EVERYTHING,
+        () => file.mode & EVERYTHING,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, PkiFile};
+
+    use super::*;
+    use crate::fixes;
+    use crate::fixture::{MANIFEST, World};
+    use crate::planner::POD_DIRECTORY;
+    use crate::preflight::preflight;
+
+    const ALL: [&str; 7] =
+        [MANIFEST_MODE, MANIFEST_OWNER, DATA_MODE, DATA_OWNER, CERTIFICATE_MODE, KEY_MODE, PKI_OWNER];
+
+    fn value<T>(observed: &mut Observed<T>) -> &mut T {
+        match observed {
+            Observed::Seen { value, .. } => value,
+            Observed::Failed { error } => panic!("{error}"),
+        }
+    }
+
+    fn set(file: &mut File, (mode, uid, gid): (u32, u32, u32)) {
+        (file.mode, file.mode_text) = (mode, format!("{mode:04o}"));
+        (file.uid, file.gid) = (uid, gid);
+        (file.owner, file.group) = (uid.to_string(), gid.to_string());
+    }
+
+    impl World {
+        fn pki(&mut self) -> &mut Vec<PkiFile> {
+            value(&mut self.etcd.files.pki)
+        }
+
+        fn pki_file(&mut self, name: &str) -> &mut File {
+            let path = format!("{POD_DIRECTORY}/{name}").trim_end_matches('/').to_owned();
+            &mut self.pki().iter_mut().find(|f| f.file.path == path).unwrap().file
+        }
+
+        fn data(&mut self) -> &mut File {
+            value(&mut self.etcd.files.data_directory)
+        }
+
+        fn manifest(&mut self) -> &mut File {
+            value(self.etcd.files.manifest.as_mut().unwrap())
+        }
+
+        fn runs_as(&mut self, uid: u32, gid: u32) {
+            let process = value(&mut self.etcd.process);
+            (process.uid, process.gid) = (uid, gid);
+        }
+
+        /// Does what the steps say.
+        fn carry_out(&mut self, plan: &Plan) {
+            for step in &plan.steps {
+                let Action::SetAttributes { path, to, .. } = &step.action else { panic!("{step:?}") };
+                let Attributes { mode, uid, gid } = to;
+                let files = value(&mut self.etcd.files.pki).iter_mut().map(|f| &mut f.file);
+                let files = files.chain([value(&mut self.etcd.files.data_directory)]);
+                let files = files.chain([value(self.etcd.files.manifest.as_mut().unwrap())]);
+                for file in files.filter(|f| f.path == *path) {
+                    set(file, (*mode, *uid, *gid));
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn planned(rule: &str, world: &World) -> Plan {
+        fixes::plan(rule, &world.input()).unwrap()
+    }
+
+    /// Returns what the steps set: path, mode, owner.
+    fn changes(plan: &Plan) -> Vec<String> {
+        let change = |step: &Step| match &step.action {
+            Action::SetAttributes { path, to, .. } => format!("{path} {:04o} {}:{}", to.mode, to.uid, to.gid),
+            other => panic!("{other:?}"),
+        };
+        plan.steps.iter().map(change).collect()
+    }
+
+    #[test]
+    fn each_rule_changes_what_it_is_about_and_nothing_else() {
+        type Break = fn(&mut World);
+        let pki = POD_DIRECTORY;
+        let cases: [(&str, Break, Vec<String>); 9] = [
+            (MANIFEST_MODE, |w| set(w.manifest(), (0o644, 0, 0)), vec![format!("{MANIFEST} 0600 0:0")]),
+            (MANIFEST_MODE, |w| set(w.manifest(), (0o400, 0, 0)), vec![]),
+            (MANIFEST_OWNER, |w| set(w.manifest(), (0o600, 0, 7)), vec![format!("{MANIFEST} 0600 0:0")]),
+            (DATA_MODE, |w| set(w.data(), (0o2755, 0, 0)), vec!["/var/lib/etcd 0700 0:0".to_owned()]),
+            (DATA_OWNER, |w| set(w.data(), (0o700, 9, 9)), vec!["/var/lib/etcd 0700 0:0".to_owned()]),
+            (DATA_OWNER, |w| set(w.data(), (0o750, 0, 9)), vec!["/var/lib/etcd 0750 0:0".to_owned()]),
+            (
+                CERTIFICATE_MODE,
+                |w| ["ca.crt", "peer.key"].iter().for_each(|f| set(w.pki_file(f), (0o666, 0, 0))),
+                vec![format!("{pki}/ca.crt 0644 0:0")],
+            ),
+            (
+                KEY_MODE,
+                |w| {
+                    ["ca.crt", "peer.key", "server.key"]
+                        .iter()
+                        .for_each(|f| set(w.pki_file(f), (0o640, 0, 0)))
+                },
+                vec![format!("{pki}/peer.key 0600 0:0"), format!("{pki}/server.key 0600 0:0")],
+            ),
+            (PKI_OWNER, |w| set(w.pki_file("ca.crt"), (0o644, 5, 5)), vec![format!("{pki}/ca.crt 0644 0:0")]),
+        ];
+        for (rule, change, want) in cases {
+            let mut world = World::loaded();
+            change(&mut world);
+            let plan = planned(rule, &world);
+            assert_eq!(changes(&plan), want, "{rule}");
+            let stage = if want.is_empty() { Stage::Done } else { Stage::Change };
+            assert_eq!((plan.stage, plan.restarts(), plan.waits_for.len()), (stage, 0, 0), "{rule}");
+            let last = plan.steps.last().map(|step| step.verify.clone());
+            let passes = Condition::RulePasses { rule: rule.to_owned() };
+            assert!(last.is_none_or(|v| v.len() == 2 && v[1] == passes), "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_account_named_etcd_owns_its_data_by_the_letter() {
+        let mut world = World::loaded();
+        set(world.data(), (0o750, 9, 9));
+        (world.data().owner, world.data().group) = ("etcd".to_owned(), "etcd".to_owned());
+        assert_eq!(planned(DATA_OWNER, &world).stage, Stage::Done);
+    }
+
+    #[test]
+    fn a_cluster_in_trouble_or_a_member_that_is_down_is_no_obstacle() {
+        fn unseen<T>() -> Observed<T> {
+            Observed::failed(EvidenceError::new(ErrorKind::NotFound, "it does not run"))
+        }
+        let mut world = World::loaded();
+        set(world.manifest(), (0o644, 1, 1));
+        set(world.data(), (0o777, 1, 1));
+        world.pki().iter_mut().for_each(|f| set(&mut f.file, (0o666, 1, 1)));
+        world.health = Err("no member answers".to_owned());
+        world.etcd.version = unseen();
+        world.etcd.links = unseen();
+        world.etcd.cluster = unseen();
+        for rule in ALL {
+            let plan = planned(rule, &world);
+            assert!(!plan.steps.is_empty(), "{rule}");
+            assert_eq!(preflight(&plan, &world.input()), [], "{rule}");
+        }
+        world.etcd.process = unseen();
+        world.etcd.settings = unseen();
+        (world.etcd.files.data_directory, world.etcd.files.pki) = (unseen(), unseen());
+        for rule in [MANIFEST_MODE, MANIFEST_OWNER] {
+            let plan = planned(rule, &world);
+            assert_eq!((preflight(&plan, &world.input()), plan.steps.len()), (vec![], 1), "{rule}");
+            assert_eq!(plan.state.member, "m1", "{rule}");
+        }
+        let refusals = fixes::plan(DATA_MODE, &world.input()).unwrap_err();
+        assert_eq!(refusals[0].kind, RefusalKind::Evidence);
+    }
+
+    #[test]
+    fn what_etcd_needs_it_keeps() {
+        type Break = fn(&mut World);
+        let cases: [(&str, RefusalKind, &str, Break); 8] = [
+            (KEY_MODE, RefusalKind::Access, "could not read it any more", |w| {
+                w.runs_as(100, 100);
+                set(w.pki_file("peer.key"), (0o640, 0, 100));
+            }),
+            (PKI_OWNER, RefusalKind::Access, "record a waiver", |w| {
+                w.runs_as(100, 100);
+                set(w.pki_file("peer.key"), (0o600, 100, 0));
+            }),
+            (PKI_OWNER, RefusalKind::Access, "could not reach the files", |w| {
+                w.runs_as(100, 100);
+                set(w.pki_file(""), (0o700, 100, 100));
+            }),
+            (DATA_MODE, RefusalKind::Access, "read and write in it", |w| {
+                w.runs_as(100, 100);
+                set(w.data(), (0o770, 0, 100));
+            }),
+            (DATA_OWNER, RefusalKind::Access, "read and write in it", |w| {
+                w.runs_as(100, 100);
+                set(w.data(), (0o070, 0, 100));
+            }),
+            (MANIFEST_MODE, RefusalKind::Unrestorable, "it is a symbolic link", |w| {
+                set(w.manifest(), (0o644, 0, 0));
+                w.declaration[0].unrestorable = Some("it is a symbolic link to /x".to_owned());
+            }),
+            (PKI_OWNER, RefusalKind::Unrestorable, "neither a file nor a directory", |w| {
+                set(w.pki_file("ca.crt"), (0o644, 5, 5));
+                w.pki_file("ca.crt").kind = FileKind::Other;
+            }),
+            (DATA_MODE, RefusalKind::Unsupported, "no folder of the host", |w| {
+                value(&mut w.etcd.process).own_mounts = Some(true);
+                set(w.data(), (0o755, 0, 0));
+            }),
+        ];
+        for (rule, kind, words, change) in cases {
+            let mut world = World::loaded();
+            change(&mut world);
+            let refusals = fixes::plan(rule, &world.input()).expect_err(words);
+            let said = format!("{} {}", refusals[0].what, refusals[0].instead);
+            assert!(refusals[0].kind == kind && said.contains(words), "{words}: {refusals:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_container_sees_is_changed_on_the_host() {
+        let mut world = World::loaded();
+        value(&mut world.etcd.process).own_mounts = Some(true);
+        let mount = |inside: &str, host: &str| {
+            format!("    - mountPath: {inside}\n      name: {}\n", host.replace('/', "x"))
+        };
+        let volume =
+            |host: &str| format!("  - hostPath:\n      path: {host}\n    name: {}\n", host.replace('/', "x"));
+        let text = "kind: Pod\nmetadata:\n  name: etcd\nspec:\n  containers:\n  - command:\n    - etcd\n    name: etcd\n    volumeMounts:\n"
+            .to_owned()
+            + &mount("/data", "/mnt/disk")
+            + &mount("/certs", POD_DIRECTORY)
+            + "  volumes:\n"
+            + &volume("/mnt/disk")
+            + &volume(POD_DIRECTORY);
+        world.declaration[0].bytes = text.into_bytes();
+        set(world.data(), (0o755, 0, 0));
+        world.data().path = "/data/etcd".to_owned();
+        assert_eq!(changes(&planned(DATA_MODE, &world)), ["/mnt/disk/etcd 0700 0:0"]);
+        // The key is listed twice: as the process sees it, and in the folder of the host.
+        let mut twice = world.pki_file("peer.key").clone();
+        set(&mut twice, (0o640, 0, 0));
+        twice.path = "/certs/peer.key".to_owned();
+        twice.origin = Origin::process_file(33, "/certs/peer.key");
+        for file in world.pki() {
+            file.file.origin = Origin::file(&file.file.path);
+        }
+        set(world.pki_file("peer.key"), (0o640, 0, 0));
+        world.pki().insert(0, PkiFile { file: twice, holds: PkiContent::PrivateKey });
+        let key = format!("{POD_DIRECTORY}/peer.key");
+        assert_eq!(changes(&planned(KEY_MODE, &world)), [format!("{key} 0600 0:0")]);
+        world.runs_as(100, 0);
+        let refusals = fixes::plan(KEY_MODE, &world.input()).expect_err("etcd reads it by its group");
+        assert!(refusals[0].what.contains(&key), "{refusals:?}");
+    }
+
+    #[test]
+    fn a_mode_that_allows_more_is_refused() {
+        let mut world = World::loaded();
+        set(world.data(), (0o755, 0, 0));
+        let mut plan = planned(DATA_MODE, &world);
+        let Action::SetAttributes { to, .. } = &mut plan.steps[0].action else { panic!("{plan:?}") };
+        to.mode = 0o1700;
+        let found = preflight(&plan, &world.input());
+        assert!(found.iter().any(|r| r.kind == RefusalKind::Access), "{found:#?}");
+    }
+
+    /// Returns whether `rule` passes, as its document says.
+    fn passes(rule: &str, world: &mut World) -> bool {
+        let process = world.etcd.process.value().unwrap().clone();
+        let within = |file: &File, allowed: u32| file.mode & 0o7777 & !allowed == 0;
+        let pki = |wanted: PkiContent, allowed: u32, world: &mut World| {
+            world.pki().iter().all(|f| f.holds != wanted || within(&f.file, allowed))
+        };
+        match rule {
+            MANIFEST_MODE => within(world.manifest(), 0o600),
+            MANIFEST_OWNER => (world.manifest().uid, world.manifest().gid) == (0, 0),
+            DATA_MODE => within(world.data(), 0o700),
+            DATA_OWNER => {
+                let data = world.data();
+                data.uid == process.uid && (within(data, 0o707) || data.gid == process.gid)
+            }
+            CERTIFICATE_MODE => pki(PkiContent::Certificate, 0o644, world),
+            KEY_MODE => pki(PkiContent::PrivateKey, 0o600, world),
+            _ => world.pki().iter().all(|PkiFile { file, .. }| {
+                (file.uid, file.gid) == (0, 0)
+                    || !file.path.starts_with(KUBERNETES)
+                        && [0, process.uid].contains(&file.uid)
+                        && [0, process.gid].contains(&file.gid)
+            }),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Whatever owners and modes are: a plan makes its rule pass, takes bits away only, leaves etcd what it could use,
+        /// and does nothing the second time.
+        #[test]
+        fn a_plan_closes_files_and_locks_nobody_out(
+            rule in prop::sample::select(&ALL[..]),
+            account in prop::sample::select(vec![(0, 0), (100, 100), (100, 0), (0, 100)]),
+            kubernetes in any::<bool>(),
+            drawn in prop::collection::vec((0_u32..0o10000, prop::sample::select(vec![0_u32, 100, 200]), prop::sample::select(vec![0_u32, 100, 200])), 16),
+        ) {
+            let mut world = World::loaded();
+            world.runs_as(account.0, account.1);
+            if !kubernetes {
+                for name in READ {
+                    let setting = world.settings().get_mut(name).unwrap();
+                    setting.value = setting.value.replace(POD_DIRECTORY, "/etc/etcd/pki");
+                }
+                for file in world.pki() {
+                    file.file.path = file.file.path.replace(POD_DIRECTORY, "/etc/etcd/pki");
+                }
+            }
+            let mut next = drawn.iter().cycle();
+            let mut draw = || *next.next().unwrap();
+            set(world.manifest(), draw());
+            set(world.data(), draw());
+            world.pki().iter_mut().for_each(|f| set(&mut f.file, draw()));
+            let before = world.clone();
+            let Ok(plan) = fixes::plan(rule, &world.input()) else {
+                prop_assert!(!passes(rule, &mut world));
+                // root is locked out of nothing.
+                prop_assert_ne!(account.0, 0);
+                return Ok(());
+            };
+            prop_assert_eq!(preflight(&plan, &world.input()), []);
+            world.carry_out(&plan);
+            prop_assert!(passes(rule, &mut world));
+            prop_assert_eq!(planned(rule, &world).steps.len(), 0);
+            let process = world.etcd.process.value().unwrap().clone();
+            let read = |file: &File| matches!(file.origin, Origin::File { pid: Some(_), .. });
+            for (old, new) in before.etcd.files.pki.value().unwrap().iter().zip(world.pki().iter()) {
+                let [old, new] = [&old.file, &new.file];
+                prop_assert_eq!(new.mode & !old.mode, 0);
+                let rights = |f: &File| may(&process, Attributes { mode: f.mode, uid: f.uid, gid: f.gid });
+                let need = if new.kind == FileKind::Directory { SEARCHES } else { READS };
+                let changed = (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid);
+                if changed && (read(new) || new.kind == FileKind::Directory) {
+                    prop_assert_eq!(rights(new) & need, need);
+                }
+            }
+        }
+    }
+}

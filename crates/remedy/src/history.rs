@@ -1,0 +1,181 @@
+//! The fixes of this node, by their records: which stand, which are not ended, and what is damaged.
+//!
+//! A rollback is a fix of its own, with a record of its own, that says which fix it undoes.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use seaworthy_journal::record::{Damaged, FixStatus, JournalError, Record, State};
+
+use crate::plan::Plan;
+
+/// All records of a node.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Oldest first.
+    fixes: Vec<Fix>,
+    damaged: Vec<Damaged>,
+}
+
+/// A fix, by its record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fix {
+    /// What was written down.
+    pub record: Record,
+    /// The plan in it.
+    pub plan: Plan,
+}
+
+/// How a fix stands, by all records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The operator has closed it.
+    Closed,
+    /// Complete and verified.
+    Done,
+    /// A step has failed, and it was not rolled back.
+    Failed,
+    /// Everything is as it was before.
+    RolledBack,
+    /// Its rollback is not ended.
+    RollingBack,
+    /// Under way, or killed.
+    Unfinished,
+}
+
+impl Fix {
+    /// Returns its id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Returns the rule that it is for.
+    pub fn rule(&self) -> &str {
+        &self.plan.rule
+    }
+
+    /// Returns the name of a step in the journal.
+    pub fn step_name(index: usize) -> String {
+        (index + 1).to_string()
+    }
+
+    /// Returns when it was begun.
+    pub fn begun_at(&self) -> Timestamp {
+        self.record.begun_at()
+    }
+}
+
+impl History {
+    /// Reads all records. What cannot be used is kept as damaged.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn read(state: &State) -> Result<Self, JournalError> {
+        let mut history = Self::default();
+        for record in state.records()? {
+            match record.map(|record| (Plan::from_value(&record.plan), record)) {
+                Ok((Ok(plan), record)) => history.fixes.push(Fix { record, plan }),
+                Ok((Err(error), record)) => history.damaged.push(Damaged {
+                    why: format!("{}: {error}", state.plan(&record.id).display()),
+                    ended: Some(matches!(
+                        record.status(),
+                        FixStatus::Closed | FixStatus::Done | FixStatus::RolledBack
+                    )),
+                    plan: Some(record.plan),
+                    id: record.id,
+                }),
+                Err(damaged) => history.damaged.push(*damaged),
+            }
+        }
+        Ok(history)
+    }
+
+    /// Returns the fixes that can be read, oldest first, rollbacks among them.
+    pub fn fixes(&self) -> &[Fix] {
+        &self.fixes
+    }
+
+    /// Returns the records that cannot be used.
+    pub fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// Returns a fix by its id.
+    pub fn fix(&self, id: &str) -> Option<&Fix> {
+        self.fixes.iter().find(|fix| fix.id() == id)
+    }
+
+    /// Returns the rollback of a fix that counts: the last one that was not itself undone.
+    pub fn rollback_of(&self, fix: &Fix) -> Option<&Fix> {
+        let of = |other: &&Fix| other.plan.rollback_of.as_deref() == Some(fix.id());
+        self.fixes.iter().rev().filter(of).find(|rollback| self.status(rollback) != Status::RolledBack)
+    }
+
+    /// Returns how a fix stands.
+    pub fn status(&self, fix: &Fix) -> Status {
+        let own = match fix.record.status() {
+            FixStatus::Closed => Status::Closed,
+            FixStatus::Done => Status::Done,
+            FixStatus::Failed => Status::Failed,
+            FixStatus::RolledBack => Status::RolledBack,
+            FixStatus::RollingBack => Status::RollingBack,
+            FixStatus::Unfinished => Status::Unfinished,
+        };
+        let superseded = |other: &Fix| {
+            other.id() > fix.id()
+                && other.plan.rollback_of.is_some()
+                && other.plan.rollback_of == fix.plan.rollback_of
+        };
+        match self.rollback_of(fix).map(|rollback| self.status(rollback)) {
+            _ if own == Status::Closed => own,
+            // A rollback that failed was planned anew.
+            None if own != Status::Done && self.fixes.iter().any(superseded) => Status::Closed,
+            None => own,
+            Some(Status::Done) => Status::RolledBack,
+            // Nobody knows any more how far it was undone.
+            Some(Status::Closed) => Status::Closed,
+            Some(_) => Status::RollingBack,
+        }
+    }
+
+    /// Returns what is begun and not ended, newest first: of a fix that is being rolled back, the rollback.
+    pub fn pending(&self) -> impl Iterator<Item = &Fix> {
+        self.fixes.iter().rev().filter(|fix| match self.status(fix) {
+            Status::Failed | Status::Unfinished => true,
+            // A journal of the first version has no record of the rollback.
+            Status::RollingBack => self.rollback_of(fix).is_none(),
+            Status::Closed | Status::Done | Status::RolledBack => false,
+        })
+    }
+
+    /// Returns the fixes, rollbacks aside, whose changes are there, wholly or in part.
+    pub fn standing(&self) -> impl DoubleEndedIterator<Item = &Fix> {
+        self.fixes.iter().filter(|fix| {
+            fix.plan.rollback_of.is_none() && !matches!(self.status(fix), Status::Closed | Status::RolledBack)
+        })
+    }
+
+    /// Returns the standing fixes that were begun after this one.
+    pub fn later<'a>(&'a self, fix: &'a Fix) -> impl Iterator<Item = &'a Fix> {
+        let undone = fix.plan.rollback_of.as_deref();
+        self.standing().filter(move |other| other.id() > fix.id() && Some(other.id()) != undone)
+    }
+}
+
+/// Returns the rule of a damaged record, as far as it can be told.
+pub fn rule_of(damaged: &Damaged) -> Option<&str> {
+    damaged.plan.as_ref()?.get("rule")?.as_str()
+}
+
+/// Returns the files that a damaged record is about; `None` when that cannot be told.
+pub(crate) fn paths_of(damaged: &Damaged) -> Option<BTreeSet<String>> {
+    let steps = damaged.plan.as_ref()?.get("steps")?.as_array()?;
+    let mut paths = BTreeSet::new();
+    for action in steps.iter().filter_map(|step| step.get("action")) {
+        for name in ["path", "certificate", "key", "request"] {
+            paths.extend(action.get(name).and_then(|path| path.as_str()).map(str::to_owned));
+        }
+    }
+    Some(paths)
+}

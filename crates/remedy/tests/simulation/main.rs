@@ -1,0 +1,100 @@
+//! The whole executor on clusters in memory.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
+mod cluster;
+mod evidence;
+mod faults;
+mod node;
+mod random;
+mod schedule;
+mod story;
+mod world;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cluster::Counts;
+
+/// Seeds that the test runs; `SEAWORTHY_SEEDS=FROM..TO` chooses others.
+const SEEDS: Range<u64> = 0..8;
+/// How many are run at the same time.
+const WORKERS: usize = 2;
+
+#[test]
+fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
+    let seeds = match std::env::var("SEAWORTHY_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("SEAWORTHY_SEEDS=FROM..TO");
+            from.parse().expect("a number")..to.parse().expect("a number")
+        }
+        Err(_) => SEEDS,
+    };
+    let start = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let all = Mutex::new((Counts::default(), Duration::ZERO, Vec::new()));
+    let shm = Path::new("/dev/shm");
+    let directory = match shm.is_dir() {
+        true => tempfile::tempdir_in(shm),
+        false => tempfile::tempdir(),
+    };
+    let directory = directory.unwrap();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || all.lock().unwrap().2.len() >= 5 {
+                        break;
+                    }
+                    let told = told(seed, directory.path(), false);
+                    let mut all = all.lock().unwrap();
+                    all.0.add(&told.counts);
+                    all.1 += told.time;
+                    if !told.violations.is_empty() {
+                        all.2.push(seed);
+                    }
+                }
+            });
+        }
+    });
+    let (counts, time, mut failed) = all.into_inner().unwrap();
+    failed.sort_unstable();
+    eprintln!(
+        "{} seeds ({} h of clusters in {:.1} s): {} kills, {} rollbacks, {} ways out, {} looks, {} lost writes, longest gap {:.1} s, {} \
+         members isolated, {} clusters without quorum",
+        next.into_inner().min(seeds.end) - seeds.start,
+        time.as_secs() / 3600,
+        start.elapsed().as_secs_f64(),
+        counts.kills,
+        counts.rollbacks,
+        counts.ways_out,
+        counts.looks,
+        counts.lost,
+        counts.longest_gap.as_secs_f64(),
+        counts.isolated,
+        counts.without_quorum,
+    );
+    if let Some(seed) = failed.first() {
+        let told = told(*seed, directory.path(), true);
+        panic!("seeds {failed:?}; seed {seed}: {:#?}\n{}", told.violations, told.trace.join("\n"));
+    }
+}
+
+fn told(seed: u64, directory: &Path, traced: bool) -> story::Told {
+    let own = directory.join(format!("{seed}-{traced}"));
+    std::fs::create_dir(&own).unwrap();
+    let told = story::tell(seed, &own, traced);
+    std::fs::remove_dir_all(&own).unwrap();
+    told
+}

@@ -1,0 +1,275 @@
+//! The files of a node: a static pod as kubeadm writes it, and the key material that is there before a fix. Keys cost time, so
+//! they are made once for all seeds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use seaworthy_collect::manifest::StaticPod;
+use seaworthy_etcd::Version;
+use seaworthy_etcd::settings::{Argument, Inputs, resolve};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Setting};
+use seaworthy_remedy::issue::{Authority, Host, KeyKind, Profile};
+
+pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
+pub(crate) const PKI: &str = "/etc/kubernetes/pki/etcd";
+/// The release of etcd that is simulated.
+pub(crate) const VERSION: &str = "3.6.13";
+/// Most members of a cluster.
+pub(crate) const MOST: usize = 5;
+
+/// Ids of members, as etcd makes them: no order of names.
+pub(crate) const IDS: [&str; MOST] =
+    ["69d88a3f5ae88b6f", "79c4fb063b06262a", "69613aab7e17b22b", "8e9e05c52164694d", "1f3a6b0c44d2e571"];
+
+/// Returns the time at which simulations begin, by the clocks of all nodes.
+pub(crate) fn beginning() -> Timestamp {
+    Timestamp::from_second(1_780_000_000).unwrap()
+}
+
+pub(crate) fn address(index: usize) -> String {
+    format!("10.77.0.{}", index + 1)
+}
+
+pub(crate) fn name(index: usize) -> String {
+    format!("m{}", index + 1)
+}
+
+/// Key material that is there from the beginning.
+struct Made {
+    /// Certificate and key of the authority that kubeadm made.
+    authority: [String; 2],
+    /// Certificate and key of each member, for clients.
+    servers: Vec<[String; 2]>,
+}
+
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let now = beginning();
+        let (authority, secret) = Authority::create("etcd-ca", KeyKind::EcP256, now).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let server = |index: usize| {
+            let hosts = [address(index), "127.0.0.1".to_owned(), name(index)];
+            let hosts = hosts.map(|host| Host::parse(&host).unwrap());
+            let profile = Profile::peer(&name(index), hosts);
+            let (key, issued) = authority.issue(&profile, KeyKind::EcP256, now).unwrap();
+            [issued.pem, text(key.as_bytes())]
+        };
+        Made {
+            servers: (0..MOST).map(server).collect(),
+            authority: [authority.pem().to_owned(), text(secret.as_bytes())],
+        }
+    })
+}
+
+/// Writes the files of a node below `root`.
+pub(crate) fn furnish(root: &Path, index: usize, count: usize) {
+    let write = |path: &str, mode: u32, text: &str| {
+        let path = below(root, path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let [certificate, key] = &made().authority;
+    write(&format!("{PKI}/ca.crt"), 0o644, certificate);
+    write(&format!("{PKI}/ca.key"), 0o600, key);
+    let [certificate, key] = &made().servers[index];
+    write(&format!("{PKI}/server.crt"), 0o644, certificate);
+    write(&format!("{PKI}/server.key"), 0o600, key);
+    write(MANIFEST, 0o644, &manifest(index, count));
+}
+
+pub(crate) fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Returns a manifest as kubeadm would write it for a member that talks plaintext with its peers.
+fn manifest(index: usize, count: usize) -> String {
+    let (name, address) = (name(index), address(index));
+    let initial: Vec<String> =
+        (0..count).map(|m| format!("{}=http://{}:2380", self::name(m), self::address(m))).collect();
+    let initial = initial.join(",");
+    format!(
+        "# Written by kubeadm.
+apiVersion: v1
+kind: Pod
+metadata:
+  annotations:
+    kubeadm.kubernetes.io/etcd.advertise-client-urls: https://{address}:2379
+  labels:
+    component: etcd
+    tier: control-plane
+  name: etcd
+  namespace: kube-system
+spec:
+  containers:
+  - command:
+    - etcd
+    - --advertise-client-urls=https://{address}:2379
+    - --cert-file={PKI}/server.crt
+    - --client-cert-auth=true
+    - --data-dir=/var/lib/etcd
+    - --initial-advertise-peer-urls=http://{address}:2380
+    - --initial-cluster={initial}
+    - --key-file={PKI}/server.key
+    - --listen-client-urls=https://127.0.0.1:2379,https://{address}:2379
+    - --listen-metrics-urls=http://127.0.0.1:2381
+    - --listen-peer-urls=http://{address}:2380
+    - --name={name}
+
+    # do not go below 5000
+    - --snapshot-count=10000
+    - --trusted-ca-file={PKI}/ca.crt
+    image: etcd:{VERSION}
+    name: etcd
+    resources:
+      requests:
+        cpu: 100m
+    volumeMounts:
+    - mountPath: /var/lib/etcd
+      name: etcd-data
+    - mountPath: {PKI}
+      name: etcd-certs
+  hostNetwork: true
+  volumes:
+  - hostPath:
+      path: {PKI}
+      type: DirectoryOrCreate
+    name: etcd-certs
+  - hostPath:
+      path: /var/lib/etcd
+      type: DirectoryOrCreate
+    name: etcd-data
+"
+    )
+}
+
+/// A manifest as kubelet and etcd understand it.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// What kubelet compares: comments and blank lines are no part of it.
+    pub(crate) document: String,
+    /// The settings of a process that is started from it.
+    pub(crate) settings: BTreeMap<String, Setting>,
+    /// The same, with their places in the manifest.
+    pub(crate) declared: BTreeMap<String, Setting>,
+    /// Why etcd would not start from it.
+    pub(crate) fatal: Vec<PredictedFailure>,
+}
+
+impl Manifest {
+    /// Returns the manifest in `bytes`; `None` when it is none. Many seeds have the same ones, so each is read once.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Arc<Self>> {
+        type Known = BTreeMap<Vec<u8>, Option<Arc<Manifest>>>;
+        static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+        if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(bytes) {
+            return known.clone();
+        }
+        let parsed = Self::parse(bytes).map(Arc::new);
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(bytes.to_vec(), parsed.clone());
+        parsed
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let is_etcd = |path: &[u8]| path == b"etcd";
+        let pods = StaticPod::parse(bytes, &Origin::file(MANIFEST)).ok()?;
+        let containers = pods.into_iter().filter(|pod| !pod.ignored).flat_map(|pod| pod.containers);
+        let command = containers.into_iter().find_map(|container| container.program(is_etcd))?.ok()?;
+        let declared: Vec<Argument> = command.into_iter().skip(1).collect();
+        let running: Vec<Argument> = (1..)
+            .zip(&declared)
+            .map(|(index, argument)| Argument {
+                text: argument.text.clone(),
+                origin: Origin::Argv { pid: 1, index },
+            })
+            .collect();
+        let resolved = |arguments: &[Argument], version: Option<&str>| {
+            let mut read = |path: &str| Err(EvidenceError::new(ErrorKind::NotFound, path));
+            let version = version.and_then(Version::parse);
+            resolve(Inputs { arguments, environment: Ok(&[]), version, read: &mut read })
+        };
+        let value = |settings: Observed<BTreeMap<String, Setting>>| settings.value().cloned();
+        let (declared, running) = (resolved(&declared, None), resolved(&running, Some(VERSION)));
+        let lines = std::str::from_utf8(bytes).ok()?.lines();
+        let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        Some(Self {
+            document: lines.filter(counts).flat_map(|line| [line, "\n"]).collect(),
+            fatal: declared.fatal,
+            declared: value(declared.settings)?,
+            settings: value(running.settings)?,
+        })
+    }
+}
+
+/// How coarse the times of files may be.
+const GRAIN: Duration = Duration::from_millis(20);
+
+/// A file as it was last looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    stamp: (u64, i64, i64, u64),
+    /// Whether a later change may have the same stamp.
+    fresh: bool,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// The files of a node that matter to etcd, by their paths on the host. Only those that changed are read again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(pub(crate) BTreeMap<String, Entry>);
+
+impl Files {
+    /// Looks again, and returns what has changed, with what was there before.
+    pub(crate) fn look(&mut self, root: &Path) -> BTreeMap<String, Option<Arc<[u8]>>> {
+        let mut changed = BTreeMap::new();
+        let mut there = vec![MANIFEST.to_owned()];
+        for entry in fs::read_dir(below(root, PKI)).unwrap() {
+            there.push(format!("{PKI}/{}", entry.unwrap().file_name().to_str().unwrap()));
+        }
+        for path in &there {
+            let host = below(root, path);
+            let Ok(stat) = fs::metadata(&host) else { continue };
+            let stamp = (stat.ino(), stat.mtime(), stat.mtime_nsec(), stat.size());
+            let (mode, uid, gid) = (stat.mode() & 0o7777, stat.uid(), stat.gid());
+            if let Some(known) = self.0.get_mut(path)
+                && known.stamp == stamp
+                && !known.fresh
+            {
+                if (known.mode, known.uid, known.gid) != (mode, uid, gid) {
+                    changed.insert(path.clone(), Some(known.bytes.clone()));
+                    (known.mode, known.uid, known.gid) = (mode, uid, gid);
+                }
+                continue;
+            }
+            let fresh = stat.modified().unwrap() + GRAIN > SystemTime::now();
+            let bytes: Arc<[u8]> = fs::read(&host).unwrap().into();
+            let entry = Entry { stamp, fresh, bytes, mode, uid, gid };
+            let same = |known: &Entry| {
+                known.bytes == entry.bytes && (known.mode, known.uid, known.gid) == (mode, uid, gid)
+            };
+            let former = self.0.get(path).map(|known| known.bytes.clone());
+            if !self.0.get(path).is_some_and(same) {
+                changed.insert(path.clone(), former);
+            }
+            self.0.insert(path.clone(), entry);
+        }
+        for (path, entry) in &self.0 {
+            if !there.contains(path) {
+                changed.insert(path.clone(), Some(entry.bytes.clone()));
+            }
+        }
+        self.0.retain(|path, _| there.contains(path));
+        changed
+    }
+
+    pub(crate) fn bytes(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.0.get(path).map(|entry| &entry.bytes)
+    }
+}

@@ -10,6 +10,9 @@
 //! a plan like any other: it has a record of its own, and goes through the same steps and conditions.
 
 mod act;
+mod back;
+mod outcome;
+mod turns;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,8 +21,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use seaworthy_evidence::Etcd;
-use seaworthy_journal::files::{FileError, Root};
+use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, Facts, FixStatus, Journal, JournalError, Process, State};
+
+pub use back::RollbackPlan;
+pub use outcome::{ExecutorError, Outcome, Progress};
+use turns::{before, rank, touches_cluster};
 
 use crate::condition::{Condition, Look, Needs};
 use crate::fixes;
@@ -28,11 +35,8 @@ use crate::input::{Options, refuse};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step, Until, Waiting};
 use crate::preflight::preflight;
 use crate::progress::ProgressRecord;
-use crate::rollback::{Files, Undo};
 use crate::rollouts::etcd::peer_tls;
-use crate::world::{
-    Lease, Membership, NoLock, NotObserved, NotPublished, Observation, World, process_of, until,
-};
+use crate::world::{Lease, NoLock, NotObserved, World, process_of, until};
 
 /// How long a lock outlives a run that was killed, at least.
 const LOCK_TTL: Duration = Duration::from_secs(15);
@@ -48,11 +52,6 @@ const PASSING: Duration = Duration::from_secs(20);
 const BEFORE: Duration = Duration::from_secs(15);
 /// How long something that does not need a restart may take to be seen.
 const SEEN: Duration = Duration::from_secs(30);
-/// Why a fix is rolled back that did not fail.
-const ASKED: &str = "the operator asked for it; what it changed is as before, and was verified";
-/// Rules that tell whether a member is well, whichever rule was fixed: those that pass before a rollback pass after it.
-const WELL: [&str; 4] =
-    ["etcd-client-certificate", "etcd-declaration-starts", "etcd-drift", "etcd-peer-certificate"];
 
 /// What carries the fix of a rule out on a node.
 pub struct Executor<'a> {
@@ -72,122 +71,6 @@ pub struct Executor<'a> {
     pub tell: &'a dyn Fn(&Progress),
     /// Says whether the run is to end at the next safe boundary.
     pub interrupted: &'a dyn Fn() -> bool,
-}
-
-/// What happens while a fix is carried out.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Progress {
-    /// A fix is begun, resumed or rolled back.
-    Turn {
-        /// Its id.
-        id: String,
-        /// What it does.
-        doing: &'static str,
-        /// How many steps it has.
-        steps: usize,
-    },
-    /// A step is begun.
-    Step {
-        /// Its number, from 1.
-        number: usize,
-        /// How many there are.
-        of: usize,
-        /// What it does.
-        title: String,
-    },
-    /// A step is done and verified.
-    Verified {
-        /// What was verified.
-        what: Vec<String>,
-        /// How long it took.
-        took: Duration,
-    },
-    /// Something is waited for.
-    Waiting {
-        /// What.
-        what: String,
-    },
-    /// Something that a person should know.
-    Remark {
-        /// What.
-        what: String,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The rule passes. These fixes were made; none when it passed already.
-    Done {
-        /// Their ids.
-        ids: Vec<String>,
-        /// What was verified at the end.
-        verified: Vec<String>,
-    },
-    /// The run was asked to end, and has ended where that is safe.
-    Interrupted {
-        /// Ids of the fixes that were made.
-        ids: Vec<String>,
-    },
-    /// Nothing is left to be done by this fix, and the rule does not pass all the same.
-    NotProven {
-        /// Ids of the fixes that were made.
-        ids: Vec<String>,
-        /// What is missing.
-        why: String,
-    },
-    /// A plan must not be carried out. What was done before stays, and is safe.
-    Refused {
-        /// Ids of the fixes that were made.
-        ids: Vec<String>,
-        /// The plan, if there is one.
-        plan: Option<Box<Plan>>,
-        /// Why.
-        refusals: Vec<Refusal>,
-    },
-    /// A fix was rolled back: because something went wrong, or because the operator asked for it.
-    RolledBack {
-        /// Id of the fix.
-        id: String,
-        /// Why.
-        why: String,
-    },
-    /// Something went wrong, and could not be rolled back either.
-    Stopped {
-        /// Id of the record that is not ended.
-        id: String,
-        /// What went wrong, and what kept it from being rolled back.
-        why: String,
-    },
-    /// Other members have not got so far yet. What was done before stays, and is safe.
-    Waiting {
-        /// Ids of the fixes that were made.
-        ids: Vec<String>,
-        /// What is waited for.
-        waits_for: Vec<Waiting>,
-        /// What a person has to do.
-        by_hand: Vec<String>,
-    },
-}
-
-/// Why nothing could be done.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExecutorError {
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The node.
-    #[error(transparent)]
-    NotObserved(#[from] NotObserved),
-    /// There is no such record, or it cannot be used.
-    #[error("{0}")]
-    Record(String),
 }
 
 /// Why a step was not carried out or not verified.
@@ -216,22 +99,6 @@ impl Turn {
     fn of(ended: Option<Outcome>, id: String) -> Self {
         ended.map_or(Self::Done(id), Self::Over)
     }
-}
-
-/// What a rollback is planned from.
-struct Looked {
-    seen: Option<Observation>,
-    running: Option<Etcd>,
-    membership: Result<Membership, String>,
-}
-
-/// What there is of a rollback: its plan, why there is none, and the ids of what is rolled back after it.
-pub type RollbackPlan = (Option<Plan>, Vec<Refusal>, Vec<String>);
-
-/// The plan of a rollback, or what keeps it.
-enum Back {
-    Planned(Box<Plan>),
-    Refused(Vec<Refusal>),
 }
 
 impl<'a> Executor<'a> {
@@ -333,72 +200,6 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Returns the plan that rolls back each of these fixes, or first the last later one of its rule, or why there is none; and
-    /// the ids of those that are rolled back after that one. The world is looked at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::apply`].
-    pub fn rollback_plans(&self, ids: &[&str]) -> Result<Vec<RollbackPlan>, ExecutorError> {
-        let history = History::read(self.state)?;
-        let mut looked = None;
-        let mut plans = Vec::new();
-        for id in ids {
-            let chain = self.chain(&history, id)?;
-            let Some(first) = chain.first() else {
-                plans.push((None, Vec::new(), Vec::new()));
-                continue;
-            };
-            let then = chain.iter().skip(1).map(|fix| fix.id().to_owned()).collect();
-            let looked = match &looked {
-                Some(looked) => looked,
-                None => looked.insert(self.look(first)?),
-            };
-            plans.push(match self.back_plan(looked, &history, first, &chain, false)? {
-                Back::Planned(plan) => (Some(*plan), Vec::new(), then),
-                Back::Refused(refusals) => (None, refusals, then),
-            });
-        }
-        Ok(plans)
-    }
-
-    /// Rolls back the fix `id`, and before it every later one of its rule that stands.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::apply`].
-    pub fn roll_back(&self, id: &str) -> Result<Outcome, ExecutorError> {
-        let start = self.world.elapsed();
-        let mut last = Outcome::RolledBack { id: id.to_owned(), why: "it was rolled back before".to_owned() };
-        loop {
-            if (self.interrupted)() {
-                return Ok(Outcome::Interrupted { ids: Vec::new() });
-            }
-            let history = History::read(self.state)?;
-            let mine = |fix: &&Fix| {
-                let target = fix.plan.rollback_of.as_deref().unwrap_or(fix.id());
-                target >= id && self.fix(id).is_ok_and(|wanted| wanted.rule() == fix.rule())
-            };
-            // A rollback that was begun is finished first.
-            if let Some(pending) = history.pending().find(mine).filter(|fix| fix.plan.rollback_of.is_some()) {
-                match self.resume_record(pending.id())? {
-                    // Another run on this node has ended it meanwhile.
-                    Turn::Done(_) | Turn::NotNow => {}
-                    Turn::Over(outcome @ Outcome::RolledBack { .. }) => last = outcome,
-                    Turn::Over(other) => return Ok(other),
-                }
-                continue;
-            }
-            let chain = self.chain(&history, id)?;
-            let Some(next) = chain.first() else { return Ok(last) };
-            match self.roll_back_one(next.id(), id, start)? {
-                None => {}
-                Some(outcome @ Outcome::RolledBack { .. }) => last = outcome,
-                Some(other) => return Ok(other),
-            }
-        }
-    }
-
     /// Closes a record: the fix is neither finished nor rolled back any more. A damaged record is set aside, and where it is
     /// then is returned.
     ///
@@ -430,252 +231,6 @@ impl<'a> Executor<'a> {
             )));
         }
         history.fix(id).cloned().ok_or_else(|| JournalError::NoSuchFix(id.to_owned()).into())
-    }
-
-    /// Returns the fix `id` and every later one of its rule that stands, the last one first.
-    fn chain<'h>(&self, history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
-        let wanted = self.fix(id)?;
-        let of_rule = |fix: &&Fix| fix.rule() == wanted.rule() && fix.id() >= id;
-        Ok(history.standing().rev().filter(of_rule).collect())
-    }
-
-    /// Looks at what a rollback is planned from.
-    fn look(&self, fix: &Fix) -> Result<Looked, ExecutorError> {
-        let seen = match self.world.observe() {
-            Err(NotObserved::Refused(_)) => None,
-            other => Some(other?),
-        };
-        let running = match &seen {
-            Some(seen) => Some(seen.etcd.clone()),
-            None => self.world.running()?,
-        };
-        let membership = self.world.membership(running.as_ref(), &via(&fix.plan));
-        Ok(Looked { seen, running, membership })
-    }
-
-    /// Refuses a record of another node: its files and its member are elsewhere.
-    fn elsewhere(&self, fix: &Fix, looked: &Looked) -> Option<Refusal> {
-        let state = &fix.plan.state;
-        let node = self.world.name();
-        // A node that was renamed since is known by its member.
-        let same = |seen: &Observation| seen.members().iter().any(|m| m.this && m.id == state.member_id);
-        if node == state.node || looked.seen.as_ref().is_some_and(same) {
-            return None;
-        }
-        Some(refuse(
-            RefusalKind::Unrestorable,
-            format!(
-                "fix {} was made to {} ({}) on node {}, and this is node {node}",
-                fix.id(),
-                state.member,
-                state.member_id,
-                state.node
-            ),
-            "what it says of files is not about those here",
-            format!(
-                "do it on the node of that member; here, close the record: seaworthy fix --forget {}",
-                fix.id()
-            ),
-        ))
-    }
-
-    /// Plans the rollback of a fix, and checks that the earlier ones of the chain can be undone after it as well.
-    fn back_plan(
-        &self,
-        looked: &Looked,
-        history: &History,
-        fix: &Fix,
-        chain: &[&Fix],
-        automatic: bool,
-    ) -> Result<Back, ExecutorError> {
-        let Looked { seen, running, membership } = looked;
-        if let Some(refusal) = self.elsewhere(fix, looked) {
-            return Ok(Back::Refused(vec![refusal]));
-        }
-        let progress = match seen {
-            Some(seen) => seen.progress.as_ref().map_err(String::as_str),
-            None => Err("the member does not run"),
-        };
-        let undo = Undo {
-            fix,
-            history,
-            seen: seen.as_ref(),
-            running: running.as_ref(),
-            membership: membership.as_ref().map_err(String::as_str),
-            progress,
-            now: self.world.now(),
-            automatic,
-        };
-        let root = Root::open(self.world.root())?;
-        let files = Files::new(&root, self.state);
-        let mut plan = match undo.plan(&files) {
-            Ok(plan) => plan,
-            Err(refusals) => return Ok(Back::Refused(refusals)),
-        };
-        let mut refusals = undo.chain(chain, &files);
-        refusals.extend(obstacles(&root, &plan));
-        if !refusals.is_empty() {
-            return Ok(Back::Refused(refusals));
-        }
-        // What an audit says of the member now it says afterwards.
-        if let (Some(seen), Some(last)) = (seen, plan.steps.last_mut())
-            && !automatic
-        {
-            let passing = WELL.iter().filter(|rule| self.world.judge(rule, seen).is_ok());
-            last.verify.extend(passing.map(|rule| Condition::RulePasses { rule: (*rule).to_owned() }));
-        }
-        Ok(Back::Planned(Box::new(plan)))
-    }
-
-    /// Rolls one fix back once others allow it; `None` when it is not the next one any more, because another run on this node
-    /// has rolled it back meanwhile.
-    fn roll_back_one(&self, id: &str, last: &str, start: Duration) -> Result<Option<Outcome>, ExecutorError> {
-        let waited = RefCell::new(String::new());
-        let mut against: Option<Duration> = None;
-        loop {
-            if (self.interrupted)() {
-                return Ok(Some(Outcome::Interrupted { ids: Vec::new() }));
-            }
-            let local = match self.local_lock()? {
-                Ok(lock) => lock,
-                Err(outcome) => return Ok(Some(outcome)),
-            };
-            let plan_now = || -> Result<Option<(Fix, Back)>, ExecutorError> {
-                let history = History::read(self.state)?;
-                let chain = self.chain(&history, last)?;
-                let Some(fix) = chain.first().filter(|fix| fix.id() == id).copied() else { return Ok(None) };
-                let back = self.back_plan(&self.look(fix)?, &history, fix, &chain, false)?;
-                Ok(Some((fix.clone(), back)))
-            };
-            let Some((fix, mut back)) = plan_now()? else { return Ok(None) };
-            let mut held: Held<'_> = None;
-            if matches!(&back, Back::Planned(plan) if plan.waits_for.is_empty()) {
-                held = match self.cluster_lock(&fix.plan, self.wait) {
-                    Ok(held) => held,
-                    Err(NoLock::Held { owner }) => {
-                        return Ok(Some(self.refused(
-                            RefusalKind::OtherFix,
-                            &format!("the lock of the cluster could not be taken: {owner} has it"),
-                            "two members that restart at once can cost the cluster its quorum",
-                            "try again later",
-                        )));
-                    }
-                    // Where nobody answers, nobody has a turn, and the rollback may be what brings the quorum back.
-                    Err(NoLock::Unknown(_)) => None,
-                };
-                // Somebody may have had a turn before the lock was taken.
-                let Some((_, again)) = plan_now()? else { return Ok(None) };
-                back = again;
-            }
-            let waits_for = match back {
-                Back::Planned(plan) if plan.waits_for.is_empty() => {
-                    return self.carry_out_back(local, &plan, held.as_deref(), None).map(Some);
-                }
-                Back::Planned(plan) => plan.waits_for,
-                // What is against it may be the turn of another member.
-                Back::Refused(refusals) => {
-                    let since = *against.get_or_insert_with(|| self.world.elapsed());
-                    let lasting = refusals.iter().any(|refusal| !passes_by_itself(refusal.kind));
-                    if lasting || self.world.elapsed().saturating_sub(since) > PASSING {
-                        return Ok(Some(Outcome::Refused { ids: Vec::new(), plan: None, refusals }));
-                    }
-                    drop((held, local));
-                    self.tell_hoping(&refusals, &waited);
-                    self.world.pause(POLL);
-                    continue;
-                }
-            };
-            against = None;
-            if self.world.elapsed().saturating_sub(start) >= self.wait {
-                return Ok(Some(Outcome::Waiting { ids: Vec::new(), waits_for, by_hand: Vec::new() }));
-            }
-            self.tell_waiting(&waits_for, &waited);
-            drop((held, local));
-            self.world.pause(POLL);
-        }
-    }
-
-    /// Carries the plan of a rollback out, under a record of its own. `why` it is rolled back is what failed; nothing when the
-    /// operator asks for it.
-    fn carry_out_back(
-        &self,
-        local: record::Lock,
-        plan: &Plan,
-        held: Option<&(dyn Lease + 'a)>,
-        why: Option<&str>,
-    ) -> Result<Outcome, ExecutorError> {
-        let undone = plan.rollback_of.clone().unwrap_or_default();
-        let document = document(plan)?;
-        let mut journal = match (local.create(&document), why) {
-            (Ok(id), _) => local.open(&id)?,
-            // On a full disk going back is still right; the record of what is undone says what is left to do.
-            (Err(_), Some(_)) => local.without_record(&document),
-            (Err(error), None) => return Err(error.into()),
-        };
-        let id = match journal.is_written() {
-            true => journal.record().id.clone(),
-            false => undone.clone(),
-        };
-        (self.tell)(&Progress::Turn { id: undone.clone(), doing: "rolled back", steps: plan.steps.len() });
-        for what in &plan.remarks {
-            (self.tell)(&Progress::Remark { what: what.clone() });
-        }
-        let etcd = self.world.running().ok().flatten();
-        match self.carry_out(&mut journal, plan, held, etcd.as_ref()) {
-            Ok(()) => {
-                let why = why.unwrap_or(ASKED).to_owned();
-                Ok(Outcome::RolledBack { id: undone, why })
-            }
-            Err(Stop(obstacle)) => {
-                let failed = self.fail(&mut journal, &obstacle);
-                match why {
-                    // What failed there and back is for a person to look at.
-                    Some(why) => {
-                        let why = format!("{why}; rolling it back failed: {obstacle}{failed}");
-                        Ok(Outcome::Stopped { id, why })
-                    }
-                    None => {
-                        let why = format!("the rollback failed: {obstacle}{failed}");
-                        self.undo_failed(journal.into_lock(), &id, held, &why)
-                    }
-                }
-            }
-        }
-    }
-
-    /// Rolls back what has just failed, in the same turn.
-    fn undo_failed(
-        &self,
-        local: record::Lock,
-        id: &str,
-        held: Option<&(dyn Lease + 'a)>,
-        why: &str,
-    ) -> Result<Outcome, ExecutorError> {
-        let history = History::read(self.state)?;
-        let Some(fix) = history.fix(id) else {
-            return Ok(Outcome::Stopped { id: id.to_owned(), why: why.to_owned() });
-        };
-        let stopped = |more: String| Outcome::Stopped { id: id.to_owned(), why: format!("{why}; {more}") };
-        let refused = |refusals: &[Refusal]| {
-            refusals.iter().map(|r| format!("{} ({})", r.what, r.why)).collect::<Vec<_>>().join("; ")
-        };
-        let start = self.world.elapsed();
-        let plan = loop {
-            match self.back_plan(&self.look(fix)?, &history, fix, &[], true)? {
-                Back::Planned(plan) => break plan,
-                // The cluster may be between two leaders.
-                Back::Refused(refusals)
-                    if refusals.iter().all(|refusal| passes_by_itself(refusal.kind))
-                        && self.world.elapsed().saturating_sub(start) < PASSING =>
-                {
-                    self.world.pause(POLL);
-                }
-                Back::Refused(refusals) => {
-                    return Ok(stopped(format!("it is not rolled back now: {}", refused(&refusals))));
-                }
-            }
-        };
-        self.carry_out_back(local, &plan, held, Some(why))
     }
 
     /// Says what is waited for, when that is news.
@@ -905,33 +460,6 @@ impl<'a> Executor<'a> {
                 self.resume_failed(local, &History::read(self.state)?, &fix, held.as_deref(), &why)
                     .map(Turn::Over)
             }
-        }
-    }
-
-    /// Returns why a fix is rolled back, for the one who reads how that ended.
-    fn why_rolled_back(&self, history: &History, id: &str) -> String {
-        let fix = history.fix(id);
-        fix.and_then(|fix| fix.record.failure()).unwrap_or(ASKED).to_owned()
-    }
-
-    /// Goes on where a step has failed: a fix is rolled back, a rollback that the operator asked for is undone, and that of a
-    /// fix that failed is planned anew.
-    fn resume_failed(
-        &self,
-        local: record::Lock,
-        history: &History,
-        fix: &Fix,
-        held: Option<&(dyn Lease + 'a)>,
-        why: &str,
-    ) -> Result<Outcome, ExecutorError> {
-        let undone = fix.plan.rollback_of.as_deref().and_then(|id| history.fix(id));
-        match undone {
-            // The rollback of what failed, which failed as well: it is planned anew from the world as it is now.
-            Some(undone) if undone.record.status() != FixStatus::Done => {
-                let why = undone.record.failure().unwrap_or(why);
-                self.undo_failed(local, undone.id(), held, why)
-            }
-            _ => self.undo_failed(local, fix.id(), held, why),
         }
     }
 
@@ -1232,129 +760,6 @@ impl<'a> Executor<'a> {
         }
         Ok(verified)
     }
-
-    /// Returns the right to change this node, or the outcome when another run has it.
-    fn local_lock(&self) -> Result<Result<record::Lock, Outcome>, ExecutorError> {
-        let start = self.world.elapsed();
-        let mut told = false;
-        loop {
-            let process = match self.state.lock() {
-                Err(JournalError::Busy(process)) => process,
-                taken => return Ok(Ok(taken?)),
-            };
-            let what = format!("the run that is under way on this node (process {process})");
-            if self.world.elapsed().saturating_sub(start) >= self.wait || (self.interrupted)() {
-                return Ok(Err(self.refused(
-                    RefusalKind::OtherFix,
-                    &format!("{what} has not ended"),
-                    "two at once would undo each other",
-                    "wait for it, or end it, and try again",
-                )));
-            }
-            if !std::mem::replace(&mut told, true) {
-                (self.tell)(&Progress::Waiting { what });
-            }
-            self.world.pause(POLL);
-        }
-    }
-
-    /// Returns the lock of the cluster, if the plan needs it.
-    fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Held<'a>, NoLock> {
-        if !touches_cluster(plan) && !touches_cluster(&self.origin_of(plan)) {
-            return Ok(None);
-        }
-        // Names may be the same on two nodes, and a run breaks the lock of an owner of its own name.
-        let (member, id, node) = (&plan.state.member, &plan.state.member_id, &plan.state.node);
-        let owner = format!("{member} ({id}) on node {node}, with {}", self.state.directory().display());
-        let start = self.world.elapsed();
-        let mut told = false;
-        loop {
-            let why = match self.world.lock(&owner, SOON.min(wait)) {
-                Ok(lease) => return Ok(Some(lease)),
-                Err(why) => why,
-            };
-            if let NoLock::Held { owner } = &why
-                && !std::mem::replace(&mut told, true)
-                && !wait.is_zero()
-            {
-                (self.tell)(&Progress::Waiting { what: format!("the turn of {owner}") });
-            }
-            let limit = match why {
-                NoLock::Held { .. } => wait,
-                NoLock::Unknown(_) if wait.is_zero() => wait,
-                NoLock::Unknown(_) => PASSING,
-            };
-            if self.world.elapsed().saturating_sub(start) >= limit || (self.interrupted)() {
-                return Err(why);
-            }
-            self.world.pause(POLL);
-        }
-    }
-
-    /// Publishes the stage before that of the plan where it is not known: that a plan has got so far shows that this member has,
-    /// by whatever way, and the others wait for its record as it waits for theirs.
-    fn publish_evident(&self, plan: &Plan, seen: &Observation, options: &Options) {
-        let Some(evident) = before(plan.stage) else { return };
-        let Ok(progress) = &seen.progress else { return };
-        let known = progress.get(&plan.state.member_id).filter(|record| record.rule == plan.rule);
-        let authority = plan.authority.as_ref().map(|authority| &authority.spki);
-        let published = known.is_some_and(|record| {
-            record.authority.as_ref() == authority
-                && record.reached.is_some_and(|reached| rank(reached) >= rank(evident))
-        });
-        let sound =
-            || !preflight(plan, &seen.input(options)).iter().any(|r| r.kind == RefusalKind::Certificate);
-        if !published
-            && sound()
-            && let Ok(_local) = self.state.lock()
-            && let Ok(held) = self.cluster_lock(plan, Duration::ZERO)
-        {
-            let _ = self.publish(held.as_deref(), plan, |record| record.reached = Some(evident));
-        }
-    }
-
-    /// Publishes how far this member is. What was published before is read first, and what cannot be read is not taken for
-    /// nothing: it would be erased.
-    fn publish(
-        &self,
-        held: Option<&(dyn Lease + 'a)>,
-        plan: &Plan,
-        change: impl Fn(&mut ProgressRecord),
-    ) -> Result<(), Stop> {
-        let Some(lease) = held else { return Ok(()) };
-        let state = &plan.state;
-        let lost = RefCell::new(None);
-        let attempt = || -> Result<(), String> {
-            let known = match self.world.observe() {
-                Ok(seen) => seen.progress?,
-                // A member that does not run says nothing of the others' records, and is about to say its own.
-                Err(NotObserved::Refused(_)) => BTreeMap::new(),
-                Err(error) => return Err(error.to_string()),
-            };
-            let known = known.get(&state.member_id).filter(|record| record.rule == plan.rule).cloned();
-            let now = self.world.now();
-            let mut record =
-                known.unwrap_or_else(|| ProgressRecord::new(&plan.rule, &state.member, &state.node, now));
-            record.at = now;
-            record.authority = plan.authority.as_ref().map(|authority| authority.spki.clone());
-            record.authority_subject = plan.authority.as_ref().map(|authority| authority.subject.clone());
-            change(&mut record);
-            match lease.publish(&state.member_id, &record) {
-                Ok(()) => Ok(()),
-                Err(NotPublished::LockLost(why)) => {
-                    lost.replace(Some(why));
-                    Ok(())
-                }
-                // The cluster may be between two leaders: no reason to roll back what is done and verified.
-                Err(NotPublished::Unanswered(why)) => Err(why),
-            }
-        };
-        self.until(PASSING, POLL, attempt)?;
-        match lost.into_inner() {
-            None => Ok(()),
-            Some(why) => Err(Stop(why)),
-        }
-    }
 }
 
 fn document(plan: &Plan) -> Result<serde_json::Value, ExecutorError> {
@@ -1439,11 +844,6 @@ fn passes_by_itself(kind: RefusalKind) -> bool {
     matches!(kind, RefusalKind::Evidence | RefusalKind::Health | RefusalKind::Quorum | RefusalKind::Order)
 }
 
-/// Returns whether one member at a time may carry such a plan out.
-fn touches_cluster(plan: &Plan) -> bool {
-    plan.state.peer_urls.len() > 1 && (plan.stage == Stage::Create || plan.disturbs())
-}
-
 /// Returns the values that the settings of the plan have now.
 fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> {
     let settings = etcd.and_then(|etcd| etcd.settings.value());
@@ -1456,33 +856,4 @@ fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> 
         _ => None,
     });
     restarts.flat_map(BTreeMap::keys).map(|name| (name.clone(), now(name))).collect()
-}
-
-/// Returns the stage that a member has reached when its next one is this.
-fn before(stage: Stage) -> Option<Stage> {
-    match stage {
-        Stage::Encrypt => Some(Stage::Load),
-        Stage::Present => Some(Stage::Trust),
-        Stage::Distrust => Some(Stage::Present),
-        Stage::Announce => Some(Stage::Serve),
-        Stage::Close => Some(Stage::Announce),
-        Stage::Change
-        | Stage::Create
-        | Stage::Done
-        | Stage::Load
-        | Stage::Request
-        | Stage::Rollback
-        | Stage::Serve
-        | Stage::Trust => None,
-    }
-}
-
-/// Returns how far a stage is among those of its rule.
-fn rank(stage: Stage) -> u8 {
-    match stage {
-        Stage::Change | Stage::Create | Stage::Done | Stage::Request | Stage::Rollback => 0,
-        Stage::Load | Stage::Serve | Stage::Trust => 1,
-        Stage::Announce | Stage::Encrypt | Stage::Present => 2,
-        Stage::Close | Stage::Distrust => 3,
-    }
 }

@@ -1,4 +1,9 @@
 //! The whole executor on clusters in memory.
+//!
+//! Each node's files are real, below a temporary directory; etcd, kubelet, systemd, the network and the clock are modelled
+//! (`cluster`, `node`, `world`). What goes wrong and when is drawn from the seed (`schedule`, `faults`), so that a failing seed
+//! fails again. What is judged: no lost write, no isolated member, a quorum that a run never breaks, and a run without
+//! interference afterwards that comes to an end.
 
 #![allow(
     clippy::expect_used,

@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use seaworthy_journal::record::{Damaged, FixStatus, JournalError, Record, State};
+use serde::Serialize;
 
 use crate::plan::Plan;
 
@@ -27,7 +29,8 @@ pub struct Fix {
 }
 
 /// How a fix stands, by all records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// The operator has closed it.
     Closed,

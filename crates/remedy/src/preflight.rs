@@ -11,6 +11,7 @@ use seaworthy_pki::certificates_from_pem;
 use crate::order::{self, Turn};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Declaration, Input, MARGIN_DAYS, called, edited, is_encrypted, refuse, state, this};
+use crate::progress::record_for;
 use crate::rollouts::etcd::peer_tls;
 use crate::rollouts::{self, check, etcd::trust};
 use seaworthy_edit::{ArgumentEdit, FileEdit, manifest};
@@ -139,7 +140,7 @@ fn authorities(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     };
     let members = input.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let refusal = |member: &Member| {
-        let record = input.progress.get(&member.id).filter(|record| record.rule == plan.rule);
+        let record = record_for(input.progress, &member.id, &plan.rule);
         let other =
             record.filter(|record| record.reached.is_some()).and_then(|record| record.authority.as_ref())?;
         let subject =

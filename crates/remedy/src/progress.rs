@@ -50,6 +50,15 @@ impl ProgressRecord {
     }
 }
 
+/// Returns the progress record of a member, if it is for this rule: a member has one record, and may be at another rule.
+pub(crate) fn record_for<'a>(
+    progress: &'a BTreeMap<String, ProgressRecord>,
+    member_id: &str,
+    rule: &str,
+) -> Option<&'a ProgressRecord> {
+    progress.get(member_id).filter(|record| record.rule == rule)
+}
+
 /// The lock under which something is changed in the cluster.
 pub(crate) const LOCK: &str = "seaworthy.dev/fix/lock";
 /// Where the records are; the member's id follows.

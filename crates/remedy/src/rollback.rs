@@ -24,7 +24,7 @@ use crate::plan::{
 };
 use crate::planner::{View, is_etcd};
 use crate::preflight;
-use crate::progress::ProgressRecord;
+use crate::progress::{ProgressRecord, record_for};
 use crate::rollouts::etcd::{peer_auto_tls, peers};
 use crate::world::{Membership, Observation, process_of};
 
@@ -703,7 +703,7 @@ impl Undo<'_> {
             } else {
                 let progress =
                     self.progress.map_err(|why| unknown("what the members have published", why))?;
-                let record = progress.get(id).filter(|record| record.rule == self.fix.plan.rule);
+                let record = record_for(progress, id, &self.fix.plan.rule);
                 let reached = |stages: &[Stage]| {
                     record.and_then(|r| r.reached).is_some_and(|stage| stages.contains(&stage))
                 };

@@ -449,7 +449,7 @@ struct FixDocument<'a> {
     /// Id of the fix that it rolls back; null when it makes one.
     rollback_of: Option<&'a str>,
     /// How it stands.
-    status: StatusWord,
+    status: history::Status,
     /// When the last line of its journal was written.
     at: Timestamp,
     /// Whether it can be rolled back now; null when there is nothing to roll back.
@@ -460,24 +460,6 @@ struct FixDocument<'a> {
     way_out: &'a [WayOut],
     /// Its journal, in order.
     entries: Vec<Line<'a>>,
-}
-
-/// How a fix stands.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum StatusWord {
-    /// The operator has closed it.
-    Closed,
-    /// Complete and verified.
-    Done,
-    /// A step has failed, and it was not rolled back.
-    Failed,
-    /// Everything is as it was before.
-    RolledBack,
-    /// Its rollback is not ended.
-    RollingBack,
-    /// Under way, or killed.
-    Unfinished,
 }
 
 /// A line of the journal.
@@ -544,14 +526,7 @@ impl<'a> From<&'a FixStanding<'a>> for FixDocument<'a> {
             stage: stage(&plan.stage),
             member: &plan.state.member,
             rollback_of: plan.rollback_of.as_deref(),
-            status: match one.status {
-                history::Status::Closed => StatusWord::Closed,
-                history::Status::Done => StatusWord::Done,
-                history::Status::Failed => StatusWord::Failed,
-                history::Status::RolledBack => StatusWord::RolledBack,
-                history::Status::RollingBack => StatusWord::RollingBack,
-                history::Status::Unfinished => StatusWord::Unfinished,
-            },
+            status: one.status,
             at: one.fix.record.entries.last().map_or(Timestamp::UNIX_EPOCH, |entry| entry.at),
             can_be_rolled_back: one.rollback.as_ref().map(Vec::is_empty),
             refusals: one.rollback.as_deref().unwrap_or_default(),

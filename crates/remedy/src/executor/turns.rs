@@ -11,7 +11,7 @@ use super::{Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, SOO
 use crate::input::Options;
 use crate::plan::{Plan, RefusalKind, Stage};
 use crate::preflight::preflight;
-use crate::progress::ProgressRecord;
+use crate::progress::{ProgressRecord, record_for};
 use crate::world::{Lease, NoLock, NotObserved, NotPublished, Observation};
 
 impl<'a> Executor<'a> {
@@ -78,7 +78,7 @@ impl<'a> Executor<'a> {
     pub(super) fn publish_evident(&self, plan: &Plan, seen: &Observation, options: &Options) {
         let Some(evident) = before(plan.stage) else { return };
         let Ok(progress) = &seen.progress else { return };
-        let known = progress.get(&plan.state.member_id).filter(|record| record.rule == plan.rule);
+        let known = record_for(progress, &plan.state.member_id, &plan.rule);
         let authority = plan.authority.as_ref().map(|authority| &authority.spki);
         let published = known.is_some_and(|record| {
             record.authority.as_ref() == authority
@@ -113,7 +113,7 @@ impl<'a> Executor<'a> {
                 Err(NotObserved::Refused(_)) => BTreeMap::new(),
                 Err(error) => return Err(error.to_string()),
             };
-            let known = known.get(&state.member_id).filter(|record| record.rule == plan.rule).cloned();
+            let known = record_for(&known, &state.member_id, &plan.rule).cloned();
             let now = self.world.now();
             let mut record =
                 known.unwrap_or_else(|| ProgressRecord::new(&plan.rule, &state.member, &state.node, now));

@@ -16,6 +16,7 @@ use seaworthy_evidence::{Member, Url};
 use super::clients::{Material, Served, Terms, keys};
 use crate::plan::{Condition, Plan, Refusal, RefusalKind, Stage, Until};
 use crate::planner::{Input, Planner, refuse};
+use crate::progress::record_for;
 use crate::rollouts::{Dialling, Done, Rollout, Round};
 
 /// The rule that the plan is for.
@@ -177,7 +178,7 @@ impl Planner<'_> {
 
     /// Returns whether another member serves clients with TLS, by what it has published.
     fn known_to_serve(&self, member: &Member) -> Option<bool> {
-        let note = self.s.progress.get(&member.id).filter(|note| note.rule == RULE)?;
+        let note = record_for(self.s.progress, &member.id, RULE)?;
         let served = |stage| matches!(stage, Stage::Serve | Stage::Announce | Stage::Close | Stage::Done);
         Some(note.reached.is_some_and(served))
     }
@@ -192,7 +193,7 @@ impl Planner<'_> {
     fn client_rollout(&self) -> Rollout<'_> {
         // That a member has closed is known from its progress record only; that it has not, of those on the way.
         let closed = |m: &Member| {
-            let record = self.s.progress.get(&m.id).filter(|record| record.rule == RULE);
+            let record = record_for(self.s.progress, &m.id, RULE);
             let on_the_way = |stage| matches!(stage, Stage::Serve | Stage::Announce);
             Some(announces(m) && !record.and_then(|record| record.reached).is_some_and(on_the_way))
         };

@@ -17,7 +17,7 @@ use super::peers::{accepted, against, bundled, served};
 use super::trust::{INSTEAD, NEW, OTHER, demanding, member, new_roots, restart};
 use crate::issue::pem;
 use crate::planner::{AuthorityFiles, Changes, Input, Planner, called, missing, refuse};
-use crate::progress::ProgressRecord;
+use crate::progress::{ProgressRecord, record_for};
 use crate::rollouts::{Dialling, Rollout, Round};
 use seaworthy_journal::files::sha256;
 
@@ -34,10 +34,6 @@ const BUNDLE: &str = "seaworthy-peer-roots";
 /// Returns what takes the member from self-made certificates to those of an authority, as far as it can go by now.
 pub(crate) fn plan(input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
     Planner::new(RULE, *input)?.peer_auto_tls()
-}
-
-fn note<'a>(input: &Input<'a>, member: &Member) -> Option<&'a ProgressRecord> {
-    input.progress.get(&member.id).filter(|note| note.rule == RULE)
 }
 
 /// Returns the self-made certificates of the others that `new` does not vouch for.
@@ -92,7 +88,8 @@ impl Planner<'_> {
         let auto = self.s.etcd.peer.auto_tls.as_result().map_err(missing)?;
         let verifies = self.settings.get("peer-trusted-ca-file").is_some_and(|s| s.set);
         let changed = self.given("peer-cert-file").is_some() && !verifies;
-        let by_note = note(&self.s, self.me).is_some_and(|note| note.reached == Some(Stage::Present));
+        let by_note = record_for(self.s.progress, &self.me.id, RULE)
+            .is_some_and(|record| record.reached == Some(Stage::Present));
         let midway = changed && (by_note || self.declares(BUNDLE));
         if !auto.in_effect && !midway {
             return if auto.requested { self.only_the_flag() } else { done() };
@@ -106,7 +103,7 @@ impl Planner<'_> {
                 n.under_way.is_some()
                     || matches!(n.reached, Some(Stage::Create | Stage::Present | Stage::Distrust))
             };
-            let begun = |m: &Member| note(&self.s, m).is_some_and(begun);
+            let begun = |m: &Member| record_for(self.s.progress, &m.id, RULE).is_some_and(begun);
             return self.create(authority, self.others().into_iter().find(|m| begun(m)));
         };
         let mut plan = if auto.in_effect {

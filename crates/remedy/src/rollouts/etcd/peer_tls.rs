@@ -16,6 +16,7 @@ use crate::plan::{
     Action, Attributes, AuthorityId, Condition, Plan, Refusal, RefusalKind, RestartedBy, Stage, Step, Until,
 };
 use crate::planner::{AuthorityFiles, Input, Planner, called, has_loaded, is_encrypted, missing, refuse};
+use crate::progress::record_for;
 use crate::rollouts::{Dialling, Rollout, Round};
 use crate::supplied::{Fit, Place, Supplied};
 
@@ -29,7 +30,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Plan, Refusal> {
 
 /// Returns whether another member has loaded a certificate for its peers, by what it has published.
 pub(crate) fn known_to_have_loaded(input: &Input<'_>, member: &Member) -> Option<bool> {
-    let record = input.progress.get(&member.id).filter(|record| record.rule == RULE)?;
+    let record = record_for(input.progress, &member.id, RULE)?;
     let loaded =
         record.reached.is_some_and(|stage| matches!(stage, Stage::Load | Stage::Encrypt | Stage::Done));
     // Of which authority the certificate is must be known, too: a record of the first version does not say so.

@@ -11,6 +11,7 @@ use crate::issue::pem;
 use crate::order::{self, Authority, Scheme};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage};
 use crate::planner::{Input, called, refuse, seen_at};
+use crate::progress::record_for;
 use crate::rollouts::Round;
 use seaworthy_journal::files::sha256;
 
@@ -74,7 +75,7 @@ pub(crate) fn new_roots(input: &Input<'_>) -> Vec<Parsed> {
 pub(crate) fn demanding<'a>(input: &'a Input<'a>, rule: &'static str, stage: Stage) -> Round<'a> {
     let done = move |m: &Member| {
         let settings = input.etcd.settings.value();
-        let record = input.progress.get(&m.id).filter(|record| record.rule == rule);
+        let record = record_for(input.progress, &m.id, rule);
         Some(match m.this {
             true => settings.and_then(|all| all.get("peer-trusted-ca-file")).is_some_and(|s| s.set),
             false => {

@@ -64,7 +64,7 @@ impl Tally {
 
 /// Runs `seaworthy fix` on a node until it ends well, and returns what happened meanwhile. It is killed some times, the first
 /// time at this boundary of the journal, if one is given: two for each line, right before and right after. While there is
-/// trouble, it may be refused or roll back; the next run goes on.
+/// trouble, it may be refused or roll back, and so may a run that resumes one of then; the next run goes on.
 fn run(
     node: &Node,
     random: &mut Random,
@@ -76,6 +76,8 @@ fn run(
     let mut kills = random.below(KILLS + 1).max(u64::from(boundary.is_some()));
     let mut boundary = boundary.map(|boundary| boundary % (2 * LINES));
     let begun = Instant::now();
+    // Whether the run before was killed in times of trouble: then the next one ends what it had begun.
+    let mut inherits = false;
     loop {
         let how = killer(random, kills, boundary.take());
         let words: Vec<&str> = how
@@ -84,7 +86,7 @@ fn run(
             .chain([SEAWORTHY, "fix"])
             .chain(arguments.iter().copied())
             .collect();
-        let was_calm = calm.load(Ordering::Relaxed);
+        let troubled = inherits || !calm.load(Ordering::Relaxed);
         let output = node.run(words[0], &words[1..]).unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         let document = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -98,14 +100,15 @@ fn run(
         match code {
             Some(0) => return tally,
             // What else is on the way on this node has to end first, whichever of the two runs ends it.
-            Some(3) if document.contains("other-fix") => {}
-            Some(3..=5) if !was_calm => {}
+            Some(3) if document.contains("other-fix") => inherits = troubled,
+            Some(3..=5) if troubled => inherits = false,
             Some(0..=127) => {
                 panic!("{}\n{story}\n{told}{document}", tally.story.join("\n"))
             }
             _ => {
                 assert!(kills > 0, "{story}: nobody has killed it\n{told}");
                 (kills, tally.kills) = (kills - 1, tally.kills + 1);
+                inherits = troubled;
             }
         }
         tally.story.push(story);

@@ -1,10 +1,8 @@
 //! A file before and after an edit.
 
-use std::ops::Range;
-
 use similar::TextDiff;
 
-use crate::{environment, manifest};
+use crate::shown::shown;
 
 /// A file before and after an edit.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,17 +20,19 @@ pub struct Change {
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Variables: only the values that may be shown are.
+    /// A configuration file of etcd.
+    Config,
+    /// Variables.
     Environment,
-    /// A static pod: values of variables that may not be shown are hidden.
+    /// A static pod.
     Manifest,
     /// A private key, for example: nothing of it is shown.
     Secret,
     /// No secrets.
     Text,
+    /// A unit of systemd, or a drop-in of one.
+    Unit,
 }
-
-const HIDDEN: &str = "<hidden>";
 
 impl Change {
     /// Returns whether the file stays as it is.
@@ -51,14 +51,8 @@ impl Change {
     }
 
     fn shown(&self, bytes: &[u8]) -> String {
-        let nothing = || format!("({} bytes that are not shown)\n", bytes.len());
-        let Ok(text) = std::str::from_utf8(bytes) else { return nothing() };
-        match self.content {
-            Content::Environment => hide(text, secret_variables(text)),
-            Content::Manifest => manifest::secrets(text).map_or_else(|_| nothing(), |s| hide(text, s)),
-            Content::Secret => nothing(),
-            Content::Text => text.to_owned(),
-        }
+        let shown = std::str::from_utf8(bytes).ok().and_then(|text| shown(text, self.content));
+        shown.unwrap_or_else(|| format!("({} bytes that are not shown)\n", bytes.len()))
     }
 }
 
@@ -74,51 +68,6 @@ impl std::fmt::Debug for Change {
     }
 }
 
-/// Returns where values of variables that may not be shown are, also of those in comments. Lines that are
-/// neither are hidden as a whole.
-fn secret_variables(text: &str) -> Vec<Range<usize>> {
-    let shown = |name: &str| seaworthy_collect::may_be_shown(name.as_bytes());
-    let assignments = environment::assignments(text);
-    let mut hidden = Vec::new();
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        let content = line.trim_end();
-        let range = at..at + content.len();
-        at += line.len();
-        let assigned = assignments.iter().find(|a| a.raw.start <= range.end && range.start <= a.raw.end);
-        let comment = content.trim_start().trim_start_matches(['#', ';']).trim_start();
-        match (assigned, comment.split_once('=')) {
-            (Some(a), _) if shown(&a.name) => {}
-            (Some(a), _) => hidden.push(a.raw.start.max(range.start)..a.raw.end.min(range.end)),
-            // A sentence, or a variable that somebody has commented out.
-            (None, Some((name, value))) if !shown(name.trim()) => {
-                hidden.push(range.end - value.len()..range.end)
-            }
-            (None, None) if !content.trim_start().starts_with(['#', ';']) => hidden.push(range),
-            _ => {}
-        }
-    }
-    hidden.retain(|range| !range.is_empty());
-    hidden
-}
-
-/// Returns `text` with the ranges hidden, line by line.
-fn hide(text: &str, mut ranges: Vec<Range<usize>>) -> String {
-    ranges.sort_by_key(|range| range.start);
-    let mut shown = String::with_capacity(text.len());
-    let mut at = 0;
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-        shown.push_str(text.get(at..range.start.max(at)).unwrap_or_default());
-        let secret = text.get(range.start.max(at)..range.end).unwrap_or_default();
-        // As many lines as before.
-        shown.push_str(HIDDEN);
-        shown.push_str(&"\n".repeat(secret.matches('\n').count()));
-        at = range.end.max(at);
-    }
-    shown.push_str(text.get(at..).unwrap_or_default());
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,22 +80,55 @@ mod tests {
 
     #[test]
     fn secrets_are_never_in_a_diff() {
-        let manifest = include_str!("../testdata/etcd.yaml");
-        let changed = manifest.replace("- --snapshot-count=10000", "- --snapshot-count=1");
-        let shown = diff(manifest, &changed, Content::Manifest);
-        assert!(shown.contains("-    - --snapshot-count=10000\n+    - --snapshot-count=1\n"), "{shown}");
-        assert!(shown.contains("- name: BACKUP_PASSWORD\n       value: <hidden>"), "{shown}");
+        let manifest = include_str!("../testdata/etcd.yaml")
+            .replace("    - --name", "    - --initial-cluster-token=hunter2\n    # hunter2\n    - --name");
+        let changed = manifest.replace("- --name=node-1", "- --name=node-2");
+        let shown = diff(&manifest, &changed, Content::Manifest);
+        assert!(shown.contains("-    - --name=node-1\n+    - --name=node-2\n"), "{shown}");
+        assert!(shown.contains("     - --initial-cluster-token=<hidden>\n     <hidden>\n"), "{shown}");
+        assert!(shown.contains("     - --peer-key-file=/etc/kubernetes/pki/etcd/peer.key\n"), "{shown}");
+        let shown = diff(&manifest, &manifest.replace("etcd:3.5.21-0", "etcd:3.5.22-0"), Content::Manifest);
+        assert!(
+            shown.contains("     - name: ETCD_UNSUPPORTED_ARCH\n       value: <hidden>\n-    image:"),
+            "{shown}"
+        );
 
-        let environment =
-            "# ETCD_OLD_PASSWORD=hunter2\nETCD_NAME=n\nPASSWORD=\"hunter2\nhunter2\"\n# why\nETCD_A=1\n";
-        let shown = diff(environment, &environment.replace("A=1", "A=2"), Content::Environment);
-        assert!(shown.contains("-ETCD_A=1\n+ETCD_A=2\n") && shown.contains("# why"), "{shown}");
+        let environment = "# ETCD_OLD_PASSWORD=hunter2\nETCD_NAME=n\nPASSWORD=\"hunter2\nhunter2\"\n# hunter2\nETCD_DATA_DIR=1\n";
+        let changed = environment.replace("DIR=1", "DIR=2");
+        let shown = diff(environment, &changed, Content::Environment);
+        assert!(shown.contains("-ETCD_DATA_DIR=1\n+ETCD_DATA_DIR=2\n"), "{shown}");
         assert!(shown.contains("PASSWORD=<hidden>"), "{shown}");
+
+        let config = "# hunter2\nname: n # hunter2\ndata-dir: 1\ndiscovery: hunter2\nauth: {token: hunter2}\n\
+                      peer-transport-security:\n  cert-file: a\n  pass: [hunter2]\n---\nhunter2: hunter2\n";
+        let shown = diff(config, &config.replace("dir: 1", "dir: 2"), Content::Config);
+        assert!(
+            shown.contains(" name: n <hidden>\n-data-dir: 1\n+data-dir: 2\n discovery: <hidden>\n"),
+            "{shown}"
+        );
+        assert!(
+            diff(config, &config.replace("file: a", "file: b"), Content::Config)
+                .contains("+  cert-file: b\n")
+        );
+
+        let unit = "# hunter2\n[Service]\nEnvironment=TOKEN=hunter2 \\\n  B=hunter2\nExecStart=/usr/bin/etcd --name n \\\n  \
+                    --password hunter2 '--data-dir=1' --token=hunter2 hunter2\n";
+        let shown = diff(unit, &unit.replace("dir=1", "dir=2"), Content::Unit);
+        assert!(shown.contains(" ExecStart=/usr/bin/etcd --name n \\\n"), "{shown}");
+        assert!(
+            shown.contains("+  --password <hidden> '--data-dir=2' --token=<hidden> <hidden>\n"),
+            "{shown}"
+        );
+
+        let urls = "--listen-peer-urls=https://u:hunter2@h:1";
+        let manifest = manifest.replace("- --listen-peer-urls=http://10.0.0.1:2380", &format!("- {urls}"));
+        let shown = diff(&manifest, &manifest.replace("h:1", "h:2"), Content::Manifest);
+        assert!(shown.contains("+    - --listen-peer-urls=https://***@h:2 <hidden>\n"), "{shown}");
 
         for (content, text) in [
             (
                 Content::Environment,
-                "no assignment hunter2\nETCD_A=1\n#PASSWORD=hunter2\nexport TOKEN=hunter2\n",
+                "no assignment hunter2\nETCD_NAME=1\n#PASSWORD=hunter2\nexport TOKEN=hunter2\n",
             ),
             (Content::Secret, "hunter2"),
             (Content::Manifest, "kind: [hunter2\n"),
@@ -155,10 +137,15 @@ mod tests {
                 "kind: Pod\nspec:\n  containers:\n  - env:\n    - {name: X, value: \"hunter2\"}\n    - name: Y\n      value: |\n        hunter2\n        hunter2\n    image: x\n",
             ),
         ] {
-            let shown = diff(text, &text.replace("A=1", "A=2").replace("image: x", "image: y"), content);
+            let shown =
+                diff(text, &text.replace("NAME=1", "NAME=2").replace("image: x", "image: y"), content);
             assert!(!shown.contains("hunter2"), "{shown}");
         }
-        assert!(!diff(environment, "", Content::Environment).contains("hunter2"));
+        for content in [Content::Environment, Content::Config, Content::Manifest, Content::Unit] {
+            for text in [environment, config, &manifest, unit] {
+                assert!(!diff(text, "", content).contains("hunter2"), "{content:?}: {text}");
+            }
+        }
     }
 
     #[test]

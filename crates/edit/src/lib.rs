@@ -15,12 +15,14 @@
 pub mod config;
 pub mod environment;
 pub mod manifest;
+pub mod memory;
 pub mod unit;
 
 mod arguments;
 mod change;
 mod file;
 mod merge;
+mod shown;
 mod values;
 mod yaml;
 

@@ -123,22 +123,7 @@ pub fn probes(bytes: &[u8], container: &str) -> Result<Vec<Probe>, Refused> {
     Ok(found.collect())
 }
 
-/// Returns the spans of values that may be secrets: those of the variables that are not shown.
-pub(crate) fn secrets(text: &str) -> Result<Vec<std::ops::Range<usize>>, Refused> {
-    let yaml = parse(text)?;
-    let Some(spec) = yaml.find(&[Key("spec")])? else { return Ok(Vec::new()) };
-    let containers =
-        ["initContainers", "containers", "ephemeralContainers"].iter().filter_map(|k| spec.get(k));
-    let variables = containers.flat_map(Node::items).filter_map(|c| c.get("env")).flat_map(Node::items);
-    let hidden = variables.filter_map(|variable| {
-        let shown = variable.get("name").and_then(Node::text);
-        let shown = shown.is_some_and(|name| seaworthy_collect::may_be_shown(name.as_bytes()));
-        variable.get("value").filter(|_| !shown).map(|value| value.span.clone())
-    });
-    Ok(hidden.collect())
-}
-
-fn parse(text: &str) -> Result<Yaml<'_>, Refused> {
+pub(crate) fn parse(text: &str) -> Result<Yaml<'_>, Refused> {
     let yaml = Yaml::parse(text, DuplicateKeyPolicy::Error)?;
     match yaml.find(&[Key("kind")])?.and_then(Node::text) {
         Some("Pod") => Ok(yaml),

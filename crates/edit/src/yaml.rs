@@ -7,11 +7,13 @@
 use std::borrow::Cow;
 use std::io::Cursor;
 use std::ops::Range;
+use std::sync::Arc;
 
 use granit_parser::{Event, Parser, ScalarStyle, StructureStyle};
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
+use crate::memory::Memory;
 use crate::{Refused, line_end, line_ending, line_start, splice};
 
 /// Most nodes of a document.
@@ -22,9 +24,15 @@ const MAX_DEPTH: usize = 64;
 /// A YAML text with the tree of its first document.
 pub(crate) struct Yaml<'t> {
     text: &'t str,
-    root: Node,
-    comments: Vec<String>,
+    tree: Arc<Tree>,
     duplicates: DuplicateKeyPolicy,
+}
+
+/// The first document of a text, and the comments of all.
+#[derive(Debug)]
+struct Tree {
+    root: Node,
+    comments: Vec<Range<usize>>,
 }
 
 /// A node of the tree.
@@ -69,26 +77,9 @@ pub(crate) enum New {
 impl<'t> Yaml<'t> {
     /// Returns the tree of the first document in `text`.
     pub(crate) fn parse(text: &'t str, duplicates: DuplicateKeyPolicy) -> Result<Self, Refused> {
-        let mut builder = Builder::default();
-        let mut documents = 0;
-        for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|error| {
-                Refused::because(format!("line {} is not valid YAML", error.marker().line()))
-            })?;
-            documents += usize::from(matches!(event, Event::DocumentStart(..)));
-            let span = span.byte_range().ok_or_else(|| Refused::because("the text has no places"))?;
-            match event {
-                Event::Comment(text, _) => builder.comments.push(text.into_owned()),
-                // Later documents are looked at for their comments and their syntax only.
-                _ if documents > 1 => {}
-                event => builder.take(event, span)?,
-            }
-        }
-        let root = builder.root.unwrap_or(Node {
-            shape: Shape::Scalar { value: String::new(), style: ScalarStyle::Plain },
-            span: text.len()..text.len(),
-        });
-        Ok(Self { text, root, comments: builder.comments, duplicates })
+        static TREES: Memory<Result<Arc<Tree>, Refused>> = Memory::new();
+        let tree = TREES.recall(text.as_bytes(), || Tree::parse(text).map(Arc::new))?;
+        Ok(Self { text, tree, duplicates })
     }
 
     /// Returns the node at `path`, if there is one.
@@ -97,7 +88,7 @@ impl<'t> Yaml<'t> {
     ///
     /// When it is there by an alias, or may be by a merge key, or twice.
     pub(crate) fn find(&self, path: &[Step<'_>]) -> Result<Option<&Node>, Refused> {
-        let mut node = &self.root;
+        let mut node = &self.tree.root;
         for step in path {
             let next = match (step, &node.shape) {
                 (_, Shape::Alias) => return Err(Refused::because("it is written as an alias (*)")),
@@ -129,6 +120,21 @@ impl<'t> Yaml<'t> {
     /// Returns the whole text.
     pub(crate) fn text(&self) -> &'t str {
         self.text
+    }
+
+    /// Returns the tree of the first document.
+    pub(crate) fn root(&self) -> &Node {
+        &self.tree.root
+    }
+
+    /// Returns where the comments of all documents are.
+    pub(crate) fn comments(&self) -> &[Range<usize>] {
+        &self.tree.comments
+    }
+
+    /// Returns what the comments say.
+    fn told(&self) -> impl Iterator<Item = &str> {
+        self.tree.comments.iter().filter_map(|span| self.text.get(span.clone()))
     }
 
     /// Returns whether the value at `path` is already worth `new`.
@@ -316,7 +322,7 @@ impl<'t> Yaml<'t> {
             let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
             return Err(Refused::because(format!("the edit would change more than it should{place}")));
         }
-        if Yaml::parse(&text, self.duplicates)?.comments != self.comments {
+        if !Yaml::parse(&text, self.duplicates)?.told().eq(self.told()) {
             return Err(Refused::because("the edit would change a comment"));
         }
         let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
@@ -480,7 +486,7 @@ impl<'t> Yaml<'t> {
     }
 
     fn is_json(&self) -> bool {
-        match &self.root.shape {
+        match &self.tree.root.shape {
             Shape::Mapping { flow: true, entries } => entries.iter().all(|(key, _)| key.is_quoted()),
             _ => false,
         }
@@ -488,7 +494,7 @@ impl<'t> Yaml<'t> {
 
     /// Returns how far this text indents a block sequence below its key.
     fn sequence_indent(&self) -> usize {
-        self.indent_in(&self.root).unwrap_or(0)
+        self.indent_in(&self.tree.root).unwrap_or(0)
     }
 
     fn indent_in(&self, node: &Node) -> Option<usize> {
@@ -533,6 +539,31 @@ impl<'t> Yaml<'t> {
     }
 }
 
+impl Tree {
+    fn parse(text: &str) -> Result<Self, Refused> {
+        let mut builder = Builder::default();
+        let mut documents = 0;
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| {
+                Refused::because(format!("line {} is not valid YAML", error.marker().line()))
+            })?;
+            documents += usize::from(matches!(event, Event::DocumentStart(..)));
+            let span = span.byte_range().ok_or_else(|| Refused::because("the text has no places"))?;
+            match event {
+                Event::Comment(..) => builder.comments.push(span),
+                // Later documents are looked at for their comments and their syntax only.
+                _ if documents > 1 => {}
+                event => builder.take(event, span)?,
+            }
+        }
+        let root = builder.root.unwrap_or(Node {
+            shape: Shape::Scalar { value: String::new(), style: ScalarStyle::Plain },
+            span: text.len()..text.len(),
+        });
+        Ok(Self { root, comments: builder.comments })
+    }
+}
+
 impl Node {
     /// Returns the text of a scalar.
     pub(crate) fn text(&self) -> Option<&str> {
@@ -561,6 +592,17 @@ impl Node {
     /// Returns the value of a key of a mapping, the last if there are several.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().rev().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
+    }
+
+    /// Returns its whole place in the text, also that of a block.
+    pub(crate) fn extent(&self) -> Range<usize> {
+        let children: Vec<&Self> = match &self.shape {
+            Shape::Mapping { entries, .. } => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
+            Shape::Sequence { items, .. } => items.iter().collect(),
+            Shape::Alias | Shape::Scalar { .. } => return self.span.clone(),
+        };
+        let extents = children.into_iter().map(Self::extent);
+        extents.fold(self.span.clone(), |all, one| all.start.min(one.start)..all.end.max(one.end))
     }
 
     fn style(&self) -> ScalarStyle {
@@ -641,7 +683,7 @@ impl New {
 struct Builder {
     root: Option<Node>,
     open: Vec<Open>,
-    comments: Vec<String>,
+    comments: Vec<Range<usize>>,
     nodes: usize,
 }
 
@@ -710,6 +752,13 @@ impl Open {
 
 /// Returns what every document in `text` is worth, with the rules of Kubernetes and etcd (YAML 1.1).
 pub(crate) fn values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
+    static STRICT: Memory<Result<Vec<Value>, Refused>> = Memory::new();
+    static LENIENT: Memory<Result<Vec<Value>, Refused>> = Memory::new();
+    let memory = if matches!(duplicates, DuplicateKeyPolicy::Error) { &STRICT } else { &LENIENT };
+    memory.recall(text.as_bytes(), || read_values(text, duplicates))
+}
+
+fn read_values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_reader_input_bytes: Some(2 * super::MAX_BYTES),

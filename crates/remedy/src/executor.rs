@@ -146,6 +146,7 @@ impl<'a> Executor<'a> {
                 Err(refusals) => return Ok(Outcome::Refused { ids, plan: None, refusals }),
             };
             against = None;
+            self.end_stale_turn(&plan, &seen)?;
             let waits_for = match plan.steps.is_empty() {
                 true if plan.then_waits_for.is_empty() => return self.conclude(ids),
                 true => plan.then_waits_for.clone(),
@@ -215,22 +216,30 @@ impl<'a> Executor<'a> {
         let mut journal = lock.open(id)?;
         journal.closed()?;
         // The others wait for the end of its turn, which nobody will end now.
-        if let Ok(held) = self.cluster_lock(&fix.plan, SOON) {
-            let _ = self.publish(held.as_deref(), &fix.plan, |record| record.under_way = None);
+        let ended = self.cluster_lock(&fix.plan, SOON).map_err(|why| why.to_string()).and_then(|held| {
+            self.publish(held.as_deref(), &fix.plan, |record| record.under_way = None)
+                .map_err(|Stop(why)| why)
+        });
+        if let Err(why) = ended {
+            let what = format!(
+                "the other members could not be told that this turn is over ({why}); they wait for its end until `seaworthy fix {} \
+                 --apply` runs here once the cluster answers",
+                fix.rule()
+            );
+            (self.tell)(&Progress::Remark { what });
         }
         Ok(None)
     }
 
     /// Returns a fix by its id.
     fn fix(&self, id: &str) -> Result<Fix, ExecutorError> {
-        let history = History::read(self.state)?;
-        if let Some(damaged) = history.damaged().iter().find(|damaged| damaged.id == id) {
-            return Err(ExecutorError::Record(format!(
-                "the record of fix {id} cannot be used: {}",
-                damaged.why
-            )));
-        }
-        history.fix(id).cloned().ok_or_else(|| JournalError::NoSuchFix(id.to_owned()).into())
+        let unusable =
+            |why: &str| ExecutorError::Record(format!("the record of fix {id} cannot be used: {why}"));
+        let record = match self.state.read(id) {
+            Err(absent @ JournalError::NoSuchFix(_)) => return Err(absent.into()),
+            record => record.map_err(|error| unusable(&error.to_string()))?,
+        };
+        Fix::of(self.state, record).map_err(|damaged| unusable(&damaged.why))
     }
 
     /// Says what is waited for, when that is news.
@@ -402,8 +411,11 @@ impl<'a> Executor<'a> {
             Ok(lock) => lock,
             Err(outcome) => return Ok(Turn::Over(outcome)),
         };
-        let fix = self.fix(id)?;
         let history = History::read(self.state)?;
+        let fix = match history.fix(id) {
+            Some(fix) => fix.clone(),
+            None => self.fix(id)?,
+        };
         // While the node's lock was waited for, its holder may have ended it.
         if !history.pending().any(|pending| pending.id() == id) {
             return Ok(Turn::NotNow);

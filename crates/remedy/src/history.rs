@@ -47,6 +47,22 @@ pub enum Status {
 }
 
 impl Fix {
+    /// Reads the plan in a record of `state`.
+    pub(crate) fn of(state: &State, record: Record) -> Result<Self, Box<Damaged>> {
+        match Plan::from_value(&record.plan) {
+            Ok(plan) => Ok(Self { record, plan }),
+            Err(error) => Err(Box::new(Damaged {
+                why: format!("{}: {error}", state.plan(&record.id).display()),
+                ended: Some(matches!(
+                    record.status(),
+                    FixStatus::Closed | FixStatus::Done | FixStatus::RolledBack
+                )),
+                plan: Some(record.plan),
+                id: record.id,
+            })),
+        }
+    }
+
     /// Returns its id.
     pub fn id(&self) -> &str {
         &self.record.id
@@ -77,17 +93,8 @@ impl History {
     pub fn read(state: &State) -> Result<Self, JournalError> {
         let mut history = Self::default();
         for record in state.records()? {
-            match record.map(|record| (Plan::from_value(&record.plan), record)) {
-                Ok((Ok(plan), record)) => history.fixes.push(Fix { record, plan }),
-                Ok((Err(error), record)) => history.damaged.push(Damaged {
-                    why: format!("{}: {error}", state.plan(&record.id).display()),
-                    ended: Some(matches!(
-                        record.status(),
-                        FixStatus::Closed | FixStatus::Done | FixStatus::RolledBack
-                    )),
-                    plan: Some(record.plan),
-                    id: record.id,
-                }),
+            match record.and_then(|record| Fix::of(state, record)) {
+                Ok(fix) => history.fixes.push(fix),
                 Err(damaged) => history.damaged.push(*damaged),
             }
         }

@@ -200,7 +200,8 @@ impl Step {
                 | Action::Revert { .. }
                 | Action::UpdateMember { .. }
         );
-        self.restarts || disturbs
+        // What lets kubelet restart the member is as much as the restart.
+        self.restarts || disturbs || self.preconditions.contains(&Condition::OthersAreQuorum)
     }
 
     /// Returns in words what undoes it; `None` when nothing is to be undone.

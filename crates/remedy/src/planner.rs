@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use seaworthy_collect::manifest::StaticPod;
+use seaworthy_edit::memory::Memory;
 use seaworthy_edit::{ArgumentEdit, Change, Content, FileEdit, Refused, config, environment, manifest, unit};
 use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
@@ -124,6 +125,7 @@ pub(crate) fn source(etcd: &Etcd) -> Result<Source, Refusal> {
 }
 
 /// What a container sees of the host; everything for a unit.
+#[derive(Clone)]
 pub(crate) struct View {
     pub(crate) container: Option<String>,
     mounts: Vec<(String, String)>,
@@ -142,6 +144,12 @@ impl View {
 
     /// Returns what the container of etcd in a manifest sees.
     pub(crate) fn of_manifest(path: &str, content: &[u8]) -> Result<Self, Refusal> {
+        static VIEWS: Memory<Result<View, Refusal>> = Memory::new();
+        let key = [path.as_bytes(), b"\n", content].concat();
+        VIEWS.recall(&key, || Self::read_manifest(path, content))
+    }
+
+    fn read_manifest(path: &str, content: &[u8]) -> Result<Self, Refusal> {
         let pods = StaticPod::parse(content, &Origin::file(path)).map_err(missing)?;
         let containers = pods.into_iter().filter(|p| !p.ignored).flat_map(|p| p.containers);
         let mut found = containers.filter(|c| matches!(c.program(is_etcd), Some(Ok(_))));
@@ -351,7 +359,7 @@ impl<'a> Planner<'a> {
                 });
                 let set = changes.set.iter().map(|(name, value)| config_edit(name, value));
                 let edits = removed.chain(set).collect();
-                (path.clone(), FileEdit::Config { edits }, Content::Text)
+                (path.clone(), FileEdit::Config { edits }, Content::Config)
             }
             Source::Environment(path) => {
                 let name = |name: &str| format!("ETCD_{}", name.to_uppercase().replace('-', "_"));
@@ -374,7 +382,7 @@ impl<'a> Planner<'a> {
                 let unit = unit_file.rsplit('/').next().unwrap_or_default();
                 let path = format!("/etc/systemd/system/{unit}.d/{}", unit::FILE_NAME);
                 let files = self.s.declaration.iter().map(|d| d.path.clone()).collect();
-                (path, FileEdit::DropIn { unit: files, edits: arguments().collect() }, Content::Text)
+                (path, FileEdit::DropIn { unit: files, edits: arguments().collect() }, Content::Unit)
             }
         };
         if !mounts.is_empty() && !matches!(self.source, Source::Manifest(_)) {

@@ -66,6 +66,20 @@ impl<'a> Files<'a> {
     }
 }
 
+/// Files as a process sees them.
+struct Inside<'f> {
+    files: &'f Files<'f>,
+    /// Which of them it sees where; `None` when it sees them where they are.
+    view: Option<View>,
+}
+
+impl Inside<'_> {
+    /// Returns where a file is on the host that the process sees at `path`.
+    fn outside(&self, path: &str) -> String {
+        self.view.as_ref().and_then(|view| view.outside(path)).unwrap_or_else(|| path.to_owned())
+    }
+}
+
 /// What a rollback is planned from.
 pub(crate) struct Undo<'a> {
     /// The fix.
@@ -471,7 +485,8 @@ impl Undo<'_> {
         let content = match change {
             FileEdit::Environment { .. } => seaworthy_edit::Content::Environment,
             FileEdit::Manifest { .. } => seaworthy_edit::Content::Manifest,
-            FileEdit::Config { .. } | FileEdit::DropIn { .. } => seaworthy_edit::Content::Text,
+            FileEdit::Config { .. } => seaworthy_edit::Content::Config,
+            FileEdit::DropIn { .. } => seaworthy_edit::Content::Unit,
         };
         let shown = seaworthy_edit::Change {
             path: path.to_owned(),
@@ -773,6 +788,7 @@ impl Undo<'_> {
             former.or_else(now).filter(|value| !value.is_empty())
         };
         let tls = |name: &str| value(name).is_some_and(|urls| urls.contains("https://"));
+        let (now, after) = (self.inside(now), self.inside(after));
         let mut refusals = Vec::new();
         let me = &plan.state.member_id;
         if tls("listen-peer-urls") && plan.state.peer_urls.len() > 1 {
@@ -784,17 +800,17 @@ impl Undo<'_> {
             if let [Some(certificate), Some(key), Some(trusted)] = names {
                 let usage = material::peer(&hosts);
                 let files = [certificate, key, trusted];
-                match self.judged(after, &files, &usage) {
+                match self.judged(&after, &files, &usage) {
                     Ok(accepted) if plan.waits_for.is_empty() => refusals.extend(self.accepted(&accepted)),
                     Ok(_) => {}
                     // What failed may be as bad as what was before it, which at least ran.
-                    Err(_) if self.automatic && self.judged(now, &files, &usage).is_err() => {}
+                    Err(_) if self.automatic && self.judged(&now, &files, &usage).is_err() => {}
                     Err(why) => refusals.push(self.isolated(&why)),
                 }
             }
         }
         let restored = |path: &String| {
-            let outside = self.outside(path, after);
+            let outside = after.outside(path);
             plan.steps.iter().any(|step| step.action.written().contains(&outside.as_str()))
         };
         if tls("listen-client-urls") {
@@ -805,7 +821,7 @@ impl Undo<'_> {
                 // What serves clients now is not this rollback's to judge.
                 if changed && let Some(trusted) = trusted {
                     let usage = material::server(&[]);
-                    if let Err(why) = self.judged(after, &[certificate, key, trusted], &usage) {
+                    if let Err(why) = self.judged(&after, &[certificate, key, trusted], &usage) {
                         refusals.push(self.isolated(&why));
                     }
                 }
@@ -817,13 +833,13 @@ impl Undo<'_> {
     /// Judges a certificate, its key and the authorities, and returns the content of the latter.
     fn judged(
         &self,
-        files: &Files<'_>,
+        files: &Inside<'_>,
         paths: &[String; 3],
         usage: &seaworthy_pki::Use<'_>,
     ) -> Result<(String, Vec<u8>), String> {
         let read = |path: &String| -> Result<(String, Vec<u8>), String> {
-            let outside = self.outside(path, files);
-            let bytes = files.bytes(&outside).map_err(|error| error.to_string())?;
+            let outside = files.outside(path);
+            let bytes = files.files.bytes(&outside).map_err(|error| error.to_string())?;
             Ok((path.clone(), bytes.ok_or_else(|| format!("{outside} is not there"))?))
         };
         let [certificate, key, trusted] = paths;
@@ -887,16 +903,15 @@ impl Undo<'_> {
         )
     }
 
-    /// Returns where a file is on the host that the process sees at `path`.
-    fn outside(&self, path: &str, files: &Files<'_>) -> String {
+    /// Returns these files as the process sees them, whose mounts its manifest among them tells.
+    fn inside<'f>(&self, files: &'f Files<'f>) -> Inside<'f> {
         let declared = self.running.and_then(|etcd| etcd.declared.value()).and_then(|d| d.first());
         let manifest = declared.filter(|d| d.kind == DeclaredKind::StaticPod).map(|d| d.path.as_str());
-        let Some(manifest) = manifest else { return path.to_owned() };
-        let content = files.bytes(manifest).ok().flatten().unwrap_or_default();
-        View::of_manifest(manifest, &content)
-            .ok()
-            .and_then(|view| view.outside(path))
-            .unwrap_or_else(|| path.to_owned())
+        let view = manifest.and_then(|manifest| {
+            let content = files.bytes(manifest).ok().flatten().unwrap_or_default();
+            View::of_manifest(manifest, &content).ok()
+        });
+        Inside { files, view }
     }
 
     /// Refuses a rollback after which two members could not dial each other both ways: the same model as for the fix.

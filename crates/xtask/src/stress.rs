@@ -26,6 +26,9 @@ pub(crate) struct Stress {
     /// How many clusters in memory are tried
     #[arg(long, default_value_t = 100_000)]
     in_memory: u64,
+    /// The first seed of these
+    #[arg(long, default_value_t = 0)]
+    in_memory_from: u64,
 }
 
 /// What one real cluster came to, as its test prints it.
@@ -57,7 +60,7 @@ pub(crate) fn run(wanted: &Stress) -> anyhow::Result<()> {
         real(&tests, wanted)?;
         compare(&tests, wanted.compare)?;
     }
-    in_memory(wanted.in_memory)
+    in_memory(wanted.in_memory_from, wanted.in_memory)
 }
 
 /// Goes through the seeds on real clusters, one after the other, and sums them up.
@@ -130,16 +133,17 @@ fn compare(tests: &Path, rounds: u64) -> anyhow::Result<()> {
 }
 
 /// Runs the seeds in memory, which sum themselves up.
-fn in_memory(seeds: u64) -> anyhow::Result<()> {
+fn in_memory(from: u64, seeds: u64) -> anyhow::Result<()> {
     if seeds == 0 {
         return Ok(());
     }
-    say(&format!("\n{seeds} clusters in memory:"));
+    say(&format!("\n{seeds} clusters in memory, from seed {from}:"));
     let test = [
         "test",
         "--quiet",
         "--locked",
-        "--release",
+        "--profile",
+        "stress",
         "-p",
         "seaworthy-remedy",
         "--test",
@@ -149,7 +153,7 @@ fn in_memory(seeds: u64) -> anyhow::Result<()> {
     ];
     let status = Command::new("cargo")
         .args(test)
-        .env("SEAWORTHY_SEEDS", format!("0..{seeds}"))
+        .env("SEAWORTHY_SEEDS", format!("{from}..{}", from + seeds))
         .current_dir(workspace())
         .status()
         .context("cannot start cargo")?;

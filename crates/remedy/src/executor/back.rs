@@ -83,9 +83,10 @@ impl<'a> Executor<'a> {
                 return Ok(Outcome::Interrupted { ids: Vec::new() });
             }
             let history = History::read(self.state)?;
+            let wanted = history.fix(id).map(Fix::rule);
             let mine = |fix: &&Fix| {
                 let target = fix.plan.rollback_of.as_deref().unwrap_or(fix.id());
-                target >= id && self.fix(id).is_ok_and(|wanted| wanted.rule() == fix.rule())
+                target >= id && wanted == Some(fix.rule())
             };
             // A rollback that was begun is finished first.
             if let Some(pending) = history.pending().find(mine).filter(|fix| fix.plan.rollback_of.is_some()) {
@@ -177,8 +178,12 @@ impl<'a> Executor<'a> {
 
     /// Returns the fix `id` and every later one of its rule that stands, the last one first.
     fn chain<'h>(&self, history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
-        let wanted = self.fix(id)?;
-        let of_rule = |fix: &&Fix| fix.rule() == wanted.rule() && fix.id() >= id;
+        let wanted = match history.fix(id) {
+            Some(fix) => fix.rule(),
+            // It says why it cannot be used.
+            None => return self.fix(id).map(|_| Vec::new()),
+        };
+        let of_rule = |fix: &&Fix| fix.rule() == wanted && fix.id() >= id;
         Ok(history.standing().rev().filter(of_rule).collect())
     }
 
@@ -318,7 +323,8 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Rolls back what has just failed, in the same turn.
+    /// Rolls back what has just failed, in the same turn. A rollback that cannot be undone, because others have changed meanwhile
+    /// what it was about, is planned anew from the world as it is now.
     pub(super) fn undo_failed(
         &self,
         local: record::Lock,
@@ -335,8 +341,17 @@ impl<'a> Executor<'a> {
             refusals.iter().map(|r| format!("{} ({})", r.what, r.why)).collect::<Vec<_>>().join("; ")
         };
         let start = self.world.elapsed();
+        let undone = fix.plan.rollback_of.as_deref().and_then(|id| history.fix(id));
         let plan = loop {
-            match self.back_plan(&self.look(fix)?, &history, fix, &[], true)? {
+            let looked = self.look(fix)?;
+            let mut back = self.back_plan(&looked, &history, fix, &[], true)?;
+            if let (Back::Refused(refusals), Some(undone)) = (&back, undone)
+                && refusals.iter().any(|refusal| !passes_by_itself(refusal.kind))
+                && let planned @ Back::Planned(_) = self.back_plan(&looked, &history, undone, &[], true)?
+            {
+                back = planned;
+            }
+            match back {
                 Back::Planned(plan) => break plan,
                 // The cluster may be between two leaders.
                 Back::Refused(refusals)

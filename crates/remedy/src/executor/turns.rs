@@ -8,6 +8,7 @@ use std::time::Duration;
 use seaworthy_journal::record::{self, JournalError};
 
 use super::{Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, SOON, Stop};
+use crate::history::{Fix, History};
 use crate::input::Options;
 use crate::plan::{Plan, RefusalKind, Stage};
 use crate::preflight::preflight;
@@ -42,9 +43,14 @@ impl<'a> Executor<'a> {
 
     /// Returns the lock of the cluster, if the plan needs it.
     pub(super) fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Held<'a>, NoLock> {
-        if !touches_cluster(plan) && !touches_cluster(&self.origin_of(plan)) {
-            return Ok(None);
+        match touches_cluster(plan) || touches_cluster(&self.origin_of(plan)) {
+            true => self.lock_for(plan, wait).map(Some),
+            false => Ok(None),
         }
+    }
+
+    /// Returns the lock of the cluster.
+    fn lock_for(&self, plan: &Plan, wait: Duration) -> Result<Box<dyn Lease + 'a>, NoLock> {
         // Names may be the same on two nodes, and a run breaks the lock of an owner of its own name.
         let (member, id, node) = (&plan.state.member, &plan.state.member_id, &plan.state.node);
         let owner = format!("{member} ({id}) on node {node}, with {}", self.state.directory().display());
@@ -52,7 +58,7 @@ impl<'a> Executor<'a> {
         let mut told = false;
         loop {
             let why = match self.world.lock(&owner, SOON.min(wait)) {
-                Ok(lease) => return Ok(Some(lease)),
+                Ok(lease) => return Ok(lease),
                 Err(why) => why,
             };
             if let NoLock::Held { owner } = &why
@@ -93,6 +99,26 @@ impl<'a> Executor<'a> {
         {
             let _ = self.publish(held.as_deref(), plan, |record| record.reached = Some(evident));
         }
+    }
+
+    /// Says that this member has no turn, where its progress record says that it has one and no record of this node does: the
+    /// record was closed while nobody answered, or is lost. The others would wait for the end of that turn for ever.
+    pub(super) fn end_stale_turn(&self, plan: &Plan, seen: &Observation) -> Result<(), ExecutorError> {
+        let Ok(progress) = &seen.progress else { return Ok(()) };
+        let known = record_for(progress, &plan.state.member_id, &plan.rule);
+        let Some(known) = known.filter(|record| record.under_way.is_some()) else { return Ok(()) };
+        let Ok(_local) = self.state.lock() else { return Ok(()) };
+        let is_of_rule = |fix: &Fix| fix.rule() == plan.rule;
+        if !History::read(self.state)?.pending().any(is_of_rule)
+            && let Ok(held) = self.lock_for(plan, Duration::ZERO)
+        {
+            let ended = ProgressRecord { under_way: None, ..known.clone() };
+            // The next look shows whether it was published.
+            let _ = self.publish(Some(&*held), plan, |record| {
+                *record = ProgressRecord { at: record.at, ..ended.clone() }
+            });
+        }
+        Ok(())
     }
 
     /// Publishes how far this member is. What was published before is read first, and what cannot be read is not taken for

@@ -378,8 +378,11 @@ impl Cluster {
 
     /// Kubelet ends a process because its manifest has changed.
     fn end(&mut self, index: usize) {
-        let cause = self.members[index].kubelet.because.take();
-        self.lose(index, cause.unwrap_or(Cause::Fault { since: self.now }), true);
+        // What others have done to a manifest is seen by nobody before the process ends.
+        let fault = Cause::Fault { since: self.now };
+        let fix =
+            self.members[index].kubelet.because.take().filter(|cause| matches!(cause, Cause::Fix { .. }));
+        self.lose(index, fix.unwrap_or(fault), true);
     }
 
     /// Takes a process away. One that ends in an orderly way hands leadership over, mostly.
@@ -388,7 +391,7 @@ impl Cluster {
             return;
         }
         self.tell(|| format!("the process of {} ends: {cause:?}", node::name(index)));
-        if let (Cause::Fix { .. }, Some(other)) = (cause, self.taken_by_fix()) {
+        if let (Cause::Fix { .. }, Some(other)) = (cause, self.taken_by_fix(index)) {
             let (one, other) = (node::name(index), node::name(other));
             self.violated(format!("{one} is restarted by a fix while {other} is not back yet"));
         }
@@ -410,9 +413,10 @@ impl Cluster {
         self.plan(index, delay);
     }
 
-    /// Returns a member that is away because of a fix.
-    fn taken_by_fix(&self) -> Option<usize> {
-        self.members.iter().position(|member| matches!(member.away, Some(Cause::Fix { .. })))
+    /// Returns another member that is away because of a fix.
+    fn taken_by_fix(&self, index: usize) -> Option<usize> {
+        let mut others = (0..self.members.len()).filter(|other| *other != index);
+        others.find(|other| matches!(self.members[*other].away, Some(Cause::Fix { .. })))
     }
 
     /// Lets kubelet do its next thing after a while.

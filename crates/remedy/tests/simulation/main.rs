@@ -31,10 +31,14 @@ use std::time::{Duration, Instant};
 
 use cluster::Counts;
 
+/// A seed makes and drops millions of small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds that the test runs; `SEAWORTHY_SEEDS=FROM..TO` chooses others.
 const SEEDS: Range<u64> = 0..8;
 /// How many are run at the same time.
-const WORKERS: usize = 2;
+const WORKERS: usize = 4;
 
 #[test]
 fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {

@@ -53,6 +53,8 @@ struct Actor {
     fence: Option<u64>,
     /// Whether it waits for others, so that it does not matter how often it looks.
     waits: bool,
+    /// Whether it may be changing files.
+    acts: bool,
     /// From when on it may wake up as soon as there are more changes than these.
     dozes: Option<(Duration, u64)>,
 }
@@ -120,6 +122,7 @@ impl Simulation {
                 freeze: None,
                 fence: None,
                 waits: false,
+                acts: false,
                 dozes: None,
             });
         }
@@ -203,8 +206,11 @@ impl Shared {
         self.cluster.faults.push_front((now, fault));
     }
 
-    /// Looks at what an actor may have done to files.
+    /// Looks at what an actor may have done to files: it changes them during a step, and at no other time.
     fn look(&mut self, actor: usize) {
+        if !self.actors[actor].acts {
+            return;
+        }
         let (node, looked) = (self.actors[actor].node, self.actors[actor].looked);
         self.cluster.look(node, looked);
     }
@@ -261,6 +267,13 @@ impl Seat {
         drop(shared);
         self.pause(most);
         self.simulation.lock().actors[self.actor].dozes = None;
+    }
+
+    /// Notes whether a step is carried out.
+    pub(crate) fn acts(&self, acts: bool) {
+        let mut shared = self.simulation.lock();
+        shared.look(self.actor);
+        shared.actors[self.actor].acts = acts;
     }
 
     /// Notes whether others are waited for.
@@ -366,7 +379,7 @@ impl Seat {
         shared.look(self.actor);
         let me = &mut shared.actors[self.actor];
         let fence = me.fence.take();
-        (me.kill, me.freeze, me.waits) = (Kill::Never, None, false);
+        (me.kill, me.freeze, me.waits, me.acts) = (Kill::Never, None, false, false);
         // It was killed before it knew that it had the lock.
         if let Some(fence) = fence {
             shared.cluster.orphan(fence);

@@ -120,6 +120,7 @@ impl Story {
             let options = || options(root);
             let tell = |progress: &Progress| {
                 seat.waits(matches!(progress, Progress::Waiting { .. }));
+                seat.acts(matches!(progress, Progress::Step { .. }));
                 let mut shared = seat.simulation.lock();
                 shared.tell(seat.actor, || format!("{progress:?}"));
                 if matches!(progress, Progress::Turn { doing: "begun", .. }) && rule == PEER_TLS {

@@ -3,11 +3,15 @@
 //! A word that is listed as not secret (a name, a path) proves that the place it stands in is read at all.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
+use std::thread;
 
-use seaworthy_lab::{Cluster, MANIFEST, MemberSpec, Node, PKI_DIR, Program};
+use seaworthy_lab::{Cluster, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Supervisor};
 
-use crate::common::{cluster, newest, seaworthy, seaworthy_as};
+use crate::common::{SEAWORTHY, cluster, fix_document, newest, seaworthy, seaworthy_as, spec, start};
+use crate::fix_apply::{PEER_TLS, with_authority};
+use crate::oracle::sh;
 
 /// The secrets of a node: what each is called here, and the text that must not leave.
 #[derive(Default)]
@@ -25,10 +29,14 @@ impl Secrets {
         secret
     }
 
-    /// Makes every line of a private key a secret.
+    /// Makes every line of a private key a secret. The last lines of a short one are its public half, which certificates have too.
     fn add_key(&self, path: &str, pem: &str) {
-        let lines = pem.lines().filter(|line| !line.starts_with("-----") && line.len() >= 16);
-        self.0.borrow_mut().extend(lines.map(|line| (path.to_owned(), line.to_owned())));
+        let lines: Vec<&str> =
+            pem.lines().filter(|line| !line.starts_with("-----") && line.len() >= 16).collect();
+        let private = if lines.len() > 4 { lines.len() } else { 2 };
+        self.0
+            .borrow_mut()
+            .extend(lines.iter().take(private).map(|line| (path.to_owned(), (*line).to_owned())));
     }
 
     /// Returns where in what a command printed a secret is, with what surrounds it.
@@ -331,4 +339,224 @@ fn a_key_where_a_certificate_should_be_does_not_leave() {
             assert!(leaks.is_empty(), "{}", leaks.join("\n"));
         }
     }
+}
+
+/// What runs of `fix` printed, and what they left in files.
+#[derive(Default)]
+struct Traces {
+    printed: Vec<(String, Output)>,
+    written: Vec<Written>,
+}
+
+/// A file that a run has written.
+struct Written {
+    /// The node and the run.
+    by: String,
+    path: String,
+    mode: u32,
+    bytes: Vec<u8>,
+}
+
+impl Written {
+    /// Returns whether this is where a secret belongs: a private key, or what was there before a change, for root alone.
+    fn may_hold_secrets(&self) -> bool {
+        let kept = self.path.ends_with(".key") || self.path.contains("/preimages/");
+        kept && self.mode & 0o077 == 0
+    }
+}
+
+/// Returns the files of a node that are not etcd's own, each with its path and what changes when it is written.
+fn all_files(node: &Node) -> BTreeSet<(String, String)> {
+    let find = "find /etc /root /run /srv /tmp /var -xdev -type f -not -path '/var/lib/etcd/*' -not -path '/var/log/*' \
+                -printf '%p\\t%i %s %T@ %m\\n' 2>/dev/null || :";
+    let pair = |line: &str| {
+        let (path, state) = line.split_once('\t').unwrap();
+        (path.to_owned(), state.to_owned())
+    };
+    sh(node, find).lines().map(pair).collect()
+}
+
+impl Traces {
+    /// Runs `seaworthy fix`, perhaps below other words, and a plan also without rights, and keeps what came of it.
+    fn run(&mut self, node: &Node, before: &[&str], arguments: &[&str]) -> Output {
+        let limits = ["--settle", "60", "--wait", "120"];
+        let words = [before, &[SEAWORTHY, "fix"], arguments, &limits].concat();
+        let what = format!("{}: {}", node.name, words.join(" "));
+        let files = all_files(node);
+        let output = node.run(words[0], &words[1..]).unwrap();
+        for (path, _) in all_files(node).difference(&files) {
+            let mode = u32::from_str_radix(&sh(node, &format!("stat -c %a '{path}'")), 8).unwrap();
+            let bytes = node.read(path).unwrap();
+            self.written.push(Written { by: what.clone(), path: path.clone(), mode, bytes });
+        }
+        if !arguments.contains(&"--apply") {
+            let unprivileged = seaworthy_as(node, 1000, &[&["fix"], arguments, &limits].concat());
+            self.printed.push((format!("{what}, without rights"), unprivileged));
+        }
+        self.printed.push((what, output.clone()));
+        output
+    }
+
+    /// Runs `seaworthy fix` on all nodes at once.
+    fn everywhere(&mut self, cluster: &Cluster, arguments: impl Fn(usize) -> Vec<String> + Sync) {
+        let all: Vec<Self> = thread::scope(|scope| {
+            let one = |(index, node)| {
+                let arguments = arguments(index);
+                scope.spawn(move || {
+                    let mut own = Self::default();
+                    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                    let output = own.run(node, &[], &words);
+                    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+                    own
+                })
+            };
+            let runs: Vec<_> = cluster.nodes().iter().enumerate().map(one).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        for own in all {
+            self.printed.extend(own.printed);
+            self.written.extend(own.written);
+        }
+    }
+
+    /// Asserts that no secret was printed, or written where it does not belong.
+    fn assert_silent(&self, secrets: &Secrets) {
+        for file in &self.written {
+            if file.path.ends_with(".key") {
+                assert!(file.may_hold_secrets(), "{}: {} has mode {:o}", file.by, file.path, file.mode);
+                secrets.add_key(&file.path, &String::from_utf8_lossy(&file.bytes));
+            }
+        }
+        let mut leaks: Vec<String> =
+            self.printed.iter().flat_map(|(what, output)| secrets.leaks(what, output)).collect();
+        // What a change keeps of a file is what was in it.
+        for file in self.written.iter().filter(|file| !file.may_hold_secrets() && file.path != MANIFEST) {
+            let content =
+                Output { status: Default::default(), stdout: file.bytes.clone(), stderr: Vec::new() };
+            leaks.extend(secrets.leaks(&format!("{} wrote {}", file.by, file.path), &content));
+        }
+        assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n\n"));
+    }
+
+    /// Returns the ends of the paths of everything that was written.
+    fn names(&self) -> BTreeSet<&str> {
+        self.written.iter().filter_map(|file| file.path.rsplit('/').next()).collect()
+    }
+}
+
+/// Plants secrets before, between and after the lines that a fix changes.
+fn plant_in_manifest(node: &Node, secrets: &Secrets) {
+    let before = node.etcd_pid();
+    let above = secrets.plant("comment above a changed line");
+    let token = secrets.plant("token beside a changed line");
+    let annotation = secrets.plant("annotation of a manifest that is changed");
+    let password = secrets.plant("password in a manifest that is changed");
+    node.edit(MANIFEST, |text| {
+        text.replacen("metadata:\n", &format!("metadata:\n  # {annotation}\n"), 1)
+            .replacen(
+                "    - --listen-peer-urls",
+                &format!("    # {above}\n    - --initial-cluster-token={token}\n    - --listen-peer-urls"),
+                1,
+            )
+            .replacen("    name: etcd\n", &format!("    # {password}\n    name: etcd\n"), 1)
+    })
+    .unwrap();
+    node.wait_restarted(before).unwrap();
+}
+
+#[test]
+fn secrets_that_a_fix_meets_do_not_leave_in_any_mode() {
+    let secrets = Secrets::default();
+    let binary = newest();
+    let environment = secrets.plant("environment of a member that is fixed");
+    let whole = spec(&binary, 3, move |m| {
+        m.plain();
+        with_authority(m);
+        m.supervisor = Supervisor::Kubelet;
+        m.env.insert("ETCD_ROOT_PASSWORD".into(), environment.clone().into());
+    });
+    let cluster = start(&binary, whole);
+    cluster.put(&secrets.plant("key in etcd"), &secrets.plant("value in etcd")).unwrap();
+    for node in cluster.nodes() {
+        plant_in_manifest(node, &secrets);
+        for path in [format!("{PKI_DIR}/ca.key"), format!("{PKI_DIR}/server.key")] {
+            secrets.add_key(&path, &String::from_utf8(node.read(&path).unwrap()).unwrap());
+        }
+    }
+    let node = cluster.node(0);
+    let mut traces = Traces::default();
+    let ca_key = format!("{PKI_DIR}/ca.key");
+    // Planned, in each form, with advice and with wrong input.
+    traces.run(node, &[], &[]);
+    traces.run(node, &[], &[PEER_TLS]);
+    traces.run(node, &[], &["2.4", "-f", "json"]);
+    traces.run(node, &[], &[PEER_TLS, "--ca-cert", &ca_key, "--ca-key", &ca_key]);
+    traces.run(node, &[], &[PEER_TLS, "--cert", &ca_key, "--key", &ca_key]);
+    traces.run(node, &[], &[PEER_TLS, "--sign", &ca_key]);
+    // Asked for, and signed elsewhere.
+    let asks = cluster.node(2);
+    asks.run("mv", [&ca_key, "/srv/away"]).unwrap();
+    traces.run(asks, &[], &[PEER_TLS, "--request", "--apply"]);
+    node.write("/tmp/request.csr", asks.read(&format!("{PKI_DIR}/seaworthy-peer.csr")).unwrap(), 0o644)
+        .unwrap();
+    let signed = traces.run(node, &[], &[PEER_TLS, "--sign", "/tmp/request.csr"]);
+    assert_eq!(signed.status.code(), Some(0), "{}", String::from_utf8_lossy(&signed.stderr));
+    asks.write(&format!("{PKI_DIR}/seaworthy-peer.crt"), &signed.stdout, 0o644).unwrap();
+    // Killed, looked at, closed, begun anew, killed, resumed.
+    let killed = |traces: &mut Traces, line: u32, arguments: &[&str]| {
+        let output = traces.run(node, &["env", &format!("SEAWORTHY_KILL=after:{line}")], arguments);
+        assert_eq!(output.status.code(), None, "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    killed(&mut traces, 3, &[PEER_TLS, "--apply"]);
+    traces.run(node, &[], &["--status"]);
+    let pending = traces.run(node, &[], &["--status", "-f", "json"]);
+    let pending = fix_document(&pending)["fixes"][0]["id"].as_str().unwrap().to_owned();
+    traces.run(node, &[], &["--forget", &pending]);
+    // What it had made stays, and is in the way of the next one.
+    sh(node, &format!("rm {PKI_DIR}/seaworthy-peer.*"));
+    killed(&mut traces, 3, &[PEER_TLS, "--apply"]);
+    traces.run(node, &[], &["--resume"]);
+    // Carried out, looked at, and rolled back.
+    traces.everywhere(&cluster, |index| {
+        let request: &[&str] = if index == 2 { &["--request"] } else { &[] };
+        [&[PEER_TLS, "--apply"], request].concat().into_iter().map(str::to_owned).collect()
+    });
+    let status = fix_document(&traces.run(node, &[], &["--status", "-f", "json"]));
+    traces.run(node, &[], &["--status"]);
+    traces.run(node, &[], &["--rollback"]);
+    traces.run(node, &[], &["--rollback", "-f", "json"]);
+    let firsts: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .map(|node| {
+            let status = fix_document(&seaworthy(node, &["fix", "--status", "-f", "json"]));
+            let fixes = status["fixes"].as_array().unwrap().clone();
+            let first =
+                fixes.iter().find(|fix| fix["status"] == "done").unwrap_or_else(|| panic!("{status:#}"));
+            first["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    traces.everywhere(&cluster, |index| {
+        ["--rollback", &firsts[index], "--apply", "-f", "json"].map(str::to_owned).to_vec()
+    });
+    traces.assert_silent(&secrets);
+    // All of it happened, and was looked at.
+    let names = traces.names();
+    for name in [
+        "journal.jsonl",
+        "plan.json",
+        "seaworthy-peer.key",
+        "seaworthy-peer.crt",
+        "seaworthy-peer.csr",
+        "etcd.yaml",
+    ] {
+        assert!(names.contains(name), "{name} is not among {names:?}; {status:#}");
+    }
+    let told: BTreeMap<&str, String> = traces
+        .printed
+        .iter()
+        .map(|(what, o)| (what.as_str(), String::from_utf8_lossy(&o.stdout).into()))
+        .collect();
+    assert!(told.values().any(|text| text.contains("--peer-cert-file")), "the diff is printed");
+    assert!(told.values().any(|text| text.contains("\"rolled-back\"")), "it was rolled back");
 }

@@ -30,6 +30,10 @@ pub(crate) fn plaintext(
         with_authority(m);
         m.supervisor = supervisor;
         m.source = source.clone();
+        if m.source == Source::Yaml {
+            // etcd 3.4 has the gateway, which writers use, switched off where it reads its settings from a file.
+            m.set("enable-grpc-gateway", "true");
+        }
     })
 }
 

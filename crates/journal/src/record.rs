@@ -636,6 +636,11 @@ impl Record {
         status
     }
 
+    /// Returns whether a step was begun.
+    pub fn is_begun(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.event, Event::Before { .. }))
+    }
+
     /// Returns when the fix was begun.
     pub fn begun_at(&self) -> Timestamp {
         self.entries.first().map_or(Timestamp::MIN, |entry| entry.at)

@@ -194,9 +194,9 @@ impl<'a> Executor<'a> {
             Turn::Over(outcome) => Ok(outcome),
             Turn::NotNow => Ok(self.refused(
                 RefusalKind::OtherFix,
-                "another run on this node has ended it meanwhile",
+                "it is ended: another run on this node has done so meanwhile, or no step of it had been begun",
                 "there is nothing left to resume",
-                "see `seaworthy fix --status`",
+                "see `seaworthy fix --status`, and plan anew what is still wanted",
             )),
         }
     }
@@ -213,9 +213,14 @@ impl<'a> Executor<'a> {
         let Some(fix) = history.fix(id) else {
             return Ok(Some(lock.set_aside(id)?));
         };
-        let mut journal = lock.open(id)?;
+        self.close(lock, fix)?;
+        Ok(None)
+    }
+
+    /// Closes the record of a fix, and says that its turn is over: the others would wait for an end that nobody brings about.
+    fn close(&self, lock: record::Lock, fix: &Fix) -> Result<(), ExecutorError> {
+        let mut journal = lock.open(fix.id())?;
         journal.closed()?;
-        // The others wait for the end of its turn, which nobody will end now.
         let ended = self.cluster_lock(&fix.plan, SOON).map_err(|why| why.to_string()).and_then(|held| {
             self.publish(held.as_deref(), &fix.plan, |record| record.under_way = None)
                 .map_err(|Stop(why)| why)
@@ -228,7 +233,7 @@ impl<'a> Executor<'a> {
             );
             (self.tell)(&Progress::Remark { what });
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Returns a fix by its id.
@@ -420,6 +425,11 @@ impl<'a> Executor<'a> {
         if !history.pending().any(|pending| pending.id() == id) {
             return Ok(Turn::NotNow);
         }
+        if !fix.record.is_begun() {
+            // Nothing was done yet, and the world may be another one by now: whoever still wants it plans it anew.
+            self.close(local, &fix)?;
+            return Ok(Turn::NotNow);
+        }
         if let Some(refusal) = self.elsewhere(&fix, &self.look(&fix)?) {
             let Refusal { what, instead, .. } = refusal;
             return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why: format!("{what}; {instead}") }));
@@ -445,6 +455,12 @@ impl<'a> Executor<'a> {
             return self.resume_failed(local, &history, &fix, held.as_deref(), &why).map(Turn::Over);
         }
         if let Err(Stop(changed)) = self.still_done(&fix) {
+            if let Some(undone) = &plan.rollback_of {
+                // What others have changed since stays, and the rest is rolled back by a plan that knows of it.
+                let why =
+                    format!("since its rollback was interrupted, others have changed what it did: {changed}");
+                return self.undo_failed(local, undone, held.as_deref(), &why).map(Turn::Over);
+            }
             let why = format!(
                 "since it was interrupted, others have changed what it did: {changed}. Nothing was changed now"
             );

@@ -116,10 +116,16 @@ impl History {
         self.fixes.iter().find(|fix| fix.id() == id)
     }
 
-    /// Returns the rollback of a fix that counts: the last one that was not itself undone.
+    /// Returns the rollback of a fix that counts: the last one that was not itself undone, or closed before a step of it was
+    /// begun.
     pub fn rollback_of(&self, fix: &Fix) -> Option<&Fix> {
         let of = |other: &&Fix| other.plan.rollback_of.as_deref() == Some(fix.id());
-        self.fixes.iter().rev().filter(of).find(|rollback| self.status(rollback) != Status::RolledBack)
+        let counts = |rollback: &&Fix| match self.status(rollback) {
+            Status::RolledBack => false,
+            Status::Closed => rollback.record.is_begun(),
+            _ => true,
+        };
+        self.fixes.iter().rev().filter(of).find(counts)
     }
 
     /// Returns how a fix stands.
@@ -136,6 +142,7 @@ impl History {
             other.id() > fix.id()
                 && other.plan.rollback_of.is_some()
                 && other.plan.rollback_of == fix.plan.rollback_of
+                && self.status(other) != Status::RolledBack
         };
         match self.rollback_of(fix).map(|rollback| self.status(rollback)) {
             _ if own == Status::Closed => own,

@@ -156,6 +156,8 @@ impl Undo<'_> {
         let forth = &self.fix.plan;
         let options = Options::default();
         let state = self.seen.map(|seen| crate::input::state(&seen.input(&options)));
+        // A member that does not run does not say who it is.
+        let state = state.filter(|state| state.member_id == forth.state.member_id);
         Plan {
             format: Plan::FORMAT.to_owned(),
             made_at: self.now,
@@ -530,10 +532,17 @@ impl Undo<'_> {
                 (false, None) => false,
             })
         });
+        // Where the fix had not come as far as what a member reads, what the member runs with is not the fix's.
+        let reached = self.begun().any(|(_, step, _)| {
+            step.restarts
+                || self.declares(step)
+                || matches!(step.action, Action::Edit { .. } | Action::Revert { .. })
+        });
+        let is_other = configured || reached && !as_before;
         let needed = match by {
             // kubelet needs no word to restart it: it does so whenever its manifest has changed.
-            RestartedBy::Kubelet => configured || !as_before,
-            _ => !never_read && (configured || !as_before),
+            RestartedBy::Kubelet => is_other,
+            _ => !never_read && is_other,
         };
         if !needed {
             return None;

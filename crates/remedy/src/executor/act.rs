@@ -177,7 +177,19 @@ impl Executor<'_> {
         });
         let expected = expected.ok_or_else(|| Stop(format!("the plan does not say what is at {path}")))?;
         let store = self.preimages_of(preimage)?;
-        beside(path, |staging| store.restore(&preimage.id, root, &expected, staging))
+        let edits = |step: &Step| match &step.action {
+            Action::Edit { path: edited, .. } | Action::Revert { path: edited, .. } => edited == path,
+            _ => false,
+        };
+        let was_edited = self.fix(&preimage.fix).is_ok_and(|fix| fix.plan.steps.iter().any(edits));
+        match store.content(&preimage.id)?.filter(|_| was_edited && expected != Expected::Absent) {
+            // An edit gives no owner and no mode, so others have, if they are not those of then.
+            Some(content) => beside(path, |staging| {
+                let (path, bytes, attributes) = (Path::new(path), &content.bytes[..], Attributes::Keep);
+                root.replace(&Replacement { path, bytes, attributes, expected: &expected, staging })
+            }),
+            None => beside(path, |staging| store.restore(&preimage.id, root, &expected, staging)),
+        }
     }
 
     /// Gives a file the values that it had before an edit.

@@ -902,12 +902,14 @@ impl Cluster {
                 Cause::Fault { .. } => None,
             });
             let looked: Vec<Duration> = fixes.collect();
-            let seen = |looked: &Duration| {
-                gone.iter().any(|(_, cause)| matches!(cause, Cause::Fault { since } if since < looked))
+            let before = |looked: &Duration| {
+                let seen = |cause: &&Cause| matches!(cause, Cause::Fault { since } if since < looked);
+                gone.iter().filter(|(_, cause)| seen(&cause)).count()
             };
-            let faults = gone.len() - looked.len();
-            // A fault that came after the fix had looked is bad luck.
-            let excused = faults > count - self.quorum() || looked.len() == 1 && !looked.iter().any(seen);
+            let (faults, spare) = (gone.len() - looked.len(), count - self.quorum());
+            // Faults that came after the fix had looked are bad luck.
+            let excused =
+                faults > spare || looked.len() == 1 && looked.iter().all(|looked| before(looked) < spare);
             self.tell(|| format!("no quorum (excused: {excused}): {gone:?}"));
             if !excused {
                 self.counts.without_quorum += 1;

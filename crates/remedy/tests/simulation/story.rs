@@ -358,6 +358,8 @@ impl Story {
             seat.pause(Duration::from_secs(5));
         }
         let mut shared = self.simulation.lock();
+        let records = shared.cluster.records.clone();
+        shared.tell(seat.actor, || format!("{records:?}"));
         shared.cluster.violated(format!("{} is not brought to its end (there: {there})", name(seat.node)));
     }
 

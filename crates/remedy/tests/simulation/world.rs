@@ -187,7 +187,10 @@ impl Lease for Lock<'_> {
             }
             shared.cluster.publish(member_id, record);
             shared.tell(self.seat.actor, || {
-                format!("publishes reached {:?}, under way {:?}", record.reached, record.under_way)
+                format!(
+                    "publishes for {} that it has reached {:?}, under way {:?}",
+                    record.rule, record.reached, record.under_way
+                )
             });
         }
         self.seat.call();

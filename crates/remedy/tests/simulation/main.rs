@@ -63,11 +63,9 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                loop {
-                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    if all.lock().unwrap().2.len() >= 5 {
-                        break;
-                    }
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
+                    && all.lock().unwrap().2.len() < 5
+                {
                     let told = told(*seed, directory.path(), false);
                     let mut all = all.lock().unwrap();
                     all.0.add(&told.counts);

@@ -39,6 +39,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SEEDS: Range<u64> = 0..8;
 /// Seeds that have found a fault, which the test runs as well.
 const FOUND: [u64; 11] = [19, 393, 415, 428, 538, 544, 626, 872, 1103, 1382, 2354];
+/// After how many it is said how far the test is.
+const PROGRESS: usize = 1_000;
 /// How many are run at the same time.
 const WORKERS: usize = 4;
 
@@ -53,7 +55,7 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
     };
     let start = Instant::now();
     let next = AtomicUsize::new(0);
-    let all = Mutex::new((Counts::default(), Duration::ZERO, Vec::new()));
+    let all = Mutex::new((Counts::default(), Duration::ZERO, Vec::new(), 0));
     let shm = Path::new("/dev/shm");
     let directory = match shm.is_dir() {
         true => tempfile::tempdir_in(shm),
@@ -73,11 +75,24 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
                     if !told.violations.is_empty() {
                         all.2.push(*seed);
                     }
+                    all.3 += 1;
+                    if all.3 % PROGRESS == 0 {
+                        let left = seeds.len() - all.3;
+                        let took = start.elapsed().as_secs_f64();
+                        let rest = took / all.3 as f64 * left as f64 / 60.0;
+                        eprintln!(
+                            "{} seeds, {} failed, {} lost writes, {} members isolated; {left} to go, about {rest:.0} minutes",
+                            all.3,
+                            all.2.len(),
+                            all.0.lost,
+                            all.0.isolated
+                        );
+                    }
                 }
             });
         }
     });
-    let (counts, time, mut failed) = all.into_inner().unwrap();
+    let (counts, time, mut failed, _) = all.into_inner().unwrap();
     failed.sort_unstable();
     eprintln!(
         "{} seeds ({} h of clusters in {:.1} s): {} kills, {} rollbacks, {} ways out, {} looks, {} lost writes, longest gap {:.1} s, {} \

@@ -604,10 +604,11 @@ impl Cluster {
         }
     }
 
-    /// Undoes the last edit of this kind that somebody else has made.
-    pub(crate) fn unedit(&mut self, index: usize, edit: &Edit) {
+    /// Undoes what somebody else has done to what a fix made.
+    pub(crate) fn unedit(&mut self, index: usize) {
         let member = &mut self.members[index];
-        if let Some(at) = member.edits.iter().rposition(|made| made == edit) {
+        let is_of_fix = |edit: &Edit| matches!(edit, Edit::Certificate | Edit::Mode(_));
+        if let Some(at) = member.edits.iter().rposition(is_of_fix) {
             member.edits.remove(at).unmake(&member.root);
             let since = self.now;
             self.look_for(index, Cause::Fault { since });

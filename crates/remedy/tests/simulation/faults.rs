@@ -93,10 +93,15 @@ impl Edit {
         true
     }
 
-    /// Gives a setting that was given another value the one of the fix again, of which this is a copy.
+    /// Gives a setting that was given another value the one of the fix again, of which this is a copy, or the mode of the fix.
     pub(crate) fn unmake(&self, root: &Path) {
-        if *self != Self::Certificate {
-            return;
+        match self {
+            Self::Certificate => {}
+            Self::Mode(_) => {
+                let mode = fs::Permissions::from_mode(0o600);
+                return fs::set_permissions(below(root, MANIFEST), mode).unwrap();
+            }
+            _ => return,
         }
         let path = below(root, MANIFEST);
         let text = fs::read_to_string(&path).unwrap();

@@ -373,7 +373,7 @@ impl Story {
         let undone = history.pending().next().and_then(|fix| fix.plan.rollback_of.clone());
         // What the messages say: put it back to what the fix made it.
         if attempt >= 2 {
-            seat.simulation.lock().cluster.unedit(seat.node, &Edit::Certificate);
+            seat.simulation.lock().cluster.unedit(seat.node);
             seat.pause(Duration::from_secs(10));
         }
         let Some((id, rule)) = next else { return };

@@ -115,6 +115,15 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
     }
 }
 
+#[test]
+fn a_rollback_waits_for_those_who_rely_on_what_it_takes_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = story::roll_back_alone(directory.path());
+    for words in ["Waiting", "member: \"m2\", until: RolledBack", "member: \"m3\", until: RolledBack"] {
+        assert!(ended.contains(words), "{words:?} is not in {ended}");
+    }
+}
+
 fn told(seed: u64, directory: &Path, traced: bool) -> story::Told {
     let own = directory.join(format!("{seed}-{traced}"));
     std::fs::create_dir(&own).unwrap();

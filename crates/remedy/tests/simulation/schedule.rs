@@ -55,6 +55,8 @@ struct Actor {
     waits: bool,
     /// Whether it may be changing files.
     acts: bool,
+    /// Whether it has asked since its step began whether the lock is still its own.
+    asked: bool,
     /// From when on it may wake up as soon as there are more changes than these.
     dozes: Option<(Duration, u64)>,
 }
@@ -123,6 +125,7 @@ impl Simulation {
                 fence: None,
                 waits: false,
                 acts: false,
+                asked: false,
                 dozes: None,
             });
         }
@@ -224,6 +227,21 @@ impl Shared {
         self.actors[actor].looked
     }
 
+    /// Notes that an actor asks whether the lock is still its own.
+    pub(crate) fn asks(&mut self, actor: usize) {
+        self.actors[actor].asked = true;
+    }
+
+    /// Checks that an actor who took the lock has asked for it before a step changes the cluster.
+    pub(crate) fn expect_asked(&mut self, actor: usize) {
+        let me = &self.actors[actor];
+        if me.fence.is_some() && me.acts && !me.asked {
+            self.cluster.violated(
+                "a step changes the cluster without asking whether the lock is still held".to_owned(),
+            );
+        }
+    }
+
     pub(crate) fn keep_alive(&mut self, actor: usize, fence: Option<u64>) {
         self.actors[actor].fence = fence;
     }
@@ -273,7 +291,8 @@ impl Seat {
     pub(crate) fn acts(&self, acts: bool) {
         let mut shared = self.simulation.lock();
         shared.look(self.actor);
-        shared.actors[self.actor].acts = acts;
+        let me = &mut shared.actors[self.actor];
+        (me.acts, me.asked) = (acts, false);
     }
 
     /// Notes whether others are waited for.

@@ -88,6 +88,27 @@ pub(crate) fn tell(seed: u64, directory: &Path, traced: bool) -> Told {
     }
 }
 
+/// Lets every node of a cluster be fixed in peace, and then one of them be rolled back while the others stay; returns how that
+/// ended.
+pub(crate) fn roll_back_alone(directory: &Path) -> String {
+    let mut random = Random::new(0);
+    let cluster = Cluster::new(random.fork(), 3, directory, false);
+    let roots: Vec<PathBuf> = cluster.members.iter().map(|member| member.root.clone()).collect();
+    let first = roots.iter().map(|root| files(root)).collect();
+    let simulation = Simulation::new(cluster, random.fork());
+    let story = Story { simulation: Arc::clone(&simulation), roots, first, closed: Mutex::default() };
+    story.drive(true);
+    let ended = Mutex::new(String::new());
+    let back = |seat: &Seat| {
+        let id = story.standing(0, PEER_TLS).into_iter().next().unwrap();
+        let wait = Duration::from_secs(60);
+        let outcome = story.run(seat, PEER_TLS, &Request::RollBack(id), wait, Disturbance::default());
+        *ended.lock().unwrap() = format!("{outcome:?}");
+    };
+    story.simulation.perform(vec![(0, Box::new(back))]);
+    ended.into_inner().unwrap()
+}
+
 struct Story {
     simulation: Arc<Simulation>,
     roots: Vec<PathBuf>,

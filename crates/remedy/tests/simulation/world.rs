@@ -109,13 +109,19 @@ impl World for Node {
     }
 
     fn move_leader(&self, _: &Observation, to: &str) -> Result<(), String> {
-        self.request(|shared| shared.cluster.move_leader(to))
+        self.request(|shared| {
+            shared.expect_asked(self.seat.actor);
+            shared.cluster.move_leader(to)
+        })
     }
 
     fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), String> {
         self.request(|shared| match via.is_empty() {
             true => Err("no client URL of a member is known".to_owned()),
-            false => shared.cluster.update_member(id, urls),
+            false => {
+                shared.expect_asked(self.seat.actor);
+                shared.cluster.update_member(id, urls)
+            }
         })
     }
 
@@ -169,7 +175,8 @@ struct Lock<'a> {
 impl Lease for Lock<'_> {
     fn confirm(&self) -> Result<(), String> {
         self.seat.call();
-        let shared = self.seat.simulation.lock();
+        let mut shared = self.seat.simulation.lock();
+        shared.asks(self.seat.actor);
         shared.cluster.answers()?;
         match shared.cluster.has_lock(self.fence) {
             true => Ok(()),

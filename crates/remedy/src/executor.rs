@@ -119,7 +119,7 @@ impl<'a> Executor<'a> {
             }
             let history = History::read(self.state)?;
             if let Some(mine) = history.pending().find(|fix| fix.rule() == self.rule) {
-                match self.resume_record(mine.id())? {
+                match self.resume_record(mine.id(), false)? {
                     Turn::Done(id) => ids.push(id),
                     Turn::Over(outcome) => return Ok(outcome),
                     Turn::NotNow => self.world.pause(POLL),
@@ -184,7 +184,7 @@ impl<'a> Executor<'a> {
     ///
     /// As [`Self::apply`].
     pub fn resume(&self, id: &str) -> Result<Outcome, ExecutorError> {
-        match self.resume_record(id)? {
+        match self.resume_record(id, false)? {
             Turn::Done(id) => match self.fix(&id)?.plan.rollback_of {
                 Some(undone) => {
                     Ok(Outcome::RolledBack { id: undone, why: "its rollback is finished".to_owned() })
@@ -410,8 +410,9 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Resumes a fix or rollback that was begun.
-    fn resume_record(&self, id: &str) -> Result<Turn, ExecutorError> {
+    /// Resumes a fix or rollback that was begun. A rollback that the operator asks for again is planned `anew` where others have
+    /// edited its files since.
+    fn resume_record(&self, id: &str, anew: bool) -> Result<Turn, ExecutorError> {
         let local = match self.local_lock()? {
             Ok(lock) => lock,
             Err(outcome) => return Ok(Turn::Over(outcome)),
@@ -454,17 +455,24 @@ impl<'a> Executor<'a> {
         if matches!(own, FixStatus::Failed | FixStatus::RollingBack) {
             return self.resume_failed(local, &history, &fix, held.as_deref(), &why).map(Turn::Over);
         }
-        if let Err(Stop(changed)) = self.still_done(&fix) {
-            if let Some(undone) = &plan.rollback_of {
+        let stopped = |changed: &str| {
+            let why = format!(
+                "since it was interrupted, others have changed what it did: {changed}. Nothing was changed now"
+            );
+            Turn::Over(Outcome::Stopped { id: id.to_owned(), why })
+        };
+        // The membership and the process are what somebody puts right who has seen the half-made change.
+        if let Err(Stop(changed)) = self.still_done(&fix, |needs| needs != Needs::Files) {
+            return Ok(stopped(&changed));
+        }
+        if let Err(Stop(changed)) = self.still_done(&fix, |needs| needs == Needs::Files) {
+            if let (true, Some(undone)) = (anew, &plan.rollback_of) {
                 // What others have changed since stays, and the rest is rolled back by a plan that knows of it.
                 let why =
                     format!("since its rollback was interrupted, others have changed what it did: {changed}");
                 return self.undo_failed(local, undone, held.as_deref(), &why).map(Turn::Over);
             }
-            let why = format!(
-                "since it was interrupted, others have changed what it did: {changed}. Nothing was changed now"
-            );
-            return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why }));
+            return Ok(stopped(&changed));
         }
         let mut journal = local.open(id)?;
         (self.tell)(&Progress::Turn { id: id.to_owned(), doing: "resumed", steps: plan.steps.len() });
@@ -491,8 +499,8 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Makes sure that what the steps of a fix did is still so.
-    fn still_done(&self, fix: &Fix) -> Result<(), Stop> {
+    /// Makes sure that what the steps of a fix did is still so, as far as it is about this.
+    fn still_done(&self, fix: &Fix, about: impl Fn(Needs) -> bool) -> Result<(), Stop> {
         let mut effects = Vec::new();
         for (index, step) in fix.plan.steps.iter().enumerate() {
             if fix.record.is_after(&Fix::step_name(index)) {
@@ -501,7 +509,7 @@ impl<'a> Executor<'a> {
         }
         // A later step changes what an earlier one did: the last one counts.
         let via = via(&fix.plan);
-        let effects: Vec<&Condition> = effects.iter().collect();
+        let effects: Vec<&Condition> = effects.iter().filter(|effect| about(effect.needs())).collect();
         self.hold(&effects, self.settle, None, &via)
     }
 

@@ -90,7 +90,7 @@ impl<'a> Executor<'a> {
             };
             // A rollback that was begun is finished first.
             if let Some(pending) = history.pending().find(mine).filter(|fix| fix.plan.rollback_of.is_some()) {
-                match self.resume_record(pending.id())? {
+                match self.resume_record(pending.id(), true)? {
                     // Another run on this node has ended it meanwhile.
                     Turn::Done(_) | Turn::NotNow => {}
                     Turn::Over(outcome @ Outcome::RolledBack { .. }) => last = outcome,

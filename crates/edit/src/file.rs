@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::merge::merge;
 use crate::values::{self, Values};
-use crate::{ArgumentEdit, Refused, config, environment, manifest, unit};
+use crate::{ArgumentEdit, Content, Refused, config, environment, manifest, unit};
 
 /// Returns the content of a file, by its path; `None` when it is not there.
 pub type Read<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -160,6 +160,16 @@ impl FileEdit {
         match self {
             Self::DropIn { edits, .. } => replaced(&[content.to_owned()], is_program, edits),
             _ => self.apply(path, &|wanted| (wanted == path).then(|| content.to_owned()), is_program),
+        }
+    }
+
+    /// Returns what the file holds.
+    pub fn content(&self) -> Content {
+        match self {
+            Self::Config { .. } => Content::Config,
+            Self::DropIn { .. } => Content::Unit,
+            Self::Environment { .. } => Content::Environment,
+            Self::Manifest { .. } => Content::Manifest,
         }
     }
 

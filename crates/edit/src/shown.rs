@@ -1,5 +1,5 @@
-//! What of a file may be shown in a diff: what is known to hold no secret. Whatever else is there is hidden, comments too, because
-//! nobody knows what people keep in them.
+//! What of a file may be shown in a diff: values that are known to hold no secret. Others are hidden, comments too, because nobody
+//! knows what people keep in them. A secret in a form that is not known here, such as a word like `-pSECRET`, is not recognised.
 
 use std::ops::Range;
 
@@ -190,9 +190,6 @@ fn of_unit(text: &str) -> Vec<Range<usize>> {
             }
         }
         if !content.ends_with('\\') {
-            words = None;
-        } else if at.is_none() {
-            // What goes on from here is no command line.
             words = None;
         }
     }

@@ -34,7 +34,7 @@ proptest! {
         let _ = environment::apply(bytes, &[environment::Edit::Remove { name: "a".into() }]);
         let _ = unit::drop_in(&text, |text| text.ends_with(b"etcd"), std::slice::from_ref(&argument));
         let _ = unit::exec_start(&[bytes, b"[Service]\nExecStart=/x"]);
-        for content in [Content::Environment, Content::Manifest, Content::Secret, Content::Text] {
+        for content in [Content::Config, Content::Environment, Content::Manifest, Content::Secret, Content::Text, Content::Unit] {
             let change = Change { path: "/f".into(), before: Some(bytes.to_vec()), after: text.to_uppercase().into(), content };
             let _ = change.diff();
         }

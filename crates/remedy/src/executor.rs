@@ -238,13 +238,19 @@ impl<'a> Executor<'a> {
 
     /// Returns a fix by its id.
     fn fix(&self, id: &str) -> Result<Fix, ExecutorError> {
-        let unusable =
-            |why: &str| ExecutorError::Record(format!("the record of fix {id} cannot be used: {why}"));
         let record = match self.state.read(id) {
             Err(absent @ JournalError::NoSuchFix(_)) => return Err(absent.into()),
-            record => record.map_err(|error| unusable(&error.to_string()))?,
+            record => record.map_err(|error| unusable(id, &error.to_string()))?,
         };
-        Fix::of(self.state, record).map_err(|damaged| unusable(&damaged.why))
+        Fix::of(self.state, record).map_err(|damaged| unusable(id, &damaged.why))
+    }
+
+    /// Returns a fix of those that were read, by its id.
+    fn fix_of<'h>(history: &'h History, id: &str) -> Result<&'h Fix, ExecutorError> {
+        match history.damaged().iter().find(|damaged| damaged.id == id) {
+            Some(damaged) => Err(unusable(id, &damaged.why)),
+            None => history.fix(id).ok_or_else(|| JournalError::NoSuchFix(id.to_owned()).into()),
+        }
     }
 
     /// Says what is waited for, when that is news.
@@ -418,10 +424,7 @@ impl<'a> Executor<'a> {
             Err(outcome) => return Ok(Turn::Over(outcome)),
         };
         let history = History::read(self.state)?;
-        let fix = match history.fix(id) {
-            Some(fix) => fix.clone(),
-            None => self.fix(id)?,
-        };
+        let fix = Self::fix_of(&history, id)?.clone();
         // While the node's lock was waited for, its holder may have ended it.
         if !history.pending().any(|pending| pending.id() == id) {
             return Ok(Turn::NotNow);
@@ -864,6 +867,10 @@ fn effects_of(fix: &Fix, index: usize, step: &Step) -> Vec<Condition> {
         Action::MoveLeader { .. } => Vec::new(),
         action => action.written().into_iter().filter_map(written).collect(),
     }
+}
+
+fn unusable(id: &str, why: &str) -> ExecutorError {
+    ExecutorError::Record(format!("the record of fix {id} cannot be used: {why}"))
 }
 
 /// Returns the client URLs of others that the plan knows.

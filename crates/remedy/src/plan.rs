@@ -408,6 +408,11 @@ impl Action {
         }
     }
 
+    /// Returns whether it edits settings in a file, or undoes such an edit value by value.
+    pub fn is_edit(&self) -> bool {
+        matches!(self, Self::Edit { .. } | Self::Revert { .. })
+    }
+
     /// Returns the files whose content it writes.
     pub fn written(&self) -> Vec<&str> {
         match self {

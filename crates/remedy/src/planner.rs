@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_edit::memory::Memory;
-use seaworthy_edit::{ArgumentEdit, Change, Content, FileEdit, Refused, config, environment, manifest, unit};
+use seaworthy_edit::{ArgumentEdit, Change, FileEdit, Refused, config, environment, manifest, unit};
 use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 
@@ -351,7 +351,7 @@ impl<'a> Planner<'a> {
                 ),
             ));
         }
-        let (path, change, content) = match &self.source {
+        let (path, change) = match &self.source {
             Source::Config(path) => {
                 let removed = changes.removed.iter().map(|name| {
                     let (section, key) = config_key(name);
@@ -359,7 +359,7 @@ impl<'a> Planner<'a> {
                 });
                 let set = changes.set.iter().map(|(name, value)| config_edit(name, value));
                 let edits = removed.chain(set).collect();
-                (path.clone(), FileEdit::Config { edits }, Content::Config)
+                (path.clone(), FileEdit::Config { edits })
             }
             Source::Environment(path) => {
                 let name = |name: &str| format!("ETCD_{}", name.to_uppercase().replace('-', "_"));
@@ -369,20 +369,20 @@ impl<'a> Planner<'a> {
                     .iter()
                     .map(|(n, value)| environment::Edit::Set { name: name(n), value: value.clone() });
                 let edits = removed.chain(set).chain(variables()).collect();
-                (path.clone(), FileEdit::Environment { edits }, Content::Environment)
+                (path.clone(), FileEdit::Environment { edits })
             }
             Source::Manifest(path) => {
                 let edits = arguments().map(manifest::Edit::Argument);
                 let edits = edits.chain(variables().map(manifest::Edit::Variable));
                 let edits = edits.chain(mounts.iter().cloned().map(manifest::Edit::Mount)).collect();
                 let container = self.view.container.clone().unwrap_or_default();
-                (path.clone(), FileEdit::Manifest { container, edits }, Content::Manifest)
+                (path.clone(), FileEdit::Manifest { container, edits })
             }
             Source::Unit(unit_file) => {
                 let unit = unit_file.rsplit('/').next().unwrap_or_default();
                 let path = format!("/etc/systemd/system/{unit}.d/{}", unit::FILE_NAME);
                 let files = self.s.declaration.iter().map(|d| d.path.clone()).collect();
-                (path, FileEdit::DropIn { unit: files, edits: arguments().collect() }, Content::Unit)
+                (path, FileEdit::DropIn { unit: files, edits: arguments().collect() })
             }
         };
         if !mounts.is_empty() && !matches!(self.source, Source::Manifest(_)) {
@@ -411,7 +411,7 @@ impl<'a> Planner<'a> {
             None => Condition::Absent { path: path.clone() },
         };
         let hash = sha256(&after);
-        let diff = Change { path: path.clone(), before, after, content }.diff();
+        let diff = Change { path: path.clone(), before, after, content: change.content() }.diff();
         Ok(Step {
             title: format!("{title}: {path}"),
             why: why.to_owned(),

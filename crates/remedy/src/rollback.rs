@@ -205,7 +205,7 @@ impl Undo<'_> {
             match undone {
                 Ok(undone) => {
                     now = now.after(&undone);
-                    let is_configuration = matches!(step.action, Action::Edit { .. } | Action::Revert { .. });
+                    let is_configuration = step.action.is_edit();
                     // What brought back a configuration is undone with the configuration.
                     let of_declaration = undone.iter().any(|(step, _)| self.declares(step));
                     if is_configuration || of_declaration { &mut configures } else { &mut others }
@@ -395,7 +395,7 @@ impl Undo<'_> {
                     )?);
                 }
                 // It did not exist, and what others made of it is theirs.
-                _ if before.is_none() && !matches!(action, Action::Edit { .. } | Action::Revert { .. }) => {
+                _ if before.is_none() && !action.is_edit() => {
                     if now.is_some() {
                         remarks.push(format!(
                             "{path} was written by this fix and has been changed since{}: it stays as it is",
@@ -484,17 +484,11 @@ impl Undo<'_> {
             self.by_whom(path)
         ));
         let hash = sha256(&bytes);
-        let content = match change {
-            FileEdit::Environment { .. } => seaworthy_edit::Content::Environment,
-            FileEdit::Manifest { .. } => seaworthy_edit::Content::Manifest,
-            FileEdit::Config { .. } => seaworthy_edit::Content::Config,
-            FileEdit::DropIn { .. } => seaworthy_edit::Content::Unit,
-        };
         let shown = seaworthy_edit::Change {
             path: path.to_owned(),
             before: Some(now.to_vec()),
             after: bytes.clone(),
-            content,
+            content: change.content(),
         };
         let step = Step {
             title: format!("Give {} in {path} the former values", change.settings().join(", ")),
@@ -533,11 +527,8 @@ impl Undo<'_> {
             })
         });
         // Where the fix had not come as far as what a member reads, what the member runs with is not the fix's.
-        let reached = self.begun().any(|(_, step, _)| {
-            step.restarts
-                || self.declares(step)
-                || matches!(step.action, Action::Edit { .. } | Action::Revert { .. })
-        });
+        let reached =
+            self.begun().any(|(_, step, _)| step.restarts || self.declares(step) || step.action.is_edit());
         let is_other = configured || reached && !as_before;
         let needed = match by {
             // kubelet needs no word to restart it: it does so whenever its manifest has changed.

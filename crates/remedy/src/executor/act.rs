@@ -177,10 +177,7 @@ impl Executor<'_> {
         });
         let expected = expected.ok_or_else(|| Stop(format!("the plan does not say what is at {path}")))?;
         let store = self.preimages_of(preimage)?;
-        let edits = |step: &Step| match &step.action {
-            Action::Edit { path: edited, .. } | Action::Revert { path: edited, .. } => edited == path,
-            _ => false,
-        };
+        let edits = |step: &Step| step.action.is_edit() && step.action.written().contains(&path);
         let was_edited = self.fix(&preimage.fix).is_ok_and(|fix| fix.plan.steps.iter().any(edits));
         match store.content(&preimage.id)?.filter(|_| was_edited && expected != Expected::Absent) {
             // An edit gives no owner and no mode, so others have, if they are not those of then.

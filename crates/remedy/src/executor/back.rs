@@ -52,7 +52,7 @@ impl<'a> Executor<'a> {
         let mut looked = None;
         let mut plans = Vec::new();
         for id in ids {
-            let chain = self.chain(&history, id)?;
+            let chain = Self::chain(&history, id)?;
             let Some(first) = chain.first() else {
                 plans.push((None, Vec::new(), Vec::new()));
                 continue;
@@ -98,7 +98,7 @@ impl<'a> Executor<'a> {
                 }
                 continue;
             }
-            let chain = self.chain(&history, id)?;
+            let chain = Self::chain(&history, id)?;
             let Some(next) = chain.first() else { return Ok(last) };
             match self.roll_back_one(next.id(), id, start)? {
                 None => {}
@@ -123,7 +123,7 @@ impl<'a> Executor<'a> {
             };
             let plan_now = || -> Result<Option<(Fix, Back)>, ExecutorError> {
                 let history = History::read(self.state)?;
-                let chain = self.chain(&history, last)?;
+                let chain = Self::chain(&history, last)?;
                 let Some(fix) = chain.first().filter(|fix| fix.id() == id).copied() else { return Ok(None) };
                 let back = self.back_plan(&self.look(fix)?, &history, fix, &chain, false)?;
                 Ok(Some((fix.clone(), back)))
@@ -177,12 +177,8 @@ impl<'a> Executor<'a> {
     }
 
     /// Returns the fix `id` and every later one of its rule that stands, the last one first.
-    fn chain<'h>(&self, history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
-        let wanted = match history.fix(id) {
-            Some(fix) => fix.rule(),
-            // It says why it cannot be used.
-            None => return self.fix(id).map(|_| Vec::new()),
-        };
+    fn chain<'h>(history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
+        let wanted = Self::fix_of(history, id)?.rule();
         let of_rule = |fix: &&Fix| fix.rule() == wanted && fix.id() >= id;
         Ok(history.standing().rev().filter(of_rule).collect())
     }

@@ -903,14 +903,14 @@ impl Cluster {
                 Cause::Fault { .. } => None,
             });
             let looked: Vec<Duration> = fixes.collect();
-            let before = |looked: &Duration| {
-                let seen = |cause: &&Cause| matches!(cause, Cause::Fault { since } if since < looked);
-                gone.iter().filter(|(_, cause)| seen(&cause)).count()
+            let before = |looked: Duration| {
+                let seen =
+                    |(_, cause): &&(usize, Cause)| matches!(cause, Cause::Fault { since } if *since < looked);
+                gone.iter().filter(seen).count()
             };
             let (faults, spare) = (gone.len() - looked.len(), count - self.quorum());
             // Faults that came after the fix had looked are bad luck.
-            let excused =
-                faults > spare || looked.len() == 1 && looked.iter().all(|looked| before(looked) < spare);
+            let excused = faults > spare || matches!(looked[..], [looked] if before(looked) < spare);
             self.tell(|| format!("no quorum (excused: {excused}): {gone:?}"));
             if !excused {
                 self.counts.without_quorum += 1;

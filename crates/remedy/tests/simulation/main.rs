@@ -58,6 +58,16 @@ const PROGRESS: usize = 1_000;
 /// How many are run at the same time.
 const WORKERS: usize = 4;
 
+/// What came of all seeds so far.
+#[derive(Default)]
+struct Sum {
+    counts: Counts,
+    time: Duration,
+    failed: Vec<u64>,
+    /// How many seeds have been gone through.
+    done: usize,
+}
+
 #[test]
 fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
     let seeds: Vec<u64> = match std::env::var("SEAWORTHY_SEEDS") {
@@ -69,7 +79,7 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
     };
     let start = Instant::now();
     let next = AtomicUsize::new(0);
-    let all = Mutex::new((Counts::default(), Duration::ZERO, Vec::new(), 0));
+    let all = Mutex::new(Sum::default());
     let shm = Path::new("/dev/shm");
     let directory = match shm.is_dir() {
         true => tempfile::tempdir_in(shm),
@@ -80,33 +90,33 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
-                    && all.lock().unwrap().2.len() < 5
+                    && all.lock().unwrap().failed.len() < 5
                 {
                     let told = told(*seed, directory.path(), false);
                     let mut all = all.lock().unwrap();
-                    all.0.add(&told.counts);
-                    all.1 += told.time;
+                    all.counts.add(&told.counts);
+                    all.time += told.time;
                     if !told.violations.is_empty() {
-                        all.2.push(*seed);
+                        all.failed.push(*seed);
                     }
-                    all.3 += 1;
-                    if all.3 % PROGRESS == 0 {
-                        let left = seeds.len() - all.3;
+                    all.done += 1;
+                    if all.done % PROGRESS == 0 {
+                        let left = seeds.len() - all.done;
                         let took = start.elapsed().as_secs_f64();
-                        let rest = took / all.3 as f64 * left as f64 / 60.0;
+                        let rest = took / all.done as f64 * left as f64 / 60.0;
                         eprintln!(
                             "{} seeds, {} failed, {} lost writes, {} members isolated; {left} to go, about {rest:.0} minutes",
-                            all.3,
-                            all.2.len(),
-                            all.0.lost,
-                            all.0.isolated
+                            all.done,
+                            all.failed.len(),
+                            all.counts.lost,
+                            all.counts.isolated
                         );
                     }
                 }
             });
         }
     });
-    let (counts, time, mut failed, _) = all.into_inner().unwrap();
+    let Sum { counts, time, mut failed, .. } = all.into_inner().unwrap();
     failed.sort_unstable();
     eprintln!(
         "{} seeds ({} h of clusters in {:.1} s): {} kills, {} rollbacks, {} ways out, {} looks, {} lost writes, longest gap {:.1} s, {} \

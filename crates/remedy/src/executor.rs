@@ -40,6 +40,8 @@ use crate::world::{Lease, NoLock, NotObserved, World, process_of, until};
 
 /// How long a lock outlives a run that was killed, at least.
 const LOCK_TTL: Duration = Duration::from_secs(15);
+/// How often others are looked at while they have their turns: a look asks each member, and a turn takes longer.
+const TURN_POLL: Duration = Duration::from_secs(1);
 /// How long the lock may be held by another before the run says so.
 const SOON: Duration = Duration::from_secs(1);
 /// How often something that is waited for is looked at.
@@ -146,6 +148,9 @@ impl<'a> Executor<'a> {
                 Err(refusals) => return Ok(Outcome::Refused { ids, plan: None, refusals }),
             };
             against = None;
+            if let Some(refusal) = self.turn_elsewhere(&plan, &seen) {
+                return Ok(Outcome::Refused { ids, plan: Some(Box::new(plan)), refusals: vec![refusal] });
+            }
             self.end_stale_turn(&plan, &seen)?;
             let waits_for = match plan.steps.is_empty() {
                 true if plan.then_waits_for.is_empty() => return self.conclude(ids),
@@ -167,7 +172,7 @@ impl<'a> Executor<'a> {
                 }
                 self.tell_waiting(&waits_for, &waited);
                 self.publish_evident(&plan, &seen, &options);
-                self.world.pause(POLL);
+                self.world.pause(TURN_POLL);
                 continue;
             }
             match self.turn(&ids, start, &waited)? {
@@ -221,11 +226,16 @@ impl<'a> Executor<'a> {
     fn close(&self, lock: record::Lock, fix: &Fix) -> Result<(), ExecutorError> {
         let mut journal = lock.open(fix.id())?;
         journal.closed()?;
-        let ended = self.cluster_lock(&fix.plan, SOON).map_err(|why| why.to_string()).and_then(|held| {
-            self.publish(held.as_deref(), &fix.plan, |record| record.under_way = None)
-                .map_err(|Stop(why)| why)
-        });
-        if let Err(why) = ended {
+        // The turn of a member on another node is not ended from here.
+        let is_elsewhere = self.look(fix).is_ok_and(|looked| self.elsewhere(fix, &looked).is_some());
+        let ended = match is_elsewhere {
+            true => Ok(()),
+            false => self
+                .cluster_lock(&fix.plan, SOON)
+                .map_err(Stop::from)
+                .and_then(|held| held.map_or(Ok(()), |lease| self.end_turn(&*lease, &fix.plan))),
+        };
+        if let Err(Stop(why)) = ended {
             let what = format!(
                 "the other members could not be told that this turn is over ({why}); they wait for its end until `seaworthy fix {} \
                  --apply` runs here once the cluster answers",
@@ -429,14 +439,14 @@ impl<'a> Executor<'a> {
         if !history.pending().any(|pending| pending.id() == id) {
             return Ok(Turn::NotNow);
         }
+        if let Some(refusal) = self.elsewhere(&fix, &self.look(&fix)?) {
+            let Refusal { what, instead, .. } = refusal;
+            return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why: format!("{what}; {instead}") }));
+        }
         if !fix.record.is_begun() {
             // Nothing was done yet, and the world may be another one by now: whoever still wants it plans it anew.
             self.close(local, &fix)?;
             return Ok(Turn::NotNow);
-        }
-        if let Some(refusal) = self.elsewhere(&fix, &self.look(&fix)?) {
-            let Refusal { what, instead, .. } = refusal;
-            return Ok(Turn::Over(Outcome::Stopped { id: id.to_owned(), why: format!("{what}; {instead}") }));
         }
         let plan = &fix.plan;
         let held = match self.cluster_lock(plan, LOCK_TTL * 3) {

@@ -120,12 +120,16 @@ impl History {
     /// begun.
     pub fn rollback_of(&self, fix: &Fix) -> Option<&Fix> {
         let of = |other: &&Fix| other.plan.rollback_of.as_deref() == Some(fix.id());
-        let counts = |rollback: &&Fix| match self.status(rollback) {
+        self.fixes.iter().rev().filter(of).find(|rollback| self.counts(rollback))
+    }
+
+    /// Returns whether anything of a rollback is left.
+    fn counts(&self, rollback: &Fix) -> bool {
+        match self.status(rollback) {
             Status::RolledBack => false,
             Status::Closed => rollback.record.is_begun(),
             _ => true,
-        };
-        self.fixes.iter().rev().filter(of).find(counts)
+        }
     }
 
     /// Returns how a fix stands.
@@ -142,7 +146,7 @@ impl History {
             other.id() > fix.id()
                 && other.plan.rollback_of.is_some()
                 && other.plan.rollback_of == fix.plan.rollback_of
-                && self.status(other) != Status::RolledBack
+                && self.counts(other)
         };
         match self.rollback_of(fix).map(|rollback| self.status(rollback)) {
             _ if own == Status::Closed => own,
@@ -195,4 +199,53 @@ pub(crate) fn paths_of(damaged: &Damaged) -> Option<BTreeSet<String>> {
         }
     }
     Some(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_journal::record::{Facts, Journal};
+
+    use super::*;
+    use crate::fixture::World;
+
+    fn begin(state: &State, rollback_of: Option<&str>) -> Journal {
+        let plan = Plan { rollback_of: rollback_of.map(str::to_owned), ..World::loaded().plan() };
+        state.lock().unwrap().begin(&serde_json::to_value(&plan).unwrap()).unwrap()
+    }
+
+    fn id(journal: &Journal) -> String {
+        journal.record().id.clone()
+    }
+
+    #[test]
+    fn a_rollback_that_was_closed_before_its_first_step_ends_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let statuses = || {
+            let history = History::read(&state).unwrap();
+            history.fixes().iter().map(|fix| history.status(fix)).collect::<Vec<_>>()
+        };
+        let mut fix = begin(&state, None);
+        fix.done().unwrap();
+        let undone = id(&fix);
+        drop(fix);
+        let mut failed = begin(&state, Some(&undone));
+        failed.before("1", Facts::default()).unwrap();
+        failed.failed("1", "full").unwrap();
+        let pending = id(&failed);
+        drop(failed);
+        assert_eq!(statuses(), [Status::RollingBack, Status::Failed]);
+
+        begin(&state, Some(&undone)).closed().unwrap();
+        assert_eq!(statuses(), [Status::RollingBack, Status::Failed, Status::Closed]);
+        let history = History::read(&state).unwrap();
+        assert_eq!(history.pending().map(Fix::id).collect::<Vec<_>>(), [pending]);
+
+        // One that was begun, and then closed, leaves nobody to say how far the fix was undone.
+        let mut again = begin(&state, Some(&undone));
+        again.before("1", Facts::default()).unwrap();
+        again.closed().unwrap();
+        drop(again);
+        assert_eq!(statuses(), [Status::Closed; 4]);
+    }
 }

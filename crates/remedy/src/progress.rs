@@ -29,6 +29,9 @@ pub struct ProgressRecord {
     /// The name of that authority; null in what the first version published.
     #[serde(default)]
     pub authority_subject: Option<String>,
+    /// The directory on its node where the records of its fixes are; null in what the first version published.
+    #[serde(default)]
+    pub journal: Option<String>,
     /// When this was written.
     pub at: Timestamp,
 }
@@ -45,6 +48,7 @@ impl ProgressRecord {
             under_way: None,
             authority: None,
             authority_subject: None,
+            journal: None,
             at,
         }
     }

@@ -178,7 +178,9 @@ impl Executor<'_> {
         let expected = expected.ok_or_else(|| Stop(format!("the plan does not say what is at {path}")))?;
         let store = self.preimages_of(preimage)?;
         let edits = |step: &Step| step.action.is_edit() && step.action.written().contains(&path);
-        let was_edited = self.fix(&preimage.fix).is_ok_and(|fix| fix.plan.steps.iter().any(edits));
+        // A rollback of an edit gives none either, and it may be what is undone.
+        let origin = self.fix(&preimage.fix).map(|fix| self.origin_of(&fix.plan));
+        let was_edited = origin.is_ok_and(|origin| origin.steps.iter().any(edits));
         match store.content(&preimage.id)?.filter(|_| was_edited && expected != Expected::Absent) {
             // An edit gives no owner and no mode, so others have, if they are not those of then.
             Some(content) => beside(path, |staging| {

@@ -8,8 +8,8 @@ use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, FixStatus};
 
 use super::{
-    Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, Stop, Turn, document, obstacles,
-    passes_by_itself, via,
+    Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, Stop, TURN_POLL, Turn, document,
+    obstacles, passes_by_itself, via,
 };
 use crate::condition::Condition;
 use crate::history::{Fix, History};
@@ -89,22 +89,32 @@ impl<'a> Executor<'a> {
                 target >= id && wanted == Some(fix.rule())
             };
             // A rollback that was begun is finished first.
-            if let Some(pending) = history.pending().find(mine).filter(|fix| fix.plan.rollback_of.is_some()) {
-                match self.resume_record(pending.id(), true)? {
+            let pending =
+                history.pending().find(mine).and_then(|fix| Some((fix, fix.plan.rollback_of.as_ref()?)));
+            let (undone, outcome) = match pending {
+                Some((pending, undone)) => match self.resume_record(pending.id(), true)? {
                     // Another run on this node has ended it meanwhile.
-                    Turn::Done(_) | Turn::NotNow => {}
-                    Turn::Over(outcome @ Outcome::RolledBack { .. }) => last = outcome,
-                    Turn::Over(other) => return Ok(other),
+                    Turn::Done(_) | Turn::NotNow => continue,
+                    Turn::Over(outcome) => (undone.as_str(), outcome),
+                },
+                None => {
+                    let chain = Self::chain(&history, id)?;
+                    let Some(next) = chain.first() else { return Ok(last) };
+                    match self.roll_back_one(next.id(), id, start)? {
+                        None => continue,
+                        Some(outcome) => (next.id(), outcome),
+                    }
                 }
-                continue;
-            }
-            let chain = Self::chain(&history, id)?;
-            let Some(next) = chain.first() else { return Ok(last) };
-            match self.roll_back_one(next.id(), id, start)? {
-                None => {}
-                Some(outcome @ Outcome::RolledBack { .. }) => last = outcome,
-                Some(other) => return Ok(other),
-            }
+            };
+            last = match outcome {
+                Outcome::RolledBack { id, why } if id == undone => Outcome::RolledBack { id, why },
+                // What has failed was undone. It would fail again.
+                Outcome::RolledBack { id, why } => {
+                    let why = format!("{why}; what it had changed was undone, and the fix stands as before");
+                    return Ok(Outcome::Stopped { id, why });
+                }
+                other => return Ok(other),
+            };
         }
     }
 
@@ -172,7 +182,7 @@ impl<'a> Executor<'a> {
             }
             self.tell_waiting(&waits_for, &waited);
             drop((held, local));
-            self.world.pause(POLL);
+            self.world.pause(TURN_POLL);
         }
     }
 

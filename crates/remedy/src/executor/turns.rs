@@ -3,14 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use seaworthy_journal::record::{self, JournalError};
+use seaworthy_journal::record::{self, Damaged, JournalError};
 
-use super::{Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, SOON, Stop};
-use crate::history::{Fix, History};
-use crate::input::Options;
-use crate::plan::{Plan, RefusalKind, Stage};
+use super::{Executor, ExecutorError, Held, LOCK_TTL, Outcome, PASSING, POLL, Progress, SOON, Stop};
+use crate::history::{History, rule_of};
+use crate::input::{Options, refuse};
+use crate::plan::{Plan, Refusal, RefusalKind, Stage};
 use crate::preflight::preflight;
 use crate::progress::{ProgressRecord, record_for};
 use crate::world::{Lease, NoLock, NotObserved, NotPublished, Observation};
@@ -101,28 +102,55 @@ impl<'a> Executor<'a> {
         }
     }
 
+    /// Refuses to go on beside a turn that was begun with another directory of records: they say how far it is, and how it is
+    /// rolled back.
+    pub(super) fn turn_elsewhere(&self, plan: &Plan, seen: &Observation) -> Option<Refusal> {
+        let other = own_turn(plan, seen)?.journal.as_deref()?;
+        let own = self.state.directory();
+        (Path::new(other) != own).then(|| {
+            refuse(
+                RefusalKind::OtherFix,
+                format!("a turn of this member was begun with the records in {other}, and has not ended"),
+                format!("those in {} do not say how far it is, nor how it is rolled back", own.display()),
+                format!("go on with --state-dir {other}, also where that directory is lost"),
+            )
+        })
+    }
+
     /// Says that this member has no turn, where its progress record says that it has one and no record of this node does: the
     /// record was closed while nobody answered, or is lost. The others would wait for the end of that turn for ever.
     pub(super) fn end_stale_turn(&self, plan: &Plan, seen: &Observation) -> Result<(), ExecutorError> {
-        let Ok(progress) = &seen.progress else { return Ok(()) };
-        let known = record_for(progress, &plan.state.member_id, &plan.rule);
-        let Some(known) = known.filter(|record| record.under_way.is_some()) else { return Ok(()) };
+        if own_turn(plan, seen).is_none() {
+            return Ok(());
+        }
         let Ok(_local) = self.state.lock() else { return Ok(()) };
-        let is_of_rule = |fix: &Fix| fix.rule() == plan.rule;
-        if !History::read(self.state)?.pending().any(is_of_rule)
-            && let Ok(held) = self.lock_for(plan, Duration::ZERO)
+        let history = History::read(self.state)?;
+        // What cannot be read may be the record of this very turn.
+        let may_be_of_it = |damaged: &Damaged| {
+            damaged.ended != Some(true) && rule_of(damaged).is_none_or(|rule| rule == plan.rule)
+        };
+        if history.pending().any(|fix| fix.rule() == plan.rule) || history.damaged().iter().any(may_be_of_it)
         {
-            let ended = ProgressRecord { under_way: None, ..known.clone() };
+            return Ok(());
+        }
+        // A run that has nothing more to do here does not come back to it.
+        let patience = if plan.steps.is_empty() { LOCK_TTL * 2 } else { Duration::ZERO };
+        if let Ok(lease) = self.lock_for(plan, patience) {
             // The next look shows whether it was published.
-            let _ = self.publish(Some(&*held), plan, |record| {
-                *record = ProgressRecord { at: record.at, ..ended.clone() }
-            });
+            let _ = self.end_turn(&*lease, plan);
         }
         Ok(())
     }
 
-    /// Publishes how far this member is. What was published before is read first, and what cannot be read is not taken for
-    /// nothing: it would be erased.
+    /// Says that this member has no turn of the plan's rule any more, where its progress record says that it has one.
+    pub(super) fn end_turn(&self, lease: &(dyn Lease + 'a), plan: &Plan) -> Result<(), Stop> {
+        self.publish_change(lease, plan, |known| {
+            let under_way = known.filter(|record| record.under_way.is_some())?;
+            Some(ProgressRecord { under_way: None, ..under_way.clone() })
+        })
+    }
+
+    /// Publishes how far this member is with the authority of the plan. How far it was with another one says nothing of that.
     pub(super) fn publish(
         &self,
         held: Option<&(dyn Lease + 'a)>,
@@ -130,6 +158,31 @@ impl<'a> Executor<'a> {
         change: impl Fn(&mut ProgressRecord),
     ) -> Result<(), Stop> {
         let Some(lease) = held else { return Ok(()) };
+        let authority = plan.authority.as_ref();
+        let spki = authority.map(|authority| &authority.spki);
+        self.publish_change(lease, plan, |known| {
+            let same = known.filter(|known| known.authority.as_ref() == spki);
+            let mut record = ProgressRecord {
+                reached: same.and_then(|known| known.reached),
+                under_way: known.and_then(|known| known.under_way),
+                authority: spki.cloned(),
+                authority_subject: authority.map(|authority| authority.subject.clone()),
+                journal: Some(self.state.directory().display().to_string()),
+                ..ProgressRecord::new(&plan.rule, &plan.state.member, &plan.state.node, self.world.now())
+            };
+            change(&mut record);
+            Some(record)
+        })
+    }
+
+    /// Publishes what becomes of the progress record of this member. What was published before is read first, and what cannot be
+    /// read is not taken for nothing: it would be erased.
+    fn publish_change(
+        &self,
+        lease: &(dyn Lease + 'a),
+        plan: &Plan,
+        change: impl Fn(Option<&ProgressRecord>) -> Option<ProgressRecord>,
+    ) -> Result<(), Stop> {
         let state = &plan.state;
         let lost = RefCell::new(None);
         let attempt = || -> Result<(), String> {
@@ -139,14 +192,9 @@ impl<'a> Executor<'a> {
                 Err(NotObserved::Refused(_)) => BTreeMap::new(),
                 Err(error) => return Err(error.to_string()),
             };
-            let known = record_for(&known, &state.member_id, &plan.rule).cloned();
-            let now = self.world.now();
-            let mut record =
-                known.unwrap_or_else(|| ProgressRecord::new(&plan.rule, &state.member, &state.node, now));
-            record.at = now;
-            record.authority = plan.authority.as_ref().map(|authority| authority.spki.clone());
-            record.authority_subject = plan.authority.as_ref().map(|authority| authority.subject.clone());
-            change(&mut record);
+            let known = record_for(&known, &state.member_id, &plan.rule);
+            let Some(record) = change(known) else { return Ok(()) };
+            let record = ProgressRecord { at: self.world.now(), ..record };
             match lease.publish(&state.member_id, &record) {
                 Ok(()) => Ok(()),
                 Err(NotPublished::LockLost(why)) => {
@@ -163,6 +211,12 @@ impl<'a> Executor<'a> {
             Some(why) => Err(Stop(why)),
         }
     }
+}
+
+/// Returns the progress record of this member, if it says that it has a turn of the plan's rule.
+fn own_turn<'s>(plan: &Plan, seen: &'s Observation) -> Option<&'s ProgressRecord> {
+    let own = record_for(seen.progress.as_ref().ok()?, &plan.state.member_id, &plan.rule)?;
+    own.under_way.is_some().then_some(own)
 }
 
 /// Returns the stage that a member has reached when its next one is this.

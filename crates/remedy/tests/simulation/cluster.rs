@@ -528,7 +528,7 @@ impl Cluster {
 
     // Faults.
 
-    fn inflict(&mut self, fault: Fault) {
+    pub(crate) fn inflict(&mut self, fault: Fault) {
         self.tell(|| format!("FAULT: {fault:?}"));
         let since = self.now;
         match fault {
@@ -604,12 +604,12 @@ impl Cluster {
         }
     }
 
-    /// Undoes what somebody else has done to what a fix made.
-    pub(crate) fn unedit(&mut self, index: usize) {
+    /// Undoes what somebody else has done to what a fix made; `mode` is that of the manifest by the fixes that stand.
+    pub(crate) fn unedit(&mut self, index: usize, mode: u32) {
         let member = &mut self.members[index];
         let is_of_fix = |edit: &Edit| matches!(edit, Edit::Certificate | Edit::Mode(_));
         if let Some(at) = member.edits.iter().rposition(is_of_fix) {
-            member.edits.remove(at).unmake(&member.root);
+            member.edits.remove(at).unmake(&member.root, mode);
             let since = self.now;
             self.look_for(index, Cause::Fault { since });
         }

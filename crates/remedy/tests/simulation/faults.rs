@@ -93,12 +93,12 @@ impl Edit {
         true
     }
 
-    /// Gives a setting that was given another value the one of the fix again, of which this is a copy, or the mode of the fix.
-    pub(crate) fn unmake(&self, root: &Path) {
+    /// Gives a setting that was given another value the one of the fix again, of which this is a copy, or the file its `mode`.
+    pub(crate) fn unmake(&self, root: &Path, mode: u32) {
         match self {
             Self::Certificate => {}
             Self::Mode(_) => {
-                let mode = fs::Permissions::from_mode(0o600);
+                let mode = fs::Permissions::from_mode(mode);
                 return fs::set_permissions(below(root, MANIFEST), mode).unwrap();
             }
             _ => return,

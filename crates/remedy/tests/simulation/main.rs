@@ -36,14 +36,17 @@ mod schedule;
 mod story;
 mod world;
 
+use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::Counts;
+use faults::Fault;
+use seaworthy_remedy::progress::ProgressRecord;
 
 /// A seed makes and drops millions of small things.
 #[global_allocator]
@@ -52,7 +55,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Seeds that the test runs; `SEAWORTHY_SEEDS=FROM..TO` chooses others.
 const SEEDS: Range<u64> = 0..8;
 /// Seeds that have found a fault, of the executor or one that was put there on purpose: the test runs them as well.
-const FOUND: [u64; 13] = [19, 34, 45, 393, 415, 428, 538, 544, 626, 872, 1103, 1382, 2354];
+const FOUND: [u64; 14] = [19, 34, 45, 393, 415, 428, 538, 544, 626, 872, 1103, 1382, 2354, 3046];
 /// After how many it is said how far the test is.
 const PROGRESS: usize = 1_000;
 /// How many are run at the same time.
@@ -142,16 +145,49 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
 #[test]
 fn a_rollback_waits_for_those_who_rely_on_what_it_takes_away() {
     let directory = tempfile::tempdir().unwrap();
-    let ended = story::roll_back_alone(directory.path());
+    let ended = story::roll_back_alone(directory.path(), true, None);
     for words in ["Waiting", "member: \"m2\", until: RolledBack", "member: \"m3\", until: RolledBack"] {
         assert!(ended.contains(words), "{words:?} is not in {ended}");
     }
 }
 
+#[test]
+fn a_rollback_that_fails_is_undone_and_not_tried_again_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = Duration::from_secs(100_000);
+    let ended = story::roll_back_alone(directory.path(), false, Some(Fault::KubeletDown(0, long)));
+    for words in ["Stopped", "the rollback failed", "was undone, and the fix stands as before"] {
+        assert!(ended.contains(words), "{words:?} is not in {ended}");
+    }
+}
+
+#[test]
+fn a_turn_is_ended_for_others_only_where_no_record_can_say_more() {
+    fn journal(directory: &Path) -> PathBuf {
+        let of_fix = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        of_fix.map(|path| path.join("journal.jsonl")).find(|path| path.is_file()).unwrap()
+    }
+    let check = |spoil: fn(&Path, &mut ProgressRecord), goes_on: bool, words: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let (begun, ended) = story::spoil_turn(directory.path(), spoil);
+        assert!(ended.contains(words), "{words:?} is not in {ended}");
+        assert_eq!(begun, goes_on, "{ended}");
+    };
+    let lost: fn(&Path, &mut ProgressRecord) = |directory, _| fs::remove_dir_all(directory).unwrap();
+    check(lost, false, "Waiting");
+    let damaged: fn(&Path, &mut ProgressRecord) = |directory, _| fs::write(journal(directory), "{").unwrap();
+    check(damaged, true, "cannot be read");
+    let elsewhere: fn(&Path, &mut ProgressRecord) = |directory, record| {
+        fs::remove_dir_all(directory).unwrap();
+        record.journal = Some("/elsewhere".to_owned());
+    };
+    check(elsewhere, true, "go on with --state-dir /elsewhere");
+}
+
 fn told(seed: u64, directory: &Path, traced: bool) -> story::Told {
     let own = directory.join(format!("{seed}-{traced}"));
-    std::fs::create_dir(&own).unwrap();
+    fs::create_dir(&own).unwrap();
     let told = story::tell(seed, &own, traced);
-    std::fs::remove_dir_all(&own).unwrap();
+    fs::remove_dir_all(&own).unwrap();
     told
 }

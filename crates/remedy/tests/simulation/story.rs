@@ -11,6 +11,7 @@ use seaworthy_journal::record::State;
 use seaworthy_remedy::executor::{Executor, Outcome, Progress};
 use seaworthy_remedy::history::History;
 use seaworthy_remedy::input::{AuthorityFiles, Options};
+use seaworthy_remedy::progress::ProgressRecord;
 
 use crate::cluster::{Cluster, Counts};
 use crate::faults::{Edit, Fault};
@@ -65,10 +66,7 @@ pub(crate) fn tell(seed: u64, directory: &Path, traced: bool) -> Told {
     let mut random = Random::new(seed);
     let count = if random.once_in(10) { 5 } else { 3 };
     let cluster = Cluster::new(random.fork(), count, directory, traced);
-    let roots: Vec<PathBuf> = cluster.members.iter().map(|member| member.root.clone()).collect();
-    let first: Vec<Files> = roots.iter().map(|root| files(root)).collect();
-    let simulation = Simulation::new(cluster, random.fork());
-    let story = Story { simulation: Arc::clone(&simulation), roots, first, closed: Mutex::default() };
+    let story = Story::new(cluster, random.fork());
     story.there(&mut random);
     story.drive(true);
     // What was closed half-way is taken back by hand.
@@ -78,7 +76,7 @@ pub(crate) fn tell(seed: u64, directory: &Path, traced: bool) -> Told {
         story.drive(false);
         story.expect_first();
     }
-    let mut shared = simulation.lock();
+    let mut shared = story.simulation.lock();
     let cluster = &mut shared.cluster;
     Told {
         violations: std::mem::take(&mut cluster.violations),
@@ -88,25 +86,46 @@ pub(crate) fn tell(seed: u64, directory: &Path, traced: bool) -> Told {
     }
 }
 
-/// Lets every node of a cluster be fixed in peace, and then one of them be rolled back while the others stay; returns how that
-/// ended.
-pub(crate) fn roll_back_alone(directory: &Path) -> String {
-    let mut random = Random::new(0);
-    let cluster = Cluster::new(random.fork(), 3, directory, false);
-    let roots: Vec<PathBuf> = cluster.members.iter().map(|member| member.root.clone()).collect();
-    let first = roots.iter().map(|root| files(root)).collect();
-    let simulation = Simulation::new(cluster, random.fork());
-    let story = Story { simulation: Arc::clone(&simulation), roots, first, closed: Mutex::default() };
+/// Lets every node of a cluster be fixed in peace, and then one of them be rolled back, to before the first of its fixes or only
+/// the last, while the others stay; returns how that ended. `fault` happens before.
+pub(crate) fn roll_back_alone(directory: &Path, all: bool, fault: Option<Fault>) -> String {
+    let story = Story::calm(directory);
     story.drive(true);
     let ended = Mutex::new(String::new());
     let back = |seat: &Seat| {
-        let id = story.standing(0, PEER_TLS).into_iter().next().unwrap();
+        let fixes = story.standing(0, PEER_TLS);
+        let id = if all { fixes.first() } else { fixes.last() }.unwrap().clone();
+        fault.iter().for_each(|fault| seat.simulation.lock().cluster.inflict(fault.clone()));
         let wait = Duration::from_secs(60);
         let outcome = story.run(seat, PEER_TLS, &Request::RollBack(id), wait, Disturbance::default());
         *ended.lock().unwrap() = format!("{outcome:?}");
     };
     story.simulation.perform(vec![(0, Box::new(back))]);
     ended.into_inner().unwrap()
+}
+
+/// Lets a fix be killed within its turn, and `spoil` what is left of it: the directory of its records, and what the member has
+/// published. Returns whether the turn is still published as begun once the fix has run again, and how that ended.
+pub(crate) fn spoil_turn(directory: &Path, spoil: fn(&Path, &mut ProgressRecord)) -> (bool, String) {
+    let story = Story::calm(directory);
+    let told = Mutex::new((false, String::new()));
+    let killed = |seat: &Seat| {
+        let wait = Duration::from_secs(10);
+        let kill = Disturbance { kill: Kill::Boundary(2), ..Disturbance::default() };
+        let begun =
+            |seat: &Seat| seat.simulation.lock().cluster.records.values().any(|r| r.under_way.is_some());
+        story.run(seat, PEER_TLS, &Request::Apply, wait, kill);
+        assert!(begun(seat), "the turn was begun");
+        {
+            let mut shared = seat.simulation.lock();
+            let record = shared.cluster.records.values_mut().next().unwrap();
+            spoil(&state_directory(&story.roots[0]), record);
+        }
+        let outcome = story.run(seat, PEER_TLS, &Request::Apply, wait, Disturbance::default());
+        *told.lock().unwrap() = (begun(seat), format!("{outcome:?}"));
+    };
+    story.simulation.perform(vec![(0, Box::new(killed))]);
+    told.into_inner().unwrap()
 }
 
 struct Story {
@@ -119,6 +138,19 @@ struct Story {
 }
 
 impl Story {
+    /// Returns that of three members to whom nothing happens.
+    fn calm(directory: &Path) -> Self {
+        let mut random = Random::new(0);
+        let cluster = Cluster::new(random.fork(), 3, directory, false);
+        Self::new(cluster, random.fork())
+    }
+
+    fn new(cluster: Cluster, random: Random) -> Self {
+        let roots: Vec<PathBuf> = cluster.members.iter().map(|member| member.root.clone()).collect();
+        let first = roots.iter().map(|root| files(root)).collect();
+        Self { simulation: Simulation::new(cluster, random), roots, first, closed: Mutex::default() }
+    }
+
     fn goes_on(&self) -> bool {
         self.simulation.lock().cluster.violations.is_empty()
     }
@@ -394,7 +426,11 @@ impl Story {
         let undone = history.pending().next().and_then(|fix| fix.plan.rollback_of.clone());
         // What the messages say: put it back to what the fix made it.
         if attempt >= 2 {
-            seat.simulation.lock().cluster.unedit(seat.node);
+            let mode = match self.standing(seat.node, MODE).is_empty() {
+                true => self.first[seat.node][MANIFEST].1,
+                false => 0o600,
+            };
+            seat.simulation.lock().cluster.unedit(seat.node, mode);
             seat.pause(Duration::from_secs(10));
         }
         let Some((id, rule)) = next else { return };

@@ -85,7 +85,7 @@ mod tests {
         let changed = manifest.replace("- --name=node-1", "- --name=node-2");
         let shown = diff(&manifest, &changed, Content::Manifest);
         assert!(shown.contains("-    - --name=node-1\n+    - --name=node-2\n"), "{shown}");
-        assert!(shown.contains("     - --initial-cluster-token=<hidden>\n     <hidden>\n"), "{shown}");
+        assert!(shown.contains("     - --initial-cluster-token=<hidden>\n     # <hidden>\n"), "{shown}");
         assert!(shown.contains("     - --peer-key-file=/etc/kubernetes/pki/etcd/peer.key\n"), "{shown}");
         let shown = diff(&manifest, &manifest.replace("etcd:3.5.21-0", "etcd:3.5.22-0"), Content::Manifest);
         assert!(
@@ -97,13 +97,13 @@ mod tests {
         let changed = environment.replace("DIR=1", "DIR=2");
         let shown = diff(environment, &changed, Content::Environment);
         assert!(shown.contains("-ETCD_DATA_DIR=1\n+ETCD_DATA_DIR=2\n"), "{shown}");
-        assert!(shown.contains("PASSWORD=<hidden>"), "{shown}");
+        assert!(shown.contains("PASSWORD=\"<hidden>\n"), "{shown}");
 
         let config = "# hunter2\nname: n # hunter2\ndata-dir: 1\ndiscovery: hunter2\nauth: {token: hunter2}\n\
                       peer-transport-security:\n  cert-file: a\n  pass: [hunter2]\n---\nhunter2: hunter2\n";
         let shown = diff(config, &config.replace("dir: 1", "dir: 2"), Content::Config);
         assert!(
-            shown.contains(" name: n <hidden>\n-data-dir: 1\n+data-dir: 2\n discovery: <hidden>\n"),
+            shown.contains(" name: n # <hidden>\n-data-dir: 1\n+data-dir: 2\n discovery: <hidden>\n"),
             "{shown}"
         );
         assert!(
@@ -123,7 +123,7 @@ mod tests {
         let urls = "--listen-peer-urls=https://u:hunter2@h:1";
         let manifest = manifest.replace("- --listen-peer-urls=http://10.0.0.1:2380", &format!("- {urls}"));
         let shown = diff(&manifest, &manifest.replace("h:1", "h:2"), Content::Manifest);
-        assert!(shown.contains("+    - --listen-peer-urls=https://***@h:2 <hidden>\n"), "{shown}");
+        assert!(shown.contains("+    - --listen-peer-urls=https://***@h:2 # <hidden>\n"), "{shown}");
 
         for (content, text) in [
             (

@@ -63,7 +63,7 @@ pub(crate) struct Assignment {
     /// `export ` before the name: shells see the variable, systemd does not.
     exported: bool,
     /// From the beginning of its first line to the end of its last one, before the line ending.
-    lines: Range<usize>,
+    pub(crate) lines: Range<usize>,
     /// Whether the last quote is closed. If not, the value is all the rest of the file.
     closed: bool,
     /// The value as it is written.

@@ -1,12 +1,12 @@
-//! What of a file may be shown in a diff: values that are known to hold no secret. Others are hidden, comments too, because nobody
-//! knows what people keep in them. A secret in a form that is not known here, such as a word like `-pSECRET`, is not recognised.
+//! What of a file may be shown in a diff: what is known to hold no secret, written as it is meant and in one word. Everything else
+//! is hidden, comments too, because nobody knows what people keep in them.
 
 use std::ops::Range;
 
 use seaworthy_evidence::{SETTINGS, without_userinfo};
 
 use crate::yaml::{Node, Shape, Yaml};
-use crate::{Content, environment, manifest};
+use crate::{Content, environment, manifest, unit};
 
 const HIDDEN: &str = "<hidden>";
 
@@ -48,20 +48,23 @@ const OF_A_POD: &[&str] = &[
     "type",
 ];
 
+/// Ends of the names of settings whose value does not follow as a word of its own: they are switched on by their name.
+const SWITCHES: [&str; 3] = ["auto-tls", "cert-auth", "san-verification"];
+/// What stands around words, and is shown wherever it is.
+const AROUND: &[char] = &['-', '#', ';', ':', ',', '[', ']', '{', '}', '"', '\'', '\\'];
+
 /// Returns a text of which only what may be shown is left, in as many lines as before; `None` when nothing can be told of it.
 pub(crate) fn shown(text: &str, content: Content) -> Option<String> {
-    let hidden = match content {
-        Content::Config => {
-            of_yaml(&Yaml::parse(text, serde_saphyr::DuplicateKeyPolicy::LastWins).ok()?, of_config)
-        }
+    let visible: Vec<Range<usize>> = match content {
+        Content::Config => of_config(&Yaml::parse(text, serde_saphyr::DuplicateKeyPolicy::LastWins).ok()?),
         Content::Environment => of_environment(text),
-        Content::Manifest => of_yaml(&manifest::parse(text).ok()?, of_pod),
+        Content::Manifest => of_pod(&manifest::parse(text).ok()?),
         Content::Secret => return None,
-        Content::Text => Vec::new(),
+        Content::Text => return Some(text.split_inclusive('\n').map(without_userinfo).collect()),
         Content::Unit => of_unit(text),
     };
     // Every line by itself: a URL ends with it.
-    Some(hide(text, hidden).split_inclusive('\n').map(without_userinfo).collect())
+    Some(masked(text, visible).split_inclusive('\n').map(without_userinfo).collect())
 }
 
 /// Returns whether the values of a setting are kept as evidence, so that they hold no secret.
@@ -75,193 +78,327 @@ fn is_variable(name: &str) -> bool {
         && (name.starts_with("SSL_CERT_") || setting().is_some_and(|name| is_setting(&name)))
 }
 
-/// Returns where the comments of a YAML text are, what `look` finds in its first document, and what follows that.
-fn of_yaml(yaml: &Yaml<'_>, look: impl Fn(&Yaml<'_>, &mut Vec<Range<usize>>)) -> Vec<Range<usize>> {
-    let mut hidden: Vec<Range<usize>> = yaml.comments().to_vec();
-    look(yaml, &mut hidden);
-    let (end, all) = (yaml.root().extent().end, yaml.text().trim_end().len());
-    hidden.extend((end < all).then_some(end..all));
-    hidden
+/// Returns whether a text means what it says in every notation, and is one word.
+fn is_word(text: &str) -> bool {
+    !text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\\'))
 }
 
-/// Finds the values in a pod that may be secrets.
-fn of_pod(yaml: &Yaml<'_>, hidden: &mut Vec<Range<usize>>) {
-    fn visit(yaml: &Yaml<'_>, node: &Node, key: &str, hidden: &mut Vec<Range<usize>>) {
+/// Returns the word that is written `raw`, between quotes or without, and where it begins there.
+fn word(raw: &str) -> Option<(usize, &str)> {
+    let inner = ['"', '\''].iter().find_map(|quote| raw.strip_prefix(*quote)?.strip_suffix(*quote));
+    let text = inner.unwrap_or(raw);
+    is_word(text).then_some((usize::from(inner.is_some()), text))
+}
+
+/// Returns where the word is that a scalar is, if it says in its own notation what it says in any.
+fn scalar<'y>(yaml: &'y Yaml<'_>, node: &Node) -> Option<(usize, &'y str)> {
+    let (from, text) = word(yaml.text().get(node.span.clone())?)?;
+    (node.text() == Some(text)).then_some((node.span.start + from, text))
+}
+
+/// Adds a scalar that is one word to what is visible.
+fn show(yaml: &Yaml<'_>, node: &Node, visible: &mut Vec<Range<usize>>) {
+    visible.extend(scalar(yaml, node).map(|(from, text)| from..from + text.len()));
+}
+
+/// Finds what may be seen of a pod.
+fn of_pod(yaml: &Yaml<'_>) -> Vec<Range<usize>> {
+    fn visit(yaml: &Yaml<'_>, node: &Node, key: &str, visible: &mut Vec<Range<usize>>) {
         match &node.shape {
             Shape::Mapping { entries, .. } => {
-                let is_shown = |node: &Node| node.get("name").and_then(Node::text).is_some_and(is_variable);
+                let is_shown = node.get("name").and_then(Node::text).is_some_and(is_variable);
                 for (name, value) in entries {
+                    show(yaml, name, visible);
                     match name.text() {
-                        Some("value") if is_shown(node) => {}
-                        Some("args" | "command") => of_arguments(yaml.text(), value, hidden),
-                        name => visit(yaml, value, name.unwrap_or_default(), hidden),
+                        Some("value") if is_shown => show(yaml, value, visible),
+                        Some("command") => of_arguments(yaml, value, Words::default(), visible),
+                        Some("args") => of_arguments(yaml, value, Words::of_program(), visible),
+                        name => visit(yaml, value, name.unwrap_or_default(), visible),
                     }
                 }
             }
-            Shape::Sequence { items, .. } => items.iter().for_each(|item| visit(yaml, item, key, hidden)),
-            Shape::Alias => {}
-            Shape::Scalar { .. } if OF_A_POD.contains(&key) => {}
-            Shape::Scalar { .. } => hidden.push(node.span.clone()),
+            Shape::Sequence { items, .. } => items.iter().for_each(|item| visit(yaml, item, key, visible)),
+            // What follows the path of a URL may be a token.
+            Shape::Scalar { .. } if OF_A_POD.contains(&key) => visible.extend(
+                scalar(yaml, node)
+                    .map(|(from, text)| from..from + text.find('?').map_or(text.len(), |mark| mark + 1)),
+            ),
+            Shape::Alias | Shape::Scalar { .. } => {}
         }
     }
-    visit(yaml, yaml.root(), "", hidden);
+    let mut visible = Vec::new();
+    visit(yaml, yaml.root(), "", &mut visible);
+    visible
 }
 
-/// Finds the arguments that may be secrets, in a command line that is a sequence.
-fn of_arguments(text: &str, node: &Node, hidden: &mut Vec<Range<usize>>) {
-    let mut words = Words::default();
+/// Finds what may be seen of a command line that is a sequence.
+fn of_arguments(yaml: &Yaml<'_>, node: &Node, mut words: Words, visible: &mut Vec<Range<usize>>) {
     for item in node.items() {
-        let raw = text.get(item.span.clone()).unwrap_or_default();
-        hidden.extend(words.next(raw).map(|from| item.span.start + from..item.span.end));
-    }
-    if node.items().is_empty() {
-        hidden.push(node.span.clone());
+        match scalar(yaml, item) {
+            Some((from, text)) => visible.push(from..from + words.next(text)),
+            None => words.skip(),
+        }
     }
 }
 
-/// Finds the values in a configuration file that may be secrets.
-fn of_config(yaml: &Yaml<'_>, hidden: &mut Vec<Range<usize>>) {
-    let section = |name: Option<&str>| match name {
-        Some("client-transport-security") => Some(""),
-        Some("peer-transport-security") => Some("peer-"),
-        _ => None,
-    };
+/// Finds what may be seen of a configuration file.
+fn of_config(yaml: &Yaml<'_>) -> Vec<Range<usize>> {
+    let mut visible = Vec::new();
     for (name, value) in yaml.root().entries() {
-        match (section(name.text()), &value.shape) {
-            (Some(prefix), Shape::Mapping { entries, .. }) => {
-                let is_secret =
-                    |name: &Node| !name.text().is_some_and(|name| is_setting(&format!("{prefix}{name}")));
-                hidden.extend(
-                    entries.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.extent()),
-                );
+        show(yaml, name, &mut visible);
+        let prefix = match name.text() {
+            Some("client-transport-security") => "",
+            Some("peer-transport-security") => "peer-",
+            Some(name) if is_setting(name) => {
+                show(yaml, value, &mut visible);
+                continue;
             }
-            _ if name.text().is_some_and(is_setting) => {}
-            _ => hidden.push(value.extent()),
-        }
-    }
-    if yaml.root().entries().is_empty() {
-        hidden.push(yaml.root().extent());
-    }
-}
-
-/// Finds the values of variables that may be secrets, and whatever is no assignment.
-fn of_environment(text: &str) -> Vec<Range<usize>> {
-    let assignments = environment::assignments(text);
-    let mut hidden = Vec::new();
-    for (range, content) in lines(text) {
-        match assignments.iter().find(|a| a.raw.start <= range.end && range.start <= a.raw.end) {
-            Some(a) if is_variable(&a.name) => {}
-            Some(a) => hidden.push(a.raw.start.max(range.start)..a.raw.end.min(range.end)),
-            None => hidden.push(behind_mark(&range, content)),
-        }
-    }
-    hidden
-}
-
-/// Finds what may be a secret in a unit: everything but its sections and the settings on its command lines.
-fn of_unit(text: &str) -> Vec<Range<usize>> {
-    let mut hidden = Vec::new();
-    let mut words: Option<Words> = None;
-    for (range, content) in lines(text) {
-        let command = content.split_once('=').filter(|(key, _)| words.is_none() && key.starts_with("Exec"));
-        let at = match (&words, command) {
-            (Some(_), _) => Some(range.start),
-            (None, Some((key, _))) => Some(range.start + key.len() + 1),
-            _ => None,
+            _ => continue,
         };
-        match at {
-            Some(at) => {
-                let words = words.get_or_insert_default();
-                let rest = text.get(at..range.end).unwrap_or_default();
-                let mut from = at;
-                for word in rest.split_inclusive(char::is_whitespace) {
-                    let trimmed = word.trim_end();
-                    if !trimmed.is_empty() && trimmed != "\\" {
-                        hidden.extend(words.next(trimmed).map(|begin| from + begin..from + trimmed.len()));
-                    }
-                    from += word.len();
-                }
+        for (name, value) in value.entries() {
+            show(yaml, name, &mut visible);
+            if name.text().is_some_and(|name| is_setting(&format!("{prefix}{name}"))) {
+                show(yaml, value, &mut visible);
             }
-            None if content.trim_start().starts_with(['#', ';']) => hidden.push(behind_mark(&range, content)),
-            None if content.starts_with('[') => {}
-            None => {
-                let key = content.split_once('=').map_or(0, |(key, _)| key.len() + 1);
-                hidden.push(range.start + key..range.end);
-            }
-        }
-        if !content.ends_with('\\') {
-            words = None;
         }
     }
-    hidden
+    visible
 }
 
-/// The words of a command line, one after the other.
-#[derive(Default)]
-struct Words {
-    /// Whether the program has been named.
-    begun: bool,
-    /// Whether the next word is the value of a setting that may be shown.
-    value_follows: bool,
+/// Finds what may be seen of variables: their names, and the values of some.
+fn of_environment(text: &str) -> Vec<Range<usize>> {
+    let mut visible = Vec::new();
+    for variable in environment::assignments(text) {
+        visible.push(variable.lines.start..variable.raw.start);
+        let raw = text.get(variable.raw.clone()).unwrap_or_default();
+        if let Some((from, word)) = word(raw.trim()).filter(|_| is_variable(&variable.name)) {
+            let from = variable.raw.start + raw.len() - raw.trim_start().len() + from;
+            visible.push(from..from + word.len());
+        }
+    }
+    visible
+}
+
+/// Finds what may be seen of a unit: its sections, its keys, and of its command lines what may be seen of those.
+fn of_unit(text: &str) -> Vec<Range<usize>> {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let mut visible = Vec::new();
+    for (start, line) in unit::logical_lines(text) {
+        let section = line.trim_end().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some(section) = section.filter(|section| is_name(section)) {
+            visible.push(start + 1..start + 1 + section.len());
+        }
+        let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_name(key.trim())) else {
+            continue;
+        };
+        let start = start + key.len() + 1;
+        visible.push(start - key.len() - 1..start);
+        if !key.starts_with("Exec") {
+            continue;
+        }
+        let mut words = Words::default();
+        for range in unit::words(value) {
+            match value.get(range.clone()).and_then(word) {
+                Some((from, word)) => {
+                    let from = start + range.start + from;
+                    visible.push(from..from + words.next(word));
+                }
+                None => words.skip(),
+            }
+        }
+    }
+    visible
+}
+
+/// What a word of a command line is, by the one before it.
+#[derive(Clone, Copy, Default)]
+enum Words {
+    /// The program.
+    #[default]
+    Program,
+    /// A flag, or something unknown.
+    Flag,
+    /// The value of a setting that may be shown, unless it is a flag.
+    Value,
+    /// The value of a flag that is not known, or another flag.
+    Unknown,
 }
 
 impl Words {
-    /// Returns from where on the next word, as it is written, may be a secret.
-    fn next(&mut self, word: &str) -> Option<usize> {
-        let is_value = std::mem::take(&mut self.value_follows);
-        let quotes = word.len() - word.trim_start_matches(['"', '\'']).len();
-        let text = word.trim_matches(['"', '\'']);
-        if !text.starts_with('-') {
-            let is_program = !std::mem::replace(&mut self.begun, true) && !text.contains(char::is_whitespace);
-            return (!is_value && !is_program).then_some(0);
+    /// Returns the words behind the program.
+    fn of_program() -> Self {
+        Self::Flag
+    }
+
+    /// Passes over a word that is not shown.
+    fn skip(&mut self) {
+        *self = Self::Flag;
+    }
+
+    /// Returns how much of the next word may be shown.
+    fn next(&mut self, word: &str) -> usize {
+        let before = std::mem::replace(self, Self::Flag);
+        if matches!(before, Self::Program) {
+            let path = word.trim_start_matches(unit::PREFIXES);
+            return if path.contains(['=', ':', '?']) { 0 } else { word.len() };
         }
-        self.begun = true;
-        let name = text.trim_start_matches('-');
-        match name.split_once('=') {
-            Some((name, _)) if is_setting(name) => None,
-            Some((_, value)) => Some(quotes + text.len() - value.len()),
+        let Some(flag) = word.strip_prefix('-') else {
+            return if matches!(before, Self::Value) { word.len() } else { 0 };
+        };
+        let flag = flag.strip_prefix('-').unwrap_or(flag);
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        if is_setting(name) {
+            if value.is_none() && !SWITCHES.iter().any(|end| name.ends_with(end)) {
+                *self = Self::Value;
+            }
+            return word.len();
+        }
+        // A word with one dash may be a flag and its value in one, and behind an unknown flag any word may be its value.
+        let is_name =
+            |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if matches!(before, Self::Unknown) || !word.starts_with("--") || !is_name(name) {
+            return 0;
+        }
+        match value {
+            Some(value) => word.len() - value.len(),
             None => {
-                self.value_follows = is_setting(name);
-                name.contains(char::is_whitespace).then_some(0)
+                *self = Self::Unknown;
+                word.len()
             }
         }
     }
 }
 
-/// Returns each line with its place, without its end.
-fn lines(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
+/// Returns `text` with everything hidden, line by line, but what is `visible` and what stands around it.
+fn masked(text: &str, mut visible: Vec<Range<usize>>) -> String {
+    visible.sort_by_key(|range| range.start);
+    visible.push(text.len()..text.len());
+    let mut masked = String::with_capacity(text.len());
     let mut at = 0;
-    text.split_inclusive('\n').map(move |line| {
-        let content = line.trim_end();
-        let range = at..at + content.len();
-        at += line.len();
-        (range, content)
-    })
-}
-
-/// Returns a line without the mark that makes it a comment.
-fn behind_mark(range: &Range<usize>, content: &str) -> Range<usize> {
-    let text = content.trim_start().trim_start_matches(['#', ';']).trim_start();
-    range.end - text.len()..range.end
-}
-
-/// Returns `text` with the ranges hidden, line by line.
-fn hide(text: &str, mut ranges: Vec<Range<usize>>) -> String {
-    ranges.sort_by_key(|range| range.start);
-    let mut shown = String::with_capacity(text.len());
-    let mut at = 0;
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-        let from = range.start.max(at);
-        if range.end <= at {
+    for range in visible {
+        if range.start < at {
             continue;
         }
-        shown.push_str(text.get(at..from).unwrap_or_default());
-        let secret = text.get(from..range.end).unwrap_or_default();
-        // As many lines as before.
-        shown.push_str(HIDDEN);
-        shown.push_str(&"\n".repeat(secret.matches('\n').count()));
+        for line in text.get(at..range.start).unwrap_or_default().split_inclusive('\n') {
+            let around = |c: char| c.is_whitespace() || AROUND.contains(&c);
+            let secret = line.trim_matches(around);
+            match secret.is_empty() {
+                true => masked.push_str(line),
+                false => {
+                    let (before, after) = line.split_once(secret).unwrap_or_default();
+                    masked.extend([before, HIDDEN, after]);
+                }
+            }
+        }
+        masked.push_str(text.get(range.clone()).unwrap_or_default());
         at = range.end;
     }
-    shown.push_str(text.get(at..).unwrap_or_default());
-    shown
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pod whose container has these lines.
+    fn pod(lines: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n  - name: etcd\n{lines}"
+        )
+    }
+
+    #[test]
+    fn a_secret_is_hidden_however_it_is_written() {
+        let pods = [
+            "    command: [etcd, -phunter2, --name=m1]\n",
+            "    command: [etcd, -uroot:hunter2]\n",
+            "    command: [etcd, --password, -hunter2=]\n",
+            "    command: [etcd, --password, --hunter2]\n",
+            "    command: [etcd, --password, hunter2]\n",
+            "    command: [etcd, --client-cert-auth, hunter2]\n",
+            "    command: [etcd, \"--name=m1 --password=hunter2\"]\n",
+            "    command: [etcd, \"--password\\u003dhunter2\"]\n",
+            "    command: [etcd, \"--password=hun\\\n      ter2 hunter2\"]\n",
+            "    command: [etcd, '--cert-file=/a\n      hunter2']\n",
+            "    command: [PASSWORD=hunter2, etcd]\n",
+            "    command: [sh, -c, etcd --password hunter2]\n",
+            "    command:\n    - etcd\n    - --token: hunter2\n    - [hunter2]\n    - {a: hunter2}\n",
+            "    command:\n    - etcd\n    - |\n      --name=m1\n      hunter2\n",
+            "    args: [hunter2]\n    command: [etcd]\n",
+            "    command: hunter2\n",
+            "    livenessProbe:\n      httpGet: {path: /health?token=hunter2, port: 1}\n",
+            "    livenessProbe:\n      exec: {command: [etcdctl, --user, root:hunter2]}\n",
+            "    env:\n    - name: ETCD_NAME\n      value: |\n        m1\n        hunter2\n",
+            "    env:\n    - name: ETCD_NAME\n      value: m1 hunter2\n",
+            "    env:\n    - {name: TOKEN, value: hunter2}\n",
+            "    image: &hunter2 x\n",
+            "    image: !hunter2 x\n",
+            "    image: x # hunter2\n",
+            "    image: x\n--- {a: hunter2}\n",
+        ];
+        let units = [
+            "[Service]\nExecStart=/etcd -phunter2 --name=m1\n",
+            "[Service]\nExecStart=/etcd \"--name=m1 hunter2\"\n",
+            "[Service]\nExecStart=/etcd --name=\"m1 hunter2\"\n",
+            "[Service]\nExecStart=/etcd --name=m1\\x20hunter2\n",
+            "[Service]\nExecStart=/etcd --name \"m1\nhunter2\n",
+            "[Service]\nExecStart=/etcd \\\n  --name=m1 \\\n# hunter2\n  ; hunter2\n  --password=hunter2\n",
+            "[Service]\nExecStart=PASSWORD=hunter2 etcd\n",
+            "[Service]\nEnvironment=A=hunter2 \\\n[hunter2] \\\nhunter2=1\n",
+            "[hunter2\n",
+            "hunter2\n",
+            "[Service] hunter2\n",
+            "[Service]\nX=hunter2\n hunter2 hunter2 = 1\n",
+        ];
+        let environments = [
+            "ETCD_NAME=m1 hunter2\n",
+            "ETCD_NAME=m1 TOKEN=hunter2\n",
+            "ETCD_NAME=\"m1\nhunter2\"\n",
+            "ETCD_NAME=\"m1 hunter2\n",
+            "ETCD_NAME='m1'\\\nhunter2\n",
+            "ETCD_NAME=m1\\\n hunter2\n",
+            "ETCD_ROOT_PASSWORD=hunter2\n",
+            "export TOKEN=hunter2\n",
+            "; hunter2\n# ETCD_NAME=hunter2\nhunter2\n",
+        ];
+        let configs = [
+            "name: m1 hunter2\n",
+            "name: \"m1\\u0020hunter2\"\n",
+            "name: [hunter2]\n",
+            "name: {cert-file: hunter2}\n",
+            "peer-transport-security: hunter2\n",
+            "peer-transport-security: {password: hunter2, cert-file: a}\n",
+            "{\"name\": \"m1\", \"token\": \"hunter2\"}\n",
+            "name: m1\n# hunter2\n",
+            "- hunter2\n",
+            "hunter2",
+        ];
+        let all = pods
+            .iter()
+            .map(|lines| (pod(lines), Content::Manifest))
+            .chain(units.iter().map(|text| ((*text).to_owned(), Content::Unit)))
+            .chain(environments.iter().map(|text| ((*text).to_owned(), Content::Environment)))
+            .chain(configs.iter().map(|text| ((*text).to_owned(), Content::Config)));
+        for (text, content) in all {
+            let Some(shown) = shown(&text, content) else { continue };
+            assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+            assert_eq!(shown.matches('\n').count(), text.matches('\n').count(), "{text}\n{shown}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_secret_is_shown() {
+        let whole = [
+            (pod("    command: [etcd, --name=m1, '--data-dir', /a, --client-cert-auth, --snapshot-count=<hidden>]\n"), Content::Manifest),
+            (pod("    env:\n    - {name: ETCD_NAME, value: \"m1\"}\n    image: a/b:1@sha256:c\n"), Content::Manifest),
+            ("[Service]\nExecStart=-/usr/bin/etcd \\\n  --name m1 '--data-dir=/a' \\\n  --logger <hidden>\n".to_owned(), Content::Unit),
+            ("ETCD_NAME=m1\nexport ETCD_DATA_DIR=\"/a\"\nX=<hidden>\n".to_owned(), Content::Environment),
+            ("name: m1\ndata-dir: \"/a\"\npeer-transport-security:\n  cert-file: /b\n".to_owned(), Content::Config),
+            ("{\"name\": \"m1\", \"listen-peer-urls\": \"https://[::1]:2380\"}\n".to_owned(), Content::Config),
+        ];
+        for (text, content) in whole {
+            assert_eq!(shown(&text, content).as_deref(), Some(&*text));
+        }
+    }
 }

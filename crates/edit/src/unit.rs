@@ -13,7 +13,7 @@ use crate::{ArgumentEdit, Refused, text};
 pub const FILE_NAME: &str = "50-seaworthy.conf";
 
 /// What may stand before the path of the program (systemd.service(5)).
-const PREFIXES: [char; 6] = ['-', '@', ':', '+', '!', '|'];
+pub(crate) const PREFIXES: [char; 6] = ['-', '@', ':', '+', '!', '|'];
 
 /// Returns the value of `ExecStart=` that is in effect in a unit and its drop-ins, given in the order in which
 /// they apply: as it is written, with continued lines joined.
@@ -25,7 +25,7 @@ pub fn exec_start(files: &[&[u8]]) -> Result<String, Refused> {
     let mut commands = Vec::new();
     for bytes in files {
         let mut in_service = false;
-        for line in logical_lines(text(bytes)?) {
+        for (_, line) in logical_lines(text(bytes)?) {
             if line.starts_with('[') {
                 in_service = line.trim_end() == "[Service]";
             } else if let Some((key, value)) = line.split_once('=').filter(|_| in_service)
@@ -159,7 +159,7 @@ pub(crate) fn values(bytes: &[u8], is_program: &dyn Fn(&[u8]) -> bool) -> Result
         false => word.clone(),
     };
     arguments::add_values(&plain.iter().map(argument).collect::<Vec<_>>(), program, &mut found)?;
-    for line in logical_lines(text(bytes)?) {
+    for (_, line) in logical_lines(text(bytes)?) {
         if !line.starts_with("ExecStart") {
             values::add(&mut found, "line", line);
         }
@@ -174,25 +174,34 @@ fn flag_at(words: &[String], flag: &str) -> Option<usize> {
     })
 }
 
-/// Returns the lines of a unit file that are neither empty nor comments, with their continuations.
-fn logical_lines(text: &str) -> Vec<String> {
+/// Returns the lines of a unit file that are neither empty nor comments, with their continuations, and where each begins. They
+/// are as long as they are in the file: what joins two lines, and comments between them, are spaces.
+pub(crate) fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
-    let mut open: Option<String> = None;
-    for line in text.lines().map(str::trim_start) {
-        if line.starts_with(['#', ';']) || line.is_empty() && open.is_none() {
+    let mut open: Option<(usize, String)> = None;
+    let mut next = 0;
+    for written in text.split_inclusive('\n') {
+        let start = next;
+        next += written.len();
+        let line = written.trim_end_matches(['\n', '\r']);
+        let content = line.trim_start();
+        if content.starts_with(['#', ';']) || content.is_empty() && open.is_none() {
+            open.iter_mut().for_each(|(_, whole)| *whole += &" ".repeat(written.len()));
             continue;
         }
-        let mut whole = open.take().unwrap_or_default();
-        let backslashes = line.chars().rev().take_while(|c| *c == '\\').count();
-        match line.strip_suffix('\\') {
-            Some(line) if backslashes % 2 == 1 => {
-                whole.push_str(line);
-                whole.push(' ');
-                open = Some(whole);
+        let (begin, mut whole) =
+            open.take().unwrap_or_else(|| (start + line.len() - content.len(), String::new()));
+        let content = if whole.is_empty() { content } else { line };
+        let backslashes = content.chars().rev().take_while(|c| *c == '\\').count();
+        match content.strip_suffix('\\') {
+            Some(content) if backslashes % 2 == 1 => {
+                whole.push_str(content);
+                whole += &" ".repeat(written.len() - (line.len() - 1));
+                open = Some((begin, whole));
             }
             _ => {
-                whole.push_str(line);
-                lines.push(whole);
+                whole.push_str(content);
+                lines.push((begin, whole));
             }
         }
     }
@@ -201,7 +210,7 @@ fn logical_lines(text: &str) -> Vec<String> {
 }
 
 /// Returns where the words of a command line are, with their quotes.
-fn words(text: &str) -> Vec<Range<usize>> {
+pub(crate) fn words(text: &str) -> Vec<Range<usize>> {
     let mut words: Vec<Range<usize>> = Vec::new();
     let mut quote = None;
     let mut in_word = false;

@@ -127,11 +127,6 @@ impl<'t> Yaml<'t> {
         &self.tree.root
     }
 
-    /// Returns where the comments of all documents are.
-    pub(crate) fn comments(&self) -> &[Range<usize>] {
-        &self.tree.comments
-    }
-
     /// Returns what the comments say.
     fn told(&self) -> impl Iterator<Item = &str> {
         self.tree.comments.iter().filter_map(|span| self.text.get(span.clone()))
@@ -592,17 +587,6 @@ impl Node {
     /// Returns the value of a key of a mapping, the last if there are several.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().rev().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
-    }
-
-    /// Returns its whole place in the text, also that of a block.
-    pub(crate) fn extent(&self) -> Range<usize> {
-        let children: Vec<&Self> = match &self.shape {
-            Shape::Mapping { entries, .. } => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
-            Shape::Sequence { items, .. } => items.iter().collect(),
-            Shape::Alias | Shape::Scalar { .. } => return self.span.clone(),
-        };
-        let extents = children.into_iter().map(Self::extent);
-        extents.fold(self.span.clone(), |all, one| all.start.min(one.start)..all.end.max(one.end))
     }
 
     fn style(&self) -> ScalarStyle {

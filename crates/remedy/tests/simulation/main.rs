@@ -100,6 +100,7 @@ fn the_executor_keeps_a_cluster_whole_and_comes_to_an_end() {
                     all.counts.add(&told.counts);
                     all.time += told.time;
                     if !told.violations.is_empty() {
+                        eprintln!("seed {seed} failed");
                         all.failed.push(*seed);
                     }
                     all.done += 1;

@@ -755,28 +755,27 @@ impl<'a> Executor<'a> {
     }
 
     /// Judges the result, once every member is where the fix leads.
-    fn conclude(&self, mut ids: Vec<String>) -> Result<Outcome, ExecutorError> {
+    fn conclude(&self, ids: Vec<String>) -> Result<Outcome, ExecutorError> {
         let why = match self.proven() {
             Ok(verified) => return Ok(Outcome::Done { ids, verified }),
             Err(Stop(why)) => why,
         };
-        let Some(id) = ids.pop() else { return Ok(Outcome::NotProven { ids, why }) };
-        let plan = self.fix(&id)?.plan;
+        let Some(id) = ids.last().cloned() else { return Ok(Outcome::NotProven { ids, why }) };
         let local = match self.local_lock()? {
             Ok(lock) => lock,
             Err(outcome) => return Ok(outcome),
         };
-        match self.cluster_lock(&plan, self.wait) {
-            Ok(held) => self.undo_failed(local, &id, held.as_deref(), &why),
-            // What was done is verified and safe. To restart in the turn of another would not be.
-            Err(no_lock) => {
-                ids.push(id);
-                let why = format!(
-                    "{why}; it was not rolled back, because the lock of the cluster could not be taken: {no_lock}"
-                );
-                Ok(Outcome::NotProven { ids, why })
-            }
-        }
+        let history = History::read(self.state)?;
+        let fix = Self::fix_of(&history, &id)?;
+        // What was done is verified and safe. To restart in the turn of another would not be.
+        let against = match self.cluster_lock(&fix.plan, self.wait) {
+            Ok(held) => match self.planned_back(&history, fix, false)? {
+                Ok(plan) => return self.carry_out_back(local, &plan, held.as_deref(), Some(&why)),
+                Err(against) => against,
+            },
+            Err(no_lock) => format!("the lock of the cluster could not be taken: {no_lock}"),
+        };
+        Ok(Outcome::NotProven { ids, why: format!("{why}; it was not rolled back: {against}") })
     }
 
     /// Returns what was verified of the whole cluster, once every member is where the fix leads.

@@ -283,7 +283,7 @@ impl<'a> Executor<'a> {
 
     /// Carries the plan of a rollback out, under a record of its own. `why` it is rolled back is what failed; nothing when the
     /// operator asks for it.
-    fn carry_out_back(
+    pub(super) fn carry_out_back(
         &self,
         local: record::Lock,
         plan: &Plan,
@@ -329,8 +329,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Rolls back what has just failed, in the same turn. A rollback that cannot be undone, because others have changed meanwhile
-    /// what it was about, is planned anew from the world as it is now.
+    /// Rolls back what has just failed, in the same turn.
     pub(super) fn undo_failed(
         &self,
         local: record::Lock,
@@ -342,36 +341,56 @@ impl<'a> Executor<'a> {
         let Some(fix) = history.fix(id) else {
             return Ok(Outcome::Stopped { id: id.to_owned(), why: why.to_owned() });
         };
-        let stopped = |more: String| Outcome::Stopped { id: id.to_owned(), why: format!("{why}; {more}") };
-        let refused = |refusals: &[Refusal]| {
-            refusals.iter().map(|r| format!("{} ({})", r.what, r.why)).collect::<Vec<_>>().join("; ")
-        };
+        match self.planned_back(&history, fix, true)? {
+            Ok(plan) => self.carry_out_back(local, &plan, held, Some(why)),
+            Err(against) => {
+                let why = format!("{why}; it is not rolled back now: {against}");
+                Ok(Outcome::Stopped { id: id.to_owned(), why })
+            }
+        }
+    }
+
+    /// Plans a rollback that follows from what this run did, or says what is against it, also once an election would be over.
+    /// That of a fix whose steps have all had their effect is not `automatic`, and goes only where nobody else has a turn. A
+    /// rollback that cannot be undone, because others have changed meanwhile what it was about, is planned anew from the world as
+    /// it is now.
+    pub(super) fn planned_back(
+        &self,
+        history: &History,
+        fix: &Fix,
+        automatic: bool,
+    ) -> Result<Result<Box<Plan>, String>, ExecutorError> {
         let start = self.world.elapsed();
         let undone = fix.plan.rollback_of.as_deref().and_then(|id| history.fix(id));
-        let plan = loop {
+        loop {
             let looked = self.look(fix)?;
-            let mut back = self.back_plan(&looked, &history, fix, &[], true)?;
+            let mut back = self.back_plan(&looked, history, fix, &[], automatic)?;
             if let (Back::Refused(refusals), Some(undone)) = (&back, undone)
                 && refusals.iter().any(|refusal| !passes_by_itself(refusal.kind))
-                && let planned @ Back::Planned(_) = self.back_plan(&looked, &history, undone, &[], true)?
+                && let planned @ Back::Planned(_) =
+                    self.back_plan(&looked, history, undone, &[], automatic)?
             {
                 back = planned;
             }
-            match back {
-                Back::Planned(plan) => break plan,
-                // The cluster may be between two leaders.
-                Back::Refused(refusals)
-                    if refusals.iter().all(|refusal| passes_by_itself(refusal.kind))
-                        && self.world.elapsed().saturating_sub(start) < PASSING =>
-                {
-                    self.world.pause(POLL);
+            let refusals = match back {
+                Back::Planned(plan) if plan.waits_for.is_empty() => return Ok(Ok(plan)),
+                Back::Planned(plan) => {
+                    return Ok(Err(plan
+                        .waits_for
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join("; ")));
                 }
-                Back::Refused(refusals) => {
-                    return Ok(stopped(format!("it is not rolled back now: {}", refused(&refusals))));
-                }
+                Back::Refused(refusals) => refusals,
+            };
+            let passes = refusals.iter().all(|refusal| passes_by_itself(refusal.kind));
+            if !passes || self.world.elapsed().saturating_sub(start) >= PASSING {
+                let against = refusals.iter().map(|r| format!("{} ({})", r.what, r.why));
+                return Ok(Err(against.collect::<Vec<_>>().join("; ")));
             }
-        };
-        self.carry_out_back(local, &plan, held, Some(why))
+            self.world.pause(POLL);
+        }
     }
 
     /// Goes on where a step has failed: a fix is rolled back, a rollback that the operator asked for is undone, and that of a

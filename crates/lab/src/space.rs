@@ -117,8 +117,9 @@ impl Space {
     /// Returns a command that enters these namespaces and runs what is added as arguments, with a clean
     /// environment.
     pub(crate) fn enter(&self, kinds: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg("--target").arg(self.pid.to_string()).args(kinds);
+        // Signals that whoever starts the tests ignores are not ignored in a node.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", "nsenter", "--target"]).arg(self.pid.to_string()).args(kinds);
         if self.user {
             command.args(["--user", "--preserve-credentials"]);
         }

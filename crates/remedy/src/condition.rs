@@ -9,7 +9,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use seaworthy_edit::FileEdit;
 use seaworthy_evidence::{
-    ClientCertificate, Connection, Direction, Etcd, Listener, Member, MemberSource, Origin, Purpose,
+    ClientCertificate, Connection, Direction, Etcd, Listener, Member, MemberSource, Origin, Purpose, Setting,
     TransportSeen, Wire,
 };
 use seaworthy_journal::files::Root;
@@ -550,8 +550,15 @@ fn loaded_everywhere(seen: &Observation) -> Result<(), String> {
 
 /// Returns why the settings are not in effect. The order of URLs in a list does not matter.
 fn effective(etcd: &Etcd, settings: &BTreeMap<String, String>) -> Result<(), String> {
-    let now = etcd.settings.as_result().map_err(|error| error.to_string())?;
-    for (name, value) in settings {
+    agree(etcd.settings.as_result().map_err(|error| error.to_string())?, settings)
+}
+
+/// Returns which of the `wanted` values settings do not have; an empty one is not set.
+pub(crate) fn agree(
+    now: &BTreeMap<String, Setting>,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    for (name, value) in wanted {
         let setting = now.get(name);
         let holds = match (value.is_empty(), setting) {
             (true, setting) => setting.is_none_or(|s| !s.set),

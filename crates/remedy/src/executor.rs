@@ -140,7 +140,10 @@ impl<'a> Executor<'a> {
             let (plan, seen) = match planned {
                 Ok(planned) => planned,
                 // What is against it may be the turn of another member.
-                Err(refusals) if since(*against.get_or_insert_with(|| self.world.elapsed())) < PASSING => {
+                Err(refusals)
+                    if !refusals.iter().any(|refusal| lasts(refusal.kind))
+                        && since(*against.get_or_insert_with(|| self.world.elapsed())) < PASSING =>
+                {
                     self.tell_hoping(&refusals, &waited);
                     self.world.pause(POLL);
                     continue;
@@ -894,6 +897,12 @@ fn via(plan: &Plan) -> Vec<String> {
 /// Returns whether a refusal can be the passing effect of another member's turn.
 fn passes_by_itself(kind: RefusalKind) -> bool {
     matches!(kind, RefusalKind::Evidence | RefusalKind::Health | RefusalKind::Quorum | RefusalKind::Order)
+}
+
+/// Returns whether a refusal is about this node alone, and only a person can do something about it.
+fn lasts(kind: RefusalKind) -> bool {
+    use RefusalKind::{Edit, Environment, Rival, TwoMembers, Unrestorable, Unsupported, Version};
+    matches!(kind, Edit | Environment | Rival | TwoMembers | Unrestorable | Unsupported | Version)
 }
 
 /// Returns the values that the settings of the plan have now.

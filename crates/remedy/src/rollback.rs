@@ -10,11 +10,11 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seaworthy_edit::{FileEdit, Impossible};
-use seaworthy_evidence::{DeclaredKind, Etcd, Member, Process as ProcessFacts, Url};
+use seaworthy_evidence::{DeclaredKind, Etcd, Member, Observed, Process as ProcessFacts, Url};
 use seaworthy_journal::files::{Content, FileError, Preimages, Root, sha256};
 use seaworthy_journal::record::{Facts, State};
 
-use crate::condition::{Condition, is_same};
+use crate::condition::{Condition, agree, is_same};
 use crate::fixes::attributes::may;
 use crate::history::{Fix, History, paths_of};
 use crate::input::{Options, called, is_encrypted, refuse};
@@ -518,18 +518,17 @@ impl Undo<'_> {
             (Some(now), Some(former)) => is_same(Some(now), former),
             _ => false,
         };
-        let settings = self.running.and_then(|etcd| etcd.settings.value());
-        let as_before = settings.is_some_and(|settings| {
-            former.iter().all(|(name, value)| match (value.is_empty(), settings.get(name)) {
-                (true, setting) => setting.is_none_or(|s| !s.set),
-                (false, Some(setting)) => setting.value == *value,
-                (false, None) => false,
-            })
+        let as_before = |settings: &Observed<_>| settings.value().map(|now| agree(now, &former).is_ok());
+        let runs_as_before = self.running.is_some_and(|etcd| as_before(&etcd.settings) == Some(true));
+        let declared = self.running.and_then(|etcd| etcd.declared.value());
+        // With files that others have changed since it does not come to run as before, whoever waits.
+        let is_declared_otherwise = declared.is_some_and(|declared| {
+            !declared.is_empty() && declared.iter().all(|one| as_before(&one.settings) == Some(false))
         });
         // Where the fix had not come as far as what a member reads, what the member runs with is not the fix's.
         let reached =
             self.begun().any(|(_, step, _)| step.restarts || self.declares(step) || step.action.is_edit());
-        let is_other = configured || reached && !as_before;
+        let is_other = configured || reached && !runs_as_before && !is_declared_otherwise;
         let needed = match by {
             // kubelet needs no word to restart it: it does so whenever its manifest has changed.
             RestartedBy::Kubelet => is_other,

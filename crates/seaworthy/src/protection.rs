@@ -26,13 +26,21 @@ static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static ANSWERED: AtomicBool = AtomicBool::new(false);
 
 /// Catches Ctrl-C, a lost terminal, and a service manager's request: the first one lets the run end at the next safe boundary,
-/// a second one ends it at once.
+/// a second one ends it at once. What is ignored stays so: it is who uses nohup or a background job that wants that.
 pub(crate) fn catch_interrupts() {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    let ignored = ignored();
+    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0) {
         // In this order: the second one finds what the first one has set.
         let _ = flag::register_conditional_default(signal, Arc::clone(&ASKED));
         let _ = flag::register(signal, Arc::clone(&ASKED));
     }
+}
+
+/// Returns the signals that this process was started to ignore: the first bit is that of signal 1 (proc_pid_status(5)).
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 /// Returns whether a signal has asked the run to end, and answers it.

@@ -610,9 +610,9 @@ impl Cluster {
         let is_of_fix = |edit: &Edit| matches!(edit, Edit::Certificate | Edit::Mode(_));
         if let Some(at) = member.edits.iter().rposition(is_of_fix) {
             member.edits.remove(at).unmake(&member.root, mode);
-            let since = self.now;
-            self.look_for(index, Cause::Fault { since });
         }
+        let since = self.now;
+        self.look_for(index, Cause::Fault { since });
     }
 
     /// Ends all faults, and those that were to come.

@@ -430,6 +430,9 @@ impl Story {
                 true => self.first[seat.node][MANIFEST].1,
                 false => 0o600,
             };
+            if self.closed.lock().unwrap().contains(&seat.node) {
+                self.clear_away(seat.node);
+            }
             seat.simulation.lock().cluster.unedit(seat.node, mode);
             seat.pause(Duration::from_secs(10));
         }
@@ -445,6 +448,19 @@ impl Story {
             return;
         }
         self.run(seat, &rule, &Request::Forget(id), wait, calm);
+    }
+
+    /// Moves away the certificates and keys of fixes that were closed, which nothing uses.
+    fn clear_away(&self, node: usize) {
+        let root = &self.roots[node];
+        let manifest = fs::read_to_string(below(root, MANIFEST)).unwrap();
+        for stem in ["peer", "seaworthy-peer"] {
+            let files = ["crt", "key"].map(|end| format!("{PKI}/{stem}.{end}"));
+            let is_of_fix = |path: &String| !self.first[node].contains_key(path) && !manifest.contains(path);
+            if files.iter().all(is_of_fix) {
+                files.iter().for_each(|path| drop(fs::remove_file(below(root, path))));
+            }
+        }
     }
 
     /// Checks that every file is as it was, but for what others have changed.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStderr, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
 use seaworthy_lab::{Cluster, MANIFEST, Node, Source, Supervisor};
@@ -23,8 +23,19 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(node: &'a Node, arguments: &[&str]) -> Self {
         let mut command = node.command(SEAWORTHY);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(arguments);
+        Self::of(node, command)
+    }
+
+    /// As from `nohup`, which lets a run outlive its terminal.
+    fn start_without_terminal(node: &'a Node, arguments: &[&str]) -> Self {
+        let mut command = node.command("sh");
+        command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", SEAWORTHY]).args(arguments);
+        Self::of(node, command)
+    }
+
+    fn of(node: &'a Node, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Self { node, child, stderr, told: String::new() }
     }
@@ -105,6 +116,12 @@ fn a_run_that_is_asked_to_end_does_so_where_it_is_safe() {
         run.signal(signal);
         expect_interrupted(run);
     }
+    // Of these two, the first is not heard, and the second is the first.
+    let mut run = Run::start_without_terminal(node, &APPLY);
+    run.until("waiting:");
+    run.signal("HUP");
+    run.signal("INT");
+    expect_interrupted(run);
     // For a person, with the command that goes on.
     let mut run = Run::start(node, &["fix", PEER_TLS, "--apply", "--wait", "300"]);
     run.until("waiting:");

@@ -154,7 +154,7 @@ impl<'a> Executor<'a> {
             if let Some(refusal) = self.turn_elsewhere(&plan, &seen) {
                 return Ok(Outcome::Refused { ids, plan: Some(Box::new(plan)), refusals: vec![refusal] });
             }
-            self.end_stale_turn(&plan, &seen)?;
+            self.end_stale_turn(&plan, &seen, !plan.steps.is_empty())?;
             let waits_for = match plan.steps.is_empty() {
                 true if plan.then_waits_for.is_empty() => return self.conclude(ids),
                 true => plan.then_waits_for.clone(),

@@ -38,6 +38,8 @@ mod rollouts;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod golden;
 
 pub use rollouts::etcd::peers::bundled;
 pub use rollouts::etcd::request::{RequestFiles, Signed, request_files, sign};

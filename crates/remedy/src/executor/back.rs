@@ -99,7 +99,13 @@ impl<'a> Executor<'a> {
                 },
                 None => {
                     let chain = Self::chain(&history, id)?;
-                    let Some(next) = chain.first() else { return Ok(last) };
+                    let Some(next) = chain.first() else {
+                        // One that ended while nobody answered could not say so.
+                        if let (Some(fix), Ok(seen)) = (history.fix(id), self.world.observe()) {
+                            self.end_stale_turn(&fix.plan, &seen, false)?;
+                        }
+                        return Ok(last);
+                    };
                     match self.roll_back_one(next.id(), id, start)? {
                         None => continue,
                         Some(outcome) => (next.id(), outcome),
@@ -131,14 +137,15 @@ impl<'a> Executor<'a> {
                 Ok(lock) => lock,
                 Err(outcome) => return Ok(Some(outcome)),
             };
-            let plan_now = || -> Result<Option<(Fix, Back)>, ExecutorError> {
+            let plan_now = || -> Result<Option<(Fix, Back, Looked)>, ExecutorError> {
                 let history = History::read(self.state)?;
                 let chain = Self::chain(&history, last)?;
                 let Some(fix) = chain.first().filter(|fix| fix.id() == id).copied() else { return Ok(None) };
-                let back = self.back_plan(&self.look(fix)?, &history, fix, &chain, false)?;
-                Ok(Some((fix.clone(), back)))
+                let looked = self.look(fix)?;
+                let back = self.back_plan(&looked, &history, fix, &chain, false)?;
+                Ok(Some((fix.clone(), back, looked)))
             };
-            let Some((fix, mut back)) = plan_now()? else { return Ok(None) };
+            let Some((fix, mut back, looked)) = plan_now()? else { return Ok(None) };
             let mut held: Held<'_> = None;
             if matches!(&back, Back::Planned(plan) if plan.waits_for.is_empty()) {
                 held = match self.cluster_lock(&fix.plan, self.wait) {
@@ -155,7 +162,7 @@ impl<'a> Executor<'a> {
                     Err(NoLock::Unknown(_)) => None,
                 };
                 // Somebody may have had a turn before the lock was taken.
-                let Some((_, again)) = plan_now()? else { return Ok(None) };
+                let Some((_, again, _)) = plan_now()? else { return Ok(None) };
                 back = again;
             }
             let waits_for = match back {
@@ -182,6 +189,9 @@ impl<'a> Executor<'a> {
             }
             self.tell_waiting(&waits_for, &waited);
             drop((held, local));
+            if let Some(seen) = &looked.seen {
+                self.end_stale_turn(&fix.plan, seen, true)?;
+            }
             self.world.pause(TURN_POLL);
         }
     }

@@ -119,7 +119,13 @@ impl<'a> Executor<'a> {
 
     /// Says that this member has no turn, where its progress record says that it has one and no record of this node does: the
     /// record was closed while nobody answered, or is lost. The others would wait for the end of that turn for ever.
-    pub(super) fn end_stale_turn(&self, plan: &Plan, seen: &Observation) -> Result<(), ExecutorError> {
+    /// A run that does not come back to it waits for the lock.
+    pub(super) fn end_stale_turn(
+        &self,
+        plan: &Plan,
+        seen: &Observation,
+        comes_back: bool,
+    ) -> Result<(), ExecutorError> {
         if own_turn(plan, seen).is_none() {
             return Ok(());
         }
@@ -133,8 +139,7 @@ impl<'a> Executor<'a> {
         {
             return Ok(());
         }
-        // A run that has nothing more to do here does not come back to it.
-        let patience = if plan.steps.is_empty() { LOCK_TTL * 2 } else { Duration::ZERO };
+        let patience = if comes_back { Duration::ZERO } else { LOCK_TTL * 2 };
         if let Ok(lease) = self.lock_for(plan, patience) {
             // The next look shows whether it was published.
             let _ = self.end_turn(&*lease, plan);

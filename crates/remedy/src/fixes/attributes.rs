@@ -294,7 +294,7 @@ pub(crate) fn may(process: &Process, file: Attributes) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, PkiFile};
 
@@ -420,15 +420,21 @@ mod tests {
         assert_eq!(planned(DATA_OWNER, &world).stage, Stage::Done);
     }
 
+    /// Returns a node whose files of etcd may be read and written by everybody, and are another account's.
+    pub(crate) fn open_to_all() -> World {
+        let mut world = World::loaded();
+        set(world.manifest(), (0o644, 1, 1));
+        set(world.data(), (0o777, 1, 1));
+        world.pki().iter_mut().for_each(|f| set(&mut f.file, (0o666, 1, 1)));
+        world
+    }
+
     #[test]
     fn a_cluster_in_trouble_or_a_member_that_is_down_is_no_obstacle() {
         fn unseen<T>() -> Observed<T> {
             Observed::failed(EvidenceError::new(ErrorKind::NotFound, "it does not run"))
         }
-        let mut world = World::loaded();
-        set(world.manifest(), (0o644, 1, 1));
-        set(world.data(), (0o777, 1, 1));
-        world.pki().iter_mut().for_each(|f| set(&mut f.file, (0o666, 1, 1)));
+        let mut world = open_to_all();
         world.health = Err("no member answers".to_owned());
         world.etcd.version = unseen();
         world.etcd.links = unseen();

@@ -321,7 +321,7 @@ fn cured(problem: &Problem, certificate: &str, key: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use seaworthy_evidence::{Credentials, ErrorKind, EvidenceError, Link};
 
     use super::*;
@@ -387,12 +387,18 @@ mod tests {
         assert_eq!(planned(PEER, &world).stage, Stage::Done, "each rule has its own matters");
     }
 
-    #[test]
-    fn a_certificate_that_expires_is_replaced_in_its_place_without_a_restart() {
+    /// Returns a member whose certificates expire.
+    pub(crate) fn expiring() -> World {
         let mut world = world();
         object(&mut world.etcd.peer, ProblemKind::Expiring, "peer.crt");
         object(&mut world.etcd.client, ProblemKind::Expired, "server.crt");
         leaf(&mut world.etcd.client).usages = Some(vec!["serverAuth".to_owned()]);
+        world
+    }
+
+    #[test]
+    fn a_certificate_that_expires_is_replaced_in_its_place_without_a_restart() {
+        let mut world = expiring();
         let plan = planned(EXPIRY, &world);
         assert_eq!((plan.stage, plan.restarts(), plan.disturbs()), (Stage::Change, 0, false));
         assert_eq!(preflight(&plan, &world.input()), []);

@@ -64,7 +64,7 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use seaworthy_evidence::{AutoTls, ClientAuth, Observed};
 
     use super::*;
@@ -72,7 +72,7 @@ mod tests {
     use crate::preflight::preflight;
 
     /// Returns a member that serves TLS to anybody, with a client that is ready for more.
-    fn open() -> World {
+    pub(crate) fn open() -> World {
         let mut world = World::encrypted();
         let keys = keys(&world.authority()).into_iter().collect();
         let mut client = world.api_server(&["https://127.0.0.1:2379"]);

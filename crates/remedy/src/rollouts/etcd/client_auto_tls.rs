@@ -74,7 +74,7 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use seaworthy_evidence::{AutoTls, DeclaredKind, Observed, Origin};
 
     use super::*;
@@ -84,7 +84,7 @@ mod tests {
     use crate::preflight::preflight;
 
     /// Returns a member that serves clients with a certificate of its own making.
-    fn self_made() -> World {
+    pub(crate) fn self_made() -> World {
         let mut world = World::encrypted();
         world.clients_in_plaintext();
         world.serve_clients("https://127.0.0.1:2379,https://10.77.0.1:2379");

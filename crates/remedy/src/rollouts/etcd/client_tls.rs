@@ -210,7 +210,7 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use seaworthy_evidence::{AutoTls, ErrorKind, EtcdClient, EvidenceError, Observed};
 
     use super::*;
@@ -222,7 +222,7 @@ mod tests {
     const BOTH: &str = "https://127.0.0.1:2379,http://127.0.0.1:2379";
     const URL: &str = "https://127.0.0.1:2379";
 
-    fn plaintext() -> World {
+    pub(crate) fn plaintext() -> World {
         let mut world = World::loaded();
         world.clients_in_plaintext();
         world.progress.clear();

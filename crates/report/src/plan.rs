@@ -64,7 +64,10 @@ pub fn text(plan: Option<&Plan>, refusals: &[Refusal], command: &str, width: usi
         let _ = write!(out, "\n{text}");
     }
     if !plan.steps.is_empty() {
-        let text = format!("Nothing was changed. Carry it out with: {command} --apply");
+        let text = match refusals {
+            [] => format!("Nothing was changed. Carry it out with: {command} --apply"),
+            _ => format!("Nothing of this plan was carried out. Once nothing blocks it: {command} --apply"),
+        };
         let _ = write!(out, "\n{}", wrap(&text, width, "", ""));
     }
     out

@@ -2,7 +2,7 @@
 //! certificate flags are set.
 //!
 //! The snapshot, `tests/cli/node.json`, is of a lab node. When the evidence model changes, take it again:
-//! `cargo test -p seaworthy --test lab write_the_snapshot -- --ignored`.
+//! `cargo test -p seaworthy --test lab write_the_snapshots -- --ignored`.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -30,13 +30,14 @@ use tempfile::TempDir;
 
 const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/node.json");
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../catalogue");
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["audit"],
     &["snapshot"],
     &["explain"],
     &["list"],
     &["probe"],
+    &["fix"],
     &["catalogue"],
     &["catalogue", "check"],
     &["completions"],
@@ -132,7 +133,7 @@ fn the_snapshot_is_of_this_version() {
     if let Err(error) = Snapshot::from_json(&fs::read(NODE).unwrap()) {
         panic!(
             "{error}\nThe evidence model has changed: take the snapshot again with\n  \
-             cargo test -p seaworthy --test lab write_the_snapshot -- --ignored"
+             cargo test -p seaworthy --test lab write_the_snapshots -- --ignored"
         );
     }
 }

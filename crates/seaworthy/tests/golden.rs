@@ -228,7 +228,7 @@ fn plans() -> Vec<(String, Option<Plan>, Vec<Refusal>)> {
 }
 
 fn some_plan() -> Plan {
-    plans().into_iter().find(|(name, ..)| name == "etcd-peer-tls-load").unwrap().1.unwrap()
+    plans().into_iter().find(|(name, ..)| name == "etcd-peer-tls-plaintext").unwrap().1.unwrap()
 }
 
 fn some_refusals() -> Vec<Refusal> {

@@ -70,14 +70,15 @@ impl<'a> Executor<'a> {
         Ok(plans)
     }
 
-    /// Rolls back the fix `id`, and before it every later one of its rule that stands.
+    /// Rolls back the fix `id`, and before it every later one of its rule that stands. Where the outcome is that something else
+    /// was rolled back, it is a rollback that has failed, and the fix stands.
     ///
     /// # Errors
     ///
     /// As [`Self::apply`].
     pub fn roll_back(&self, id: &str) -> Result<Outcome, ExecutorError> {
         let start = self.world.elapsed();
-        let mut last = Outcome::RolledBack { id: id.to_owned(), why: "it was rolled back before".to_owned() };
+        let mut last = "it was rolled back before".to_owned();
         loop {
             if (self.interrupted)() {
                 return Ok(Outcome::Interrupted { ids: Vec::new() });
@@ -104,7 +105,7 @@ impl<'a> Executor<'a> {
                         if let (Some(fix), Ok(seen)) = (history.fix(id), self.world.observe()) {
                             self.end_stale_turn(&fix.plan, &seen, false)?;
                         }
-                        return Ok(last);
+                        return Ok(Outcome::RolledBack { id: id.to_owned(), why: last });
                     };
                     match self.roll_back_one(next.id(), id, start)? {
                         None => continue,
@@ -112,15 +113,16 @@ impl<'a> Executor<'a> {
                     }
                 }
             };
-            last = match outcome {
-                Outcome::RolledBack { id, why } if id == undone => Outcome::RolledBack { id, why },
-                // What has failed was undone. It would fail again.
+            match outcome {
+                Outcome::RolledBack { id, why } if id == undone => last = why,
+                // The rollback has failed, and would fail again.
                 Outcome::RolledBack { id, why } => {
-                    let why = format!("{why}; what it had changed was undone, and the fix stands as before");
-                    return Ok(Outcome::Stopped { id, why });
+                    let why =
+                        format!("{why}; what it had changed is undone, and fix {undone} stands as before");
+                    return Ok(Outcome::RolledBack { id, why });
                 }
                 other => return Ok(other),
-            };
+            }
         }
     }
 

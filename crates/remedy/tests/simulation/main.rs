@@ -160,7 +160,7 @@ fn a_rollback_that_fails_is_undone_and_not_tried_again_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let long = Duration::from_secs(100_000);
     let ended = story::roll_back_alone(directory.path(), false, Some(Fault::KubeletDown(0, long)));
-    for words in ["Stopped", "the rollback failed", "was undone, and the fix stands as before"] {
+    for words in ["RolledBack", "the rollback failed", "what it had changed is undone, and fix"] {
         assert!(ended.contains(words), "{words:?} is not in {ended}");
     }
 }

@@ -244,7 +244,8 @@ fn rollback(options: &cli::Fix, node: &Node, id: &str) -> anyhow::Result<Exit> {
     let outcome =
         execute(options, &node, fix.rule(), &|| unplanned(options), |executor| executor.roll_back(fix.id()))?;
     ended(options, fix.rule(), &outcome, &command)?;
-    Ok(exit(&outcome, Exit::Clean))
+    let is_wanted = matches!(&outcome, Outcome::RolledBack { id, .. } if id == fix.id());
+    Ok(exit(&outcome, if is_wanted { Exit::Clean } else { Exit::RolledBack }))
 }
 
 fn over(status: Status) -> String {

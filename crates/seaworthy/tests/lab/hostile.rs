@@ -2,14 +2,15 @@
 //! that is documented, says what it could not see and why, and judges the rest.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use seaworthy_lab::{
-    Cluster, Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source, Supervisor, UNIT,
-};
+use seaworthy_lab::{Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source, Supervisor, UNIT};
 
-use crate::common::{Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy};
+use crate::common::{Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy, seaworthy_as};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
@@ -655,14 +656,31 @@ fn nothing_outside_of_the_root_is_read() {
     assert!(matches!(audit.code, 1 | 3), "{}", audit.code);
 }
 
-/// Writes the snapshot that `tests/cli.rs` and `tests/fuzz.rs` start from, after a change of the evidence model:
-/// `cargo test -p seaworthy --test lab write_the_snapshot -- --ignored`
+/// Writes the snapshots that `tests/cli.rs`, `tests/fuzz.rs` and `tests/golden.rs` start from, after a change of the evidence
+/// model: `cargo test -p seaworthy --test lab write_the_snapshots -- --ignored`
 #[test]
-#[ignore = "writes tests/cli/node.json"]
-fn write_the_snapshot() {
-    let cluster: Cluster = cluster(&newest(), 3, |m: &mut MemberSpec| m.peers("http"));
-    let output = seaworthy(cluster.node(0), &["snapshot"]);
-    assert!(output.status.success());
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/node.json");
-    std::fs::write(path, output.stdout).expect("written");
+#[ignore = "writes tests/cli/node.json and tests/golden/snapshots"]
+fn write_the_snapshots() {
+    let write = |output: Output, path: &str| {
+        assert!(output.status.success());
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).join(path);
+        fs::write(path, output.stdout).expect("written");
+    };
+    let plaintext = cluster(&newest(), 3, |m: &mut MemberSpec| m.peers("http"));
+    write(seaworthy(plaintext.node(0), &["snapshot"]), "cli/node.json");
+    write(seaworthy_as(plaintext.node(0), 1000, &["snapshot"]), "golden/snapshots/blind.json");
+    drop(plaintext);
+    let encrypted = cluster(&newest(), 3, |_| {});
+    write(seaworthy(encrypted.node(0), &["snapshot"]), "golden/snapshots/encrypted.json");
+    drop(encrypted);
+    let unit = cluster(&newest(), 1, |m: &mut MemberSpec| {
+        m.plain();
+        (m.supervisor, m.source) = (Supervisor::Units, Source::Yaml);
+    });
+    write(seaworthy(unit.node(0), &["snapshot"]), "golden/snapshots/unit.json");
+    drop(unit);
+    let none = cluster(&newest(), 1, |m: &mut MemberSpec| {
+        (m.autostart, m.declared) = (false, Declared::Nothing);
+    });
+    write(seaworthy(none.node(0), &["snapshot"]), "golden/snapshots/none.json");
 }

@@ -42,6 +42,13 @@ impl<'a> Executor<'a> {
         }
     }
 
+    /// Returns where the records are, as the node itself sees it: from a container its root is somewhere else.
+    fn journal(&self) -> String {
+        let directory = self.state.directory();
+        let below = directory.strip_prefix(self.world.root()).map(|below| Path::new("/").join(below));
+        below.unwrap_or_else(|_| directory.to_owned()).display().to_string()
+    }
+
     /// Returns the lock of the cluster, if the plan needs it.
     pub(super) fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Held<'a>, NoLock> {
         match touches_cluster(plan) || touches_cluster(&self.origin_of(plan)) {
@@ -54,7 +61,7 @@ impl<'a> Executor<'a> {
     fn lock_for(&self, plan: &Plan, wait: Duration) -> Result<Box<dyn Lease + 'a>, NoLock> {
         // Names may be the same on two nodes, and a run breaks the lock of an owner of its own name.
         let (member, id, node) = (&plan.state.member, &plan.state.member_id, &plan.state.node);
-        let owner = format!("{member} ({id}) on node {node}, with {}", self.state.directory().display());
+        let owner = format!("{member} ({id}) on node {node}, with {}", self.journal());
         let start = self.world.elapsed();
         let mut told = false;
         loop {
@@ -106,12 +113,12 @@ impl<'a> Executor<'a> {
     /// rolled back.
     pub(super) fn turn_elsewhere(&self, plan: &Plan, seen: &Observation) -> Option<Refusal> {
         let other = own_turn(plan, seen)?.journal.as_deref()?;
-        let own = self.state.directory();
-        (Path::new(other) != own).then(|| {
+        let own = self.journal();
+        (other != own).then(|| {
             refuse(
                 RefusalKind::OtherFix,
                 format!("a turn of this member was begun with the records in {other}, and has not ended"),
-                format!("those in {} do not say how far it is, nor how it is rolled back", own.display()),
+                format!("those in {own} do not say how far it is, nor how it is rolled back"),
                 format!("go on with --state-dir {other}, also where that directory is lost"),
             )
         })
@@ -172,7 +179,7 @@ impl<'a> Executor<'a> {
                 under_way: known.and_then(|known| known.under_way),
                 authority: spki.cloned(),
                 authority_subject: authority.map(|authority| authority.subject.clone()),
-                journal: Some(self.state.directory().display().to_string()),
+                journal: Some(self.journal()),
                 ..ProgressRecord::new(&plan.rule, &plan.state.member, &plan.state.node, self.world.now())
             };
             change(&mut record);

@@ -55,10 +55,13 @@ struct Compared {
 
 pub(crate) fn run(wanted: &Stress) -> anyhow::Result<()> {
     crate::lab()?;
-    if wanted.seeds > 0 || wanted.compare > 0 {
-        let tests = tests()?;
-        real(&tests, wanted)?;
-        compare(&tests, wanted.compare)?;
+    if wanted.seeds > 0 {
+        // Only a build for tests can be killed where a seed says.
+        real(&tests("test")?, wanted)?;
+    }
+    if wanted.compare > 0 {
+        // Beside programs that are optimised, as it is released.
+        compare(&tests("stress")?, wanted.compare)?;
     }
     in_memory(wanted.in_memory_from, wanted.in_memory)
 }
@@ -113,8 +116,14 @@ fn real(tests: &Path, wanted: &Stress) -> anyhow::Result<()> {
 /// Measures the longest gap between two writes beside that of the same change scripted by hand.
 fn compare(tests: &Path, rounds: u64) -> anyhow::Result<()> {
     let mut all: Vec<Compared> = Vec::new();
-    for _ in 0..rounds {
-        all.extend(told::<Compared>(tests, "fix_by_hand::compare", "COMPARED ", &[])?);
+    for round in 1..=rounds {
+        for one in told::<Compared>(tests, "fix_by_hand::compare", "COMPARED ", &[])? {
+            say(&format!(
+                "round {round} of {rounds}: etcd {}, longest gap {:.0} ms by the program, {:.0} ms by hand",
+                one.version, one.program_ms, one.by_hand_ms
+            ));
+            all.push(one);
+        }
     }
     let mut versions: Vec<&str> = all.iter().map(|one| one.version.as_str()).collect();
     versions.sort_unstable();
@@ -162,7 +171,7 @@ fn in_memory(from: u64, seeds: u64) -> anyhow::Result<()> {
 }
 
 /// Builds the tests on real clusters, and returns their program.
-fn tests() -> anyhow::Result<PathBuf> {
+fn tests(profile: &str) -> anyhow::Result<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
         executable: Option<PathBuf>,
@@ -175,6 +184,8 @@ fn tests() -> anyhow::Result<PathBuf> {
     let build = [
         "test",
         "--locked",
+        "--profile",
+        profile,
         "-p",
         "seaworthy",
         "--test",

@@ -112,7 +112,7 @@ fn of_pod(yaml: &Yaml<'_>) -> Vec<Range<usize>> {
                     match name.text() {
                         Some("value") if is_shown => show(yaml, value, visible),
                         Some("command") => of_arguments(yaml, value, Words::default(), visible),
-                        Some("args") => of_arguments(yaml, value, Words::of_program(), visible),
+                        Some("args") => of_arguments(yaml, value, Words::Flag, visible),
                         name => visit(yaml, value, name.unwrap_or_default(), visible),
                     }
                 }
@@ -133,12 +133,7 @@ fn of_pod(yaml: &Yaml<'_>) -> Vec<Range<usize>> {
 
 /// Finds what may be seen of a command line that is a sequence.
 fn of_arguments(yaml: &Yaml<'_>, node: &Node, mut words: Words, visible: &mut Vec<Range<usize>>) {
-    for item in node.items() {
-        match scalar(yaml, item) {
-            Some((from, text)) => visible.push(from..from + words.next(text)),
-            None => words.skip(),
-        }
-    }
+    node.items().iter().for_each(|item| words.see(scalar(yaml, item), visible));
 }
 
 /// Finds what may be seen of a configuration file.
@@ -192,20 +187,15 @@ fn of_unit(text: &str) -> Vec<Range<usize>> {
         let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_name(key.trim())) else {
             continue;
         };
-        let start = start + key.len() + 1;
-        visible.push(start - key.len() - 1..start);
+        let value_at = start + key.len() + 1;
+        visible.push(start..value_at);
         if !key.starts_with("Exec") {
             continue;
         }
         let mut words = Words::default();
         for range in unit::words(value) {
-            match value.get(range.clone()).and_then(word) {
-                Some((from, word)) => {
-                    let from = start + range.start + from;
-                    visible.push(from..from + words.next(word));
-                }
-                None => words.skip(),
-            }
+            let word = value.get(range.clone()).and_then(word);
+            words.see(word.map(|(from, text)| (value_at + range.start + from, text)), &mut visible);
         }
     }
     visible
@@ -226,14 +216,12 @@ enum Words {
 }
 
 impl Words {
-    /// Returns the words behind the program.
-    fn of_program() -> Self {
-        Self::Flag
-    }
-
-    /// Passes over a word that is not shown.
-    fn skip(&mut self) {
-        *self = Self::Flag;
+    /// Adds what may be shown of the next word, which begins there, to what is visible; nothing of one that is no plain word.
+    fn see(&mut self, word: Option<(usize, &str)>, visible: &mut Vec<Range<usize>>) {
+        match word {
+            Some((at, text)) => visible.push(at..at + self.next(text)),
+            None => *self = Self::Flag,
+        }
     }
 
     /// Returns how much of the next word may be shown.

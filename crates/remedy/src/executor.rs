@@ -30,7 +30,7 @@ use turns::{before, rank, touches_cluster};
 
 use crate::condition::{Condition, Look, Needs};
 use crate::fixes;
-use crate::history::{Fix, History, Status, paths_of, rule_of};
+use crate::history::{Fix, History, Status, may_be_of, paths_of};
 use crate::input::{Options, refuse};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step, Until, Waiting};
 use crate::preflight::preflight;
@@ -221,7 +221,11 @@ impl<'a> Executor<'a> {
         let Some(fix) = history.fix(id) else {
             return Ok(Some(lock.set_aside(id)?));
         };
-        self.close(lock, fix)?;
+        // The turn of a member on another node is not ended from here.
+        match self.look(fix).is_ok_and(|looked| self.elsewhere(fix, &looked).is_some()) {
+            true => lock.open(id)?.closed()?,
+            false => self.close(lock, fix)?,
+        }
         Ok(None)
     }
 
@@ -229,15 +233,10 @@ impl<'a> Executor<'a> {
     fn close(&self, lock: record::Lock, fix: &Fix) -> Result<(), ExecutorError> {
         let mut journal = lock.open(fix.id())?;
         journal.closed()?;
-        // The turn of a member on another node is not ended from here.
-        let is_elsewhere = self.look(fix).is_ok_and(|looked| self.elsewhere(fix, &looked).is_some());
-        let ended = match is_elsewhere {
-            true => Ok(()),
-            false => self
-                .cluster_lock(&fix.plan, SOON)
-                .map_err(Stop::from)
-                .and_then(|held| held.map_or(Ok(()), |lease| self.end_turn(&*lease, &fix.plan))),
-        };
+        let ended = self
+            .cluster_lock(&fix.plan, SOON)
+            .map_err(Stop::from)
+            .and_then(|held| held.map_or(Ok(()), |lease| self.end_turn(&*lease, &fix.plan)));
         if let Err(Stop(why)) = ended {
             let what = format!(
                 "the other members could not be told that this turn is over ({why}); they wait for its end until `seaworthy fix {} \
@@ -268,7 +267,7 @@ impl<'a> Executor<'a> {
 
     /// Says what is waited for, when that is news.
     fn tell_waiting(&self, waits_for: &[Waiting], told: &RefCell<String>) {
-        self.tell_news(waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), told);
+        self.tell_news(joined(waits_for), told);
     }
 
     /// Says what is against it and may be over soon, when that is news.
@@ -396,8 +395,8 @@ impl<'a> Executor<'a> {
         });
         let mut refusals: Vec<Refusal> =
             pending.map(|other| pending_refusal(other, history.status(other))).collect();
-        for damaged in history.damaged().iter().filter(|damaged| damaged.ended != Some(true)) {
-            let same = rule_of(damaged).is_none_or(|rule| rule == self.rule);
+        for damaged in history.damaged_pending() {
+            let same = may_be_of(damaged, self.rule);
             let touches =
                 paths_of(damaged).is_none_or(|others| paths.iter().any(|path| others.contains(*path)));
             if same || touches || plan.disturbs() {
@@ -879,6 +878,11 @@ fn effects_of(fix: &Fix, index: usize, step: &Step) -> Vec<Condition> {
         Action::MoveLeader { .. } => Vec::new(),
         action => action.written().into_iter().filter_map(written).collect(),
     }
+}
+
+/// Returns what is waited for, in one clause.
+fn joined(waits_for: &[Waiting]) -> String {
+    waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn unusable(id: &str, why: &str) -> ExecutorError {

@@ -111,6 +111,11 @@ impl History {
         &self.damaged
     }
 
+    /// Returns the records that cannot be used and may be of a fix that was begun and not ended.
+    pub(crate) fn damaged_pending(&self) -> impl Iterator<Item = &Damaged> {
+        self.damaged.iter().filter(|damaged| damaged.ended != Some(true))
+    }
+
     /// Returns a fix by its id.
     pub fn fix(&self, id: &str) -> Option<&Fix> {
         self.fixes.iter().find(|fix| fix.id() == id)
@@ -187,6 +192,11 @@ impl History {
 /// Returns the rule of a damaged record, as far as it can be told.
 pub fn rule_of(damaged: &Damaged) -> Option<&str> {
     damaged.plan.as_ref()?.get("rule")?.as_str()
+}
+
+/// Returns whether a damaged record may be of this rule.
+pub(crate) fn may_be_of(damaged: &Damaged, rule: &str) -> bool {
+    rule_of(damaged).is_none_or(|other| other == rule)
 }
 
 /// Returns the files that a damaged record is about; `None` when that cannot be told.

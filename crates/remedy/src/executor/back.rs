@@ -8,7 +8,7 @@ use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, FixStatus};
 
 use super::{
-    Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, Stop, TURN_POLL, Turn, document,
+    Executor, ExecutorError, Held, Outcome, PASSING, POLL, Progress, Stop, TURN_POLL, Turn, document, joined,
     obstacles, passes_by_itself, via,
 };
 use crate::condition::Condition;
@@ -386,14 +386,7 @@ impl<'a> Executor<'a> {
             }
             let refusals = match back {
                 Back::Planned(plan) if plan.waits_for.is_empty() => return Ok(Ok(plan)),
-                Back::Planned(plan) => {
-                    return Ok(Err(plan
-                        .waits_for
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect::<Vec<_>>()
-                        .join("; ")));
-                }
+                Back::Planned(plan) => return Ok(Err(joined(&plan.waits_for))),
                 Back::Refused(refusals) => refusals,
             };
             let passes = refusals.iter().all(|refusal| passes_by_itself(refusal.kind));

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use seaworthy_journal::record::{self, Damaged, JournalError};
+use seaworthy_journal::record::{self, JournalError};
 
 use super::{Executor, ExecutorError, Held, LOCK_TTL, Outcome, PASSING, POLL, Progress, SOON, Stop};
-use crate::history::{History, rule_of};
+use crate::history::{History, may_be_of};
 use crate::input::{Options, refuse};
 use crate::plan::{Plan, Refusal, RefusalKind, Stage};
 use crate::preflight::preflight;
@@ -139,10 +139,8 @@ impl<'a> Executor<'a> {
         let Ok(_local) = self.state.lock() else { return Ok(()) };
         let history = History::read(self.state)?;
         // What cannot be read may be the record of this very turn.
-        let may_be_of_it = |damaged: &Damaged| {
-            damaged.ended != Some(true) && rule_of(damaged).is_none_or(|rule| rule == plan.rule)
-        };
-        if history.pending().any(|fix| fix.rule() == plan.rule) || history.damaged().iter().any(may_be_of_it)
+        if history.pending().any(|fix| fix.rule() == plan.rule)
+            || history.damaged_pending().any(|damaged| may_be_of(damaged, &plan.rule))
         {
             return Ok(());
         }

@@ -6,6 +6,8 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod program;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use program::{CATALOGUE, COMMANDS, command};
 use seaworthy_audit::{Options, audit};
 use seaworthy_evidence::{ReadError, Snapshot};
 use seaworthy_journal::record::{Damaged, Entry, Event, Facts, Record, Written};
@@ -29,33 +32,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/node.json");
-const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../catalogue");
-const COMMANDS: [&[&str]; 11] = [
-    &[],
-    &["audit"],
-    &["snapshot"],
-    &["explain"],
-    &["list"],
-    &["probe"],
-    &["fix"],
-    &["catalogue"],
-    &["catalogue", "check"],
-    &["completions"],
-    &["man"],
-];
-
 /// What a command did.
 struct Run {
     code: i32,
     stdout: String,
     stderr: String,
-}
-
-/// Returns the program under test, in an environment that decides nothing.
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-    command.env_clear().stdin(Stdio::null());
-    command
 }
 
 #[track_caller]

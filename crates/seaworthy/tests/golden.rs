@@ -5,13 +5,15 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod program;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use program::{CATALOGUE, COMMANDS};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Snapshot, Wire};
 use seaworthy_journal::record::{Damaged, Entry, Event, Facts, Record};
 use seaworthy_remedy::executor::{Outcome, Progress};
@@ -19,13 +21,12 @@ use seaworthy_remedy::history::{Fix, Status};
 use seaworthy_remedy::plan::{Plan, Refusal, Stage, Until, Waiting};
 use seaworthy_remedy::progress::ProgressRecord;
 use seaworthy_report::{fix, plan, probe};
-use serde_json::{Value, json};
+use serde_json::Value;
 use snapbox::data::DataFormat;
 
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 /// The plans of the fixes, as the tests of the planner check them.
 const PLANS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../remedy/testdata/plans");
-const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../catalogue");
 /// A narrow terminal, the usual one, and a wide one.
 const WIDTHS: [usize; 3] = [60, 80, 140];
 
@@ -51,9 +52,9 @@ impl Golden {
     /// Expects what a command does, at a width.
     #[track_caller]
     fn expect_run(&mut self, name: &str, arguments: &[&str], width: usize) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-        command.env_clear().env("COLUMNS", width.to_string()).stdin(Stdio::null());
-        let output = command.args(arguments).current_dir(TESTS).output().expect("seaworthy runs");
+        let mut command = program::command();
+        command.env("COLUMNS", width.to_string()).args(arguments).current_dir(TESTS);
+        let output = command.output().expect("seaworthy runs");
         let [stdout, stderr] =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
         if name.ends_with(".json") {
@@ -105,20 +106,7 @@ fn snapshots() -> Vec<(String, String)> {
 #[test]
 fn help() {
     let mut golden = Golden::new("help");
-    let commands: [&[&str]; 11] = [
-        &[],
-        &["audit"],
-        &["snapshot"],
-        &["explain"],
-        &["list"],
-        &["probe"],
-        &["fix"],
-        &["catalogue"],
-        &["catalogue", "check"],
-        &["completions"],
-        &["man"],
-    ];
-    for command in commands {
+    for command in COMMANDS {
         let name = if command.is_empty() { "seaworthy".to_owned() } else { command.join("-") };
         for (end, option) in [("", "-h"), ("-long", "--help")] {
             let arguments = [command, &[option]].concat();
@@ -242,10 +230,10 @@ fn fix_plans() {
         let command = "seaworthy fix RULE";
         golden.expect_text(&name, |width| plan::text(made.as_ref(), &refusals, command, width));
     }
-    let [made, refusals] = [some_plan(), some_plan()].map(|plan| (plan, some_refusals()));
-    golden.expect("plan.json", &plan::json(Some(&made.0), &[]));
-    golden.expect("blocked.json", &plan::json(Some(&made.0), &refusals.1));
-    golden.expect("no-plan.json", &plan::json(None, &refusals.1));
+    let (made, refusals) = (some_plan(), some_refusals());
+    golden.expect("plan.json", &plan::json(Some(&made), &[]));
+    golden.expect("blocked.json", &plan::json(Some(&made), &refusals));
+    golden.expect("no-plan.json", &plan::json(None, &refusals));
 }
 
 const ID: &str = "20260101T000000Z-0a0b0c";
@@ -378,10 +366,11 @@ fn fix_status() {
 #[test]
 fn wrong_usage() {
     let mut golden = Golden::new("usage");
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("no-command", &["adit"]),
         ("no-file", &["audit", "--snapshot", "missing.json"]),
         ("no-snapshot", &["audit", "--snapshot", "golden.rs"]),
+        ("newer", &["audit", "--snapshot", "golden/snapshots/newer.json"]),
         ("no-target", &["probe", "localhost"]),
         ("no-fix", &["fix", "etcd-drift", "--state-dir", "/nonexistent"]),
         ("fixes", &["fix", "--state-dir", "/nonexistent"]),
@@ -391,15 +380,4 @@ fn wrong_usage() {
     for (name, arguments) in cases {
         golden.expect_run(&format!("{name}.txt"), arguments, 80);
     }
-    let document = json!({ "format": "seaworthy.dev/snapshot/v99" });
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("newer.json");
-    fs::write(&path, document.to_string()).unwrap();
-    let printed = Command::new(env!("CARGO_BIN_EXE_seaworthy"))
-        .env_clear()
-        .args(["audit", "--snapshot", path.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let said = String::from_utf8(printed.stderr).unwrap().replace(path.to_str().unwrap(), "newer.json");
-    golden.expect("newer.txt", &said);
 }

@@ -579,11 +579,11 @@ fn an_etcd_that_is_none_costs_seconds_not_minutes() {
         let fake = node.spawn(&fake).unwrap();
         // It becomes what it is named as once it runs.
         let is_seen = |audit: &Audit| audit.findings("etcd-client-tls").len() > 1;
-        let audits = (0..20).map(|_| {
+        let mut audits = (0..20).map(|_| {
             std::thread::sleep(Duration::from_millis(300));
             audit(node)
         });
-        let audit = audits.into_iter().find(is_seen).unwrap_or_else(|| panic!("{name} is taken for an etcd"));
+        let audit = audits.find(is_seen).unwrap_or_else(|| panic!("{name} is taken for an etcd"));
         let real = |f: &&&serde_json::Value| f["resource"].as_str().unwrap().starts_with("etcd m1 (");
         let findings = audit.findings("etcd-client-tls");
         check(findings.iter().find(real).expect("the real one"), "pass", &[]);

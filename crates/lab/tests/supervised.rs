@@ -347,16 +347,22 @@ fn links_disks_and_directories_can_be_broken_and_mended() {
         let connect = format!("timeout 0.3 bash -c ': </dev/tcp/{}/2380'", to.address);
         from.run("sh", ["-c", &connect]).unwrap().status.success()
     };
-    assert!(reaches(node, other));
+    // A machine with much to do answers late, and a neighbour that was gone is looked for anew.
+    let expect = |from: &Node, to: &Node| {
+        eventually(&format!("{} reaches {}", from.name, to.name), 10, || reaches(from, to));
+    };
+    expect(node, other);
     cluster.cut(0).unwrap();
-    assert!(!reaches(node, other) && !reaches(other, node) && reaches(other, cluster.node(2)));
+    assert!(!reaches(node, other) && !reaches(other, node));
+    expect(other, cluster.node(2));
     cluster.mend(0).unwrap();
-    eventually("the link is back", 5, || reaches(node, other));
+    expect(node, other);
     cluster.separate(0, 1).unwrap();
     assert!(!reaches(node, other) && !reaches(other, node));
-    assert!(reaches(node, cluster.node(2)) && reaches(other, cluster.node(2)));
+    expect(node, cluster.node(2));
+    expect(other, cluster.node(2));
     cluster.reunite(0, 1).unwrap();
-    assert!(reaches(node, other));
+    expect(node, other);
     node.shape("tbf rate 1mbit burst 16k latency 400ms").unwrap();
     assert!(sh(node, "tc qdisc show dev eth0").contains("rate 1Mbit"));
     node.unshape().unwrap();

@@ -624,6 +624,7 @@ impl<'a> Executor<'a> {
             let _ = (self.interrupted)();
             (self.tell)(&Progress::Step { number, of, title: step.title.clone() });
             let start = self.world.elapsed();
+            let half_made = !forth && (Self::is_half_made(journal, plan) || !self.was_asked_for(plan));
             // What was written down is used again: a second pre-image would be of what the step has made.
             let facts = match journal.record().before(&name) {
                 Some(facts) => {
@@ -654,7 +655,8 @@ impl<'a> Executor<'a> {
             };
             if let Some(lease) = held.filter(|_| step.disturbs()) {
                 match lease.confirm() {
-                    Err(_) if !forth => {}
+                    // Who has the lock by now relies on a member that is whole, before or after.
+                    Err(_) if half_made => {}
                     confirmed => confirmed?,
                 }
             }
@@ -698,6 +700,13 @@ impl<'a> Executor<'a> {
         };
         !told.is_empty()
             && Look::new(self.world, began_with, via).unmet(&told.iter().collect::<Vec<_>>()).is_ok()
+    }
+
+    /// Returns whether a step of the plan was begun that has to be finished or undone.
+    fn is_half_made(journal: &Journal, plan: &Plan) -> bool {
+        let changes = |step: &Step| !matches!(step.action, Action::MoveLeader { .. });
+        let begun = |index| journal.record().before(&Fix::step_name(index)).is_some();
+        plan.steps.iter().enumerate().any(|(index, step)| changes(step) && begun(index))
     }
 
     /// Returns whether the operator asked for a rollback; else it follows from a step that failed.

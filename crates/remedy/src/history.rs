@@ -3,6 +3,7 @@
 //! A rollback is a fix of its own, with a record of its own, that says which fix it undoes.
 
 use std::collections::BTreeSet;
+use std::iter::successors;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -124,7 +125,7 @@ impl History {
     /// Returns the rollback of a fix that counts: the last one that was not itself undone, or closed before a step of it was
     /// begun.
     pub fn rollback_of(&self, fix: &Fix) -> Option<&Fix> {
-        let of = |other: &&Fix| other.plan.rollback_of.as_deref() == Some(fix.id());
+        let of = |other: &&Fix| other.plan.rollback_of.as_deref() == Some(fix.id()) && other.id() > fix.id();
         self.fixes.iter().rev().filter(of).find(|rollback| self.counts(rollback))
     }
 
@@ -147,22 +148,31 @@ impl History {
             FixStatus::RollingBack => Status::RollingBack,
             FixStatus::Unfinished => Status::Unfinished,
         };
-        let superseded = |other: &Fix| {
-            other.id() > fix.id()
-                && other.plan.rollback_of.is_some()
-                && other.plan.rollback_of == fix.plan.rollback_of
-                && self.counts(other)
-        };
         match self.rollback_of(fix).map(|rollback| self.status(rollback)) {
-            _ if own == Status::Closed => own,
-            // A rollback that failed was planned anew.
-            None if own != Status::Done && self.fixes.iter().any(superseded) => Status::Closed,
+            _ if own == Status::Closed || own != Status::Done && self.is_superseded(fix) => Status::Closed,
             None => own,
             Some(Status::Done) => Status::RolledBack,
             // Nobody knows any more how far it was undone.
             Some(Status::Closed) => Status::Closed,
             Some(_) => Status::RollingBack,
         }
+    }
+
+    /// Returns whether what a rollback was to do has been planned anew since: its own part, or that of the one that it undoes.
+    fn is_superseded(&self, rollback: &Fix) -> bool {
+        fn undone_by(fix: &Fix) -> Option<&str> {
+            fix.plan.rollback_of.as_deref()
+        }
+        let undone: Vec<&str> = successors(undone_by(rollback), |id| {
+            self.fix(id).filter(|fix| fix.id() < rollback.id()).and_then(undone_by)
+        })
+        .collect();
+        let anew = |other: &Fix| {
+            other.id() > rollback.id()
+                && undone_by(other).is_some_and(|id| undone.contains(&id))
+                && self.counts(other)
+        };
+        self.fixes.iter().any(anew)
     }
 
     /// Returns what is begun and not ended, newest first: of a fix that is being rolled back, the rollback.
@@ -257,5 +267,34 @@ mod tests {
         again.closed().unwrap();
         drop(again);
         assert_eq!(statuses(), [Status::Closed; 4]);
+    }
+
+    #[test]
+    fn a_rollback_that_was_planned_anew_ends_the_failed_one_and_whatever_was_to_undo_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let fail = |rollback_of: Option<&str>| {
+            let mut journal = begin(&state, rollback_of);
+            journal.before("1", Facts::default()).unwrap();
+            journal.failed("1", "full").unwrap();
+            id(&journal)
+        };
+        let fix = fail(None);
+        let rollback = fail(Some(&fix));
+        let undoing = fail(Some(&rollback));
+        let pending = || {
+            let history = History::read(&state).unwrap();
+            history.pending().map(|fix| fix.id().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(pending(), [undoing]);
+
+        let mut anew = begin(&state, Some(&fix));
+        anew.before("1", Facts::default()).unwrap();
+        assert_eq!(pending(), [id(&anew)]);
+        anew.done().unwrap();
+        drop(anew);
+        assert_eq!(pending(), [""; 0]);
+        let history = History::read(&state).unwrap();
+        assert_eq!(history.status(history.fix(&fix).unwrap()), Status::RolledBack);
     }
 }

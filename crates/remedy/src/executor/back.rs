@@ -114,7 +114,12 @@ impl<'a> Executor<'a> {
                 }
             };
             match outcome {
-                Outcome::RolledBack { id, why } if id == undone => last = why,
+                // That of a fix whose rollback had failed as well is planned anew.
+                Outcome::RolledBack { id, why }
+                    if id == undone || history.fix(&id).is_some_and(|fix| fix.plan.rollback_of.is_none()) =>
+                {
+                    last = why;
+                }
                 // The rollback has failed, and would fail again.
                 Outcome::RolledBack { id, why } => {
                     let why =

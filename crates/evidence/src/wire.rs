@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Certificate;
+use crate::{Certificate, Observed};
 
 /// The answers of one listening socket to a plaintext request and to TLS handshakes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,10 +11,14 @@ use crate::Certificate;
 pub struct Wire {
     /// The address that was asked, `host:port` or a socket path.
     pub address: String,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// Whether it serves requests without TLS. Both can be true: etcd accepts TLS and plaintext on one client port.
-    pub plaintext: bool,
+    /// Whether it speaks TLS; an error where it did not answer in time.
+    pub tls: Observed<bool>,
+    /// Whether it serves requests without TLS; an error where it did not answer in time. Both can be true: etcd accepts TLS and
+    /// plaintext on one client port.
+    pub plaintext: Observed<bool>,
+    /// True where every protocol version, cipher suite and group that is known here was tried, as far as it speaks TLS; an error
+    /// says why not. What was accepted until then is listed all the same.
+    pub complete: Observed<bool>,
     /// One clause: what it answered, for example `200 OK with the member list of cluster cdf818194e3a8c32`.
     pub spoke: String,
     /// Whether it is an etcd peer listener, known by its answer to `/members` or `/raft/probing`; null when that
@@ -39,6 +43,28 @@ pub struct Wire {
     pub milliseconds: u32,
     /// How many connections the probe made.
     pub connections: u32,
+}
+
+impl Wire {
+    /// Returns whether it was seen to speak TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.value() == Some(&true)
+    }
+
+    /// Returns whether it was seen to serve requests without TLS.
+    pub fn serves_plaintext(&self) -> bool {
+        self.plaintext.value() == Some(&true)
+    }
+
+    /// Returns whether it speaks only TLS (true), or only plaintext (false); `None` where it does both or neither, or where that is
+    /// not known.
+    pub fn speaks_only_tls(&self) -> Option<bool> {
+        match (self.tls.value()?, self.plaintext.value()?) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// A TLS protocol version.

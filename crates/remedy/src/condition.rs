@@ -279,9 +279,9 @@ impl<'a> Look<'a> {
             }
             Condition::ClientMutualTls => mutual(self.seen()?, Purpose::Client),
             Condition::ClientPlaintextRefused => refuses_plaintext(self.seen()?, Purpose::Client),
-            Condition::ClientTls => {
-                every(self.seen()?, Purpose::Client, |wire| holds(wire.tls, "it does not"))
-            }
+            Condition::ClientTls => every(self.seen()?, Purpose::Client, |wire| {
+                holds(*wire.tls.as_result().map_err(|error| error.to_string())?, "it does not")
+            }),
             Condition::ClusterHealthy => healthy(self.seen()?),
             Condition::Edited { path, sha256 }
             | Condition::File { path, sha256 }
@@ -599,19 +599,21 @@ fn every(
 }
 
 fn refuses_plaintext(seen: &Observation, purpose: Purpose) -> Result<(), String> {
-    every(seen, purpose, |wire| match wire.plaintext {
-        true => Err(format!("it answers in plaintext: {}", wire.spoke)),
-        false => Ok(()),
+    every(seen, purpose, |wire| match wire.plaintext.as_result() {
+        Ok(true) => Err(format!("it answers in plaintext: {}", wire.spoke)),
+        Ok(false) => Ok(()),
+        Err(error) => Err(error.to_string()),
     })
 }
 
 /// Returns why a port does not speak mutual TLS. That it accepts connections with a certificate shows in the member list, which
 /// this node asked for there.
 fn mutual(seen: &Observation, purpose: Purpose) -> Result<(), String> {
-    every(seen, purpose, |wire| match (wire.tls, wire.client_certificate) {
-        (true, Some(ClientCertificate::Required)) => Ok(()),
-        (true, _) => Err("it does not demand a certificate".to_owned()),
-        (false, _) => Err("it does not speak TLS".to_owned()),
+    every(seen, purpose, |wire| match (wire.tls.as_result(), wire.client_certificate) {
+        (Ok(true), Some(ClientCertificate::Required)) => Ok(()),
+        (Ok(true), _) => Err("it does not demand a certificate".to_owned()),
+        (Ok(false), _) => Err("it does not speak TLS".to_owned()),
+        (Err(error), _) => Err(error.to_string()),
     })?;
     let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
     match cluster.source {

@@ -82,13 +82,13 @@ impl Node {
             (health, progress, ports.join().unwrap_or_default())
         });
         let schemes = |wire: &Wire| {
-            let spoken = [(wire.plaintext, Scheme::Http), (wire.tls, Scheme::Https)];
-            spoken.into_iter().filter(|(speaks, _)| *speaks).map(|(_, scheme)| scheme).collect()
+            let spoken = [(wire.plaintext.value()?, Scheme::Http), (wire.tls.value()?, Scheme::Https)];
+            Some(spoken.into_iter().filter(|(speaks, _)| **speaks).map(|(_, scheme)| scheme).collect())
         };
         let (mut listens, mut served, mut clocks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (id, port) in ports {
             clocks.extend(port.ahead.map(|seconds| (id.clone(), seconds)));
-            listens.extend(port.wire.as_ref().map(|wire| (id.clone(), schemes(wire))));
+            listens.extend(port.wire.as_ref().and_then(schemes).map(|schemes| (id.clone(), schemes)));
             served.extend(port.served.map(|chain| (id, chain)));
         }
         let trusted = trusted(&etcd, &root);
@@ -266,7 +266,7 @@ impl Node {
             let target = Target::resolve(&format!("{host}:{}", url.port?)).ok()?;
             // Of this member's own port there is evidence already.
             let wire = if member.this { None } else { seaworthy_wire::probe(&target, &options).ok() };
-            let tls = url.is_tls() || wire.as_ref().is_some_and(|wire| wire.tls);
+            let tls = url.is_tls() || wire.as_ref().is_some_and(Wire::speaks_tls);
             let served = if tls { seaworthy_wire::served(&target, &options).ok() } else { None };
             // Others' certificates would be needed to ask a TLS port; while it matters most, ports are plaintext.
             let ahead = if tls || member.this { None } else { ahead(&target, &options) };

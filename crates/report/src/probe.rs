@@ -31,11 +31,14 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
             return out;
         }
     };
-    let (status, verdict) = match (wire.tls, wire.plaintext) {
-        (true, false) => (Status::Pass, "TLS"),
-        (true, true) => (Status::Fail, "TLS AND PLAINTEXT"),
-        (false, true) => (Status::Fail, "PLAINTEXT"),
-        (false, false) => (Status::Unknown, "NEITHER TLS NOR A PLAINTEXT SERVICE"),
+    let (status, verdict) = match (wire.tls.value(), wire.plaintext.value()) {
+        (Some(true), Some(false)) => (Status::Pass, "TLS"),
+        (Some(true), Some(true)) => (Status::Fail, "TLS AND PLAINTEXT"),
+        (Some(true), None) => (Status::Unknown, "TLS, AND WHETHER PLAINTEXT IS NOT KNOWN"),
+        (Some(false), Some(true)) => (Status::Fail, "PLAINTEXT"),
+        (None, Some(true)) => (Status::Fail, "PLAINTEXT, AND WHETHER TLS IS NOT KNOWN"),
+        (Some(false), Some(false)) => (Status::Unknown, "NEITHER TLS NOR A PLAINTEXT SERVICE"),
+        (None, _) | (_, None) => (Status::Unknown, "NO PLAINTEXT SERVICE, AND WHETHER TLS IS NOT KNOWN"),
     };
     let _ = writeln!(out, "{}  {}", paint(BOLD, plain(target)), paint(style::of(status), verdict));
     let mut row = |name: &str, value: &str| {
@@ -43,13 +46,20 @@ pub fn text(target: &str, result: &Result<Wire, EvidenceError>, width: usize) ->
         let _ = write!(out, "{}", wrap(value, width, &label, &" ".repeat(22)));
     };
     row("answered", &wire.spoke);
+    for (name, asked) in
+        [("TLS", &wire.tls), ("plaintext", &wire.plaintext), ("not all tried", &wire.complete)]
+    {
+        if let Some(error) = asked.error() {
+            row(name, &error.message);
+        }
+    }
     if wire.raft == Some(true) {
         row("service", "etcd peer port");
     }
     if let Some(version) = &wire.etcd_version {
         row("etcd version", version);
     }
-    if wire.tls {
+    if wire.speaks_tls() {
         let accepted = |yes: bool| {
             let names: Vec<String> =
                 wire.protocols.iter().filter(|p| p.accepted == yes).map(|p| p.version.to_string()).collect();

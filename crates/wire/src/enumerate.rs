@@ -19,6 +19,8 @@ pub(crate) struct Accepted {
     pub(crate) suites: Vec<u16>,
     /// Groups in the order of its preference.
     pub(crate) groups: Vec<u16>,
+    /// Whether a question was left without an answer, so that it may accept more.
+    pub(crate) unanswered: bool,
 }
 
 /// Returns what the listener accepts with `version`; its groups only if they are `wanted`.
@@ -51,7 +53,9 @@ fn until_refused(
     let every_group = groups.clone();
     let mut both = wanted;
     found.version = loop {
-        match ask(&suites, if both { &groups } else { &every_group }) {
+        let answer = ask(&suites, if both { &groups } else { &every_group });
+        found.unanswered |= answer.is_err();
+        match answer {
             Ok(Some((suite, group))) if take(&mut suites, &mut found.suites, Some(suite)) => {
                 take(&mut groups, &mut found.groups, group.filter(|_| both));
             }
@@ -65,12 +69,14 @@ fn until_refused(
         }
         both &= !groups.is_empty();
     };
-    while wanted
-        && found.version == Some(true)
-        && !groups.is_empty()
-        && let Ok(Some((_, group))) = ask(ephemeral, &groups)
-        && take(&mut groups, &mut found.groups, group)
-    {}
+    while wanted && found.version == Some(true) && !groups.is_empty() {
+        let answer = ask(ephemeral, &groups);
+        found.unanswered |= answer.is_err();
+        let group = answer.ok().flatten().and_then(|(_, group)| group);
+        if !take(&mut groups, &mut found.groups, group) {
+            break;
+        }
+    }
     found
 }
 
@@ -152,7 +158,8 @@ mod tests {
             let case = format!("{suites:?} {groups:?}");
             let version = Some(!suites.is_empty());
             let groups = if suites.iter().any(|id| *id < 100) { groups } else { &[] };
-            let want = Accepted { version, suites: suites.to_vec(), groups: groups.to_vec() };
+            let want =
+                Accepted { version, suites: suites.to_vec(), groups: groups.to_vec(), unanswered: false };
             assert_eq!(run(suites, groups, true), (want.clone(), questions), "{case}");
             let (found, _) = run(suites, &[7, 8, 9], false);
             assert_eq!(found, Accepted { groups: Vec::new(), ..want }, "{case}");
@@ -166,6 +173,9 @@ mod tests {
         };
         let refused = Accepted { version: Some(false), ..Accepted::default() };
         assert_eq!(run(|| Ok(Some((99, Some(7))))), refused);
-        assert_eq!(run(|| Err(io::ErrorKind::TimedOut.into())), Accepted::default());
+        assert_eq!(
+            run(|| Err(io::ErrorKind::TimedOut.into())),
+            Accepted { unanswered: true, ..Accepted::default() }
+        );
     }
 }

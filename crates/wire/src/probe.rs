@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{NamedGroup, ProtocolVersion};
 use seaworthy_evidence::{
-    Certificate, ClientCertificate, ErrorKind, EvidenceError, Protocol, ProtocolSupport, Suite, Wire,
+    Certificate, ClientCertificate, ErrorKind, EvidenceError, Observed, Protocol, ProtocolSupport, Suite,
+    Wire,
 };
 
 use crate::connection::{Connection, Connector, is_hang_up, is_timeout};
@@ -31,20 +32,24 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
     let connector = Connector::new(target, options);
     let (plain, tls) = join(|| plaintext(&connector), || handshake(&connector));
     let speaks_tls = tls.as_ref().is_ok_and(|tls| tls.speaks);
-    let (plain, doubt) = match plain {
+    let (plain, tls) = match (plain, tls) {
         // Go's HTTP server refuses so what should have been TLS: an answer, but no service.
-        Ok(Plain::Http(http)) if http.status == 400 && speaks_tls => (Plain::Nothing, None),
-        Ok(plain) => (plain, None),
-        Err(error) if speaks_tls => (Plain::Nothing, Some(error)),
-        Err(error) => return Err(neither(error, tls.err(), target)),
+        (Ok(Plain::Http(http)), tls) if http.status == 400 && speaks_tls => (Ok(Plain::Nothing), tls),
+        (Err(error), Err(tls)) => return Err(neither(error, Some(tls), target)),
+        (Err(error), Ok(tls)) if !tls.speaks => return Err(neither(error, None, target)),
+        asked => asked,
     };
-    let tls = tls.ok().filter(|tls| tls.speaks);
+    let serves = |plain: &Plain| matches!(plain, Plain::Http(_) | Plain::Http2);
+    let told = |told: Result<bool, &EvidenceError>, asked: &str| {
+        Observed::from_result(told.map_err(Clone::clone), target.origin(asked))
+    };
 
     let mut wire = Wire {
         address: target.to_string(),
-        tls: tls.is_some(),
-        plaintext: matches!(plain, Plain::Http(_) | Plain::Http2),
-        spoke: spoke(&plain, tls.as_ref()),
+        tls: told(tls.as_ref().map(|tls| tls.speaks), HANDSHAKE),
+        plaintext: told(plain.as_ref().map(serves), &Question::Version.to_string()),
+        complete: told(Ok(true), HANDSHAKE),
+        spoke: spoke(plain.as_ref().unwrap_or(&Plain::Nothing), tls.as_ref().ok().filter(|tls| tls.speaks)),
         raft: None,
         etcd_version: None,
         protocols: Vec::new(),
@@ -56,13 +61,12 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
         milliseconds: 0,
         connections: 0,
     };
-    let answers = [plain.http(), tls.as_ref().and_then(|tls| tls.served.as_ref())];
+    let tls = tls.ok().filter(|tls| tls.speaks);
+    let answers =
+        [plain.as_ref().ok().and_then(Plain::http), tls.as_ref().and_then(|tls| tls.served.as_ref())];
     for answer in answers.into_iter().flatten() {
         wire.raft = wire.raft.or(answer.raft);
         wire.etcd_version = wire.etcd_version.or(answer.etcd_version.clone());
-    }
-    if let Some(error) = doubt {
-        wire.spoke.push_str(&format!("; {error}"));
     }
     if let Some(tls) = tls {
         wire.client_certificate = tls.client_certificate;
@@ -77,8 +81,21 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
             Err(_) => wire.spoke.push_str(", with a certificate that cannot be parsed"),
         }
         let accepted = if options.enumerate { enumerate(&connector, tls.version) } else { tls.negotiated() };
-        if connector.expired() {
-            wire.spoke.push_str(", too slowly to try everything");
+        let untried = match options.enumerate {
+            false => Some((ErrorKind::Unsupported, "was asked for one handshake only")),
+            true if connector.expired() => Some((
+                ErrorKind::Timeout,
+                "answers too slowly to try every protocol version and cipher suite in time",
+            )),
+            true if accepted.iter().any(|(_, accepted)| accepted.unanswered) => Some((
+                ErrorKind::Timeout,
+                "left some of the handshakes without an answer, and may accept more than what was seen",
+            )),
+            true => None,
+        };
+        if let Some((kind, why)) = untried {
+            let error = EvidenceError::new(kind, format!("{target} {why}"));
+            wire.complete = Observed::failed(error.at(target.origin(HANDSHAKE)));
         }
         wire.groups = groups(&accepted);
         for (version, accepted) in accepted {
@@ -112,6 +129,8 @@ pub fn served(target: &Target, options: &Options) -> Result<Vec<seaworthy_pki::P
     chain.map(|der| seaworthy_pki::Parsed::from_der(der, origin.clone(), options.now)).collect()
 }
 
+/// What a listener is asked beside requests.
+const HANDSHAKE: &str = "a TLS handshake";
 /// The probe's questions have short answers.
 const MAX_ANSWER: usize = 64 << 10;
 const MAX_BODY: usize = 32 << 10;
@@ -175,6 +194,7 @@ impl Tls {
             version: Some(true),
             suites: self.suite.into_iter().collect(),
             groups: self.group.into_iter().collect(),
+            unanswered: false,
         };
         self.version.map(|version| (version, accepted)).into_iter().collect()
     }
@@ -266,12 +286,11 @@ fn handshake(connector: &Connector<'_>) -> Result<Tls, EvidenceError> {
 }
 
 fn handshake_once(connector: &Connector<'_>) -> Result<Tls, EvidenceError> {
-    const ASKED: &str = "a TLS handshake";
     let target = connector.target;
     let recorder = Arc::new(Recorder::default());
     let mut client = recording_client(target.tls_name()?, &recorder)
         .map_err(|e| EvidenceError::new(ErrorKind::Unsupported, e.to_string()))?;
-    let mut connection = connector.connect(MAX_ANSWER).map_err(|e| target.failure(ASKED, &e))?;
+    let mut connection = connector.connect(MAX_ANSWER).map_err(|e| target.failure(HANDSHAKE, &e))?;
 
     let mut session = Session(rustls::Stream::new(&mut client, &mut connection));
     let (host, mut buffer) = (target.host(), Vec::new());
@@ -308,7 +327,7 @@ fn handshake_once(connector: &Connector<'_>) -> Result<Tls, EvidenceError> {
     };
     let speaks = begins_like_answer(connection.first());
     if connection.first().is_empty() && matches!(end, Some(End::Timeout)) {
-        return Err(target.failure(ASKED, &std::io::ErrorKind::TimedOut.into()));
+        return Err(target.failure(HANDSHAKE, &std::io::ErrorKind::TimedOut.into()));
     }
     Ok(Tls {
         speaks,

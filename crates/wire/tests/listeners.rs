@@ -186,7 +186,7 @@ fn tls_listeners_are_recognised_whatever_they_demand() {
         let wire = server.probe();
         server.assert_left(&wire);
 
-        assert!(wire.tls && !wire.plaintext, "{case}: {wire:?}");
+        assert!(wire.speaks_only_tls() == Some(true), "{case}: {wire:?}");
         assert_eq!(wire.client_certificate, Some(auth), "{case}: {wire:?}");
         let cas = (auth != NotRequested).then(|| vec![r"CN=etcd\, peer-ca".to_owned()]);
         assert_eq!(wire.acceptable_cas, cas, "{case}");
@@ -238,7 +238,7 @@ fn a_plaintext_peer_is_known_by_its_answer() {
     });
     let wire = server.probe();
     server.assert_left(&wire);
-    assert!(wire.plaintext && !wire.tls);
+    assert!(wire.speaks_only_tls() == Some(false));
     assert_eq!(wire.raft, Some(true));
     assert_eq!(wire.etcd_version.as_deref(), Some("3.5.1"));
     assert_eq!(wire.spoke, "200 OK with the member list of cluster cdf818194e3a8c32");
@@ -263,7 +263,7 @@ fn tls_and_plaintext_on_one_port_are_both_seen() {
         };
     });
     let wire = server.probe();
-    assert!(wire.tls && wire.plaintext);
+    assert!(wire.speaks_tls() && wire.serves_plaintext());
     assert_eq!(wire.client_certificate, Some(ClientCertificate::Required));
     assert_eq!(wire.raft, Some(true));
 }
@@ -286,7 +286,7 @@ fn a_web_server_that_wants_tls_does_not_serve_plaintext() {
         }
     });
     let wire = server.probe();
-    assert!(wire.tls && !wire.plaintext);
+    assert!(wire.speaks_only_tls() == Some(true));
     assert_eq!(wire.spoke, "200 OK with the member list of cluster cdf818194e3a8c32 over TLS1.3");
 }
 
@@ -300,7 +300,7 @@ fn grpc_without_tls_is_plaintext() {
         }
     });
     let wire = server.probe();
-    assert!(wire.plaintext && !wire.tls);
+    assert!(wire.speaks_only_tls() == Some(false));
     assert_eq!(wire.spoke, "HTTP/2, which is gRPC");
     assert_eq!(wire.raft, None);
 }
@@ -344,7 +344,7 @@ fn old_protocols_and_weak_suites_are_found() {
     });
     let wire = server.probe();
     server.assert_left(&wire);
-    assert!(wire.tls && !wire.plaintext);
+    assert!(wire.speaks_only_tls() == Some(true));
     assert_eq!(wire.spoke, "TLS, refusing a modern client: alert 70 (ProtocolVersion)");
     let accepted: Vec<_> = wire.protocols.iter().map(|p| (p.accepted, p.deprecated)).collect();
     assert_eq!(accepted, [(true, true), (false, true), (false, false), (false, false)]);
@@ -417,7 +417,7 @@ fn listeners_that_speak_something_else_are_told() {
         let _ = socket.read(&mut [0; 2048]);
     });
     let wire = garbage.probe();
-    assert!(!wire.tls && !wire.plaintext);
+    assert!([wire.tls.value(), wire.plaintext.value()] == [Some(&false); 2]);
     assert_eq!(wire.spoke, "something that is neither TLS nor HTTP: first bytes 53 53 48 2d 32 2e 30 2d");
 
     let echo = Server::start(|mut socket| {
@@ -427,11 +427,11 @@ fn listeners_that_speak_something_else_are_told() {
         }
     });
     let wire = echo.probe();
-    assert!(!wire.tls && !wire.plaintext, "{}", wire.spoke);
+    assert!([wire.tls.value(), wire.plaintext.value()] == [Some(&false); 2], "{}", wire.spoke);
 
     let mute = Server::start(drop);
     let wire = mute.probe();
-    assert!(!wire.tls && !wire.plaintext);
+    assert!([wire.tls.value(), wire.plaintext.value()] == [Some(&false); 2]);
     assert_eq!(wire.spoke, "nothing: it closed the connection");
 }
 
@@ -446,11 +446,40 @@ fn a_handshake_that_stalls_is_still_tls() {
         }
     });
     let wire = server.probe();
-    assert!(wire.tls && !wire.plaintext);
+    assert!(wire.speaks_only_tls() == Some(true));
     assert_eq!(wire.client_certificate, None);
     assert_eq!(wire.spoke, "TLS, then nothing more in time");
     // Nothing is claimed about what was not answered.
     assert!(wire.protocols.is_empty(), "{:?}", wire.protocols);
+    assert_eq!(wire.complete.error().unwrap().kind, ErrorKind::Timeout);
+}
+
+#[test]
+fn what_was_not_answered_in_time_is_not_known() {
+    const RECORD: u8 = 22;
+    let silent_to = |silent: fn(u8) -> bool| {
+        Server::start(move |mut socket| {
+            let mut first = [0];
+            if socket.read(&mut first).is_err() {
+            } else if silent(first[0]) {
+                thread::sleep(Duration::from_secs(5));
+            } else if first == [RECORD] {
+                let _ = socket.write_all(&[RECORD, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3]);
+            }
+        })
+    };
+    let handshakes = silent_to(|first| first == RECORD).probe();
+    assert_eq!(handshakes.plaintext.value(), Some(&false));
+    let error = handshakes.tls.error().expect("not known");
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    assert!(error.message.contains("a TLS handshake"), "{error}");
+
+    let requests = silent_to(|first| first != RECORD).probe();
+    assert!(requests.speaks_tls());
+    let error = requests.plaintext.error().expect("not known");
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    assert!(error.message.contains("GET /version"), "{error}");
+    assert_eq!(requests.speaks_only_tls(), None);
 }
 
 #[test]
@@ -465,7 +494,7 @@ fn unix_sockets_are_probed() {
     });
     let wire = probe(&Target::unix(&path), &options()).unwrap();
     assert_eq!(wire.address, path.display().to_string());
-    assert!(wire.plaintext && !wire.tls);
+    assert!(wire.speaks_only_tls() == Some(false));
     assert_eq!(wire.raft, Some(true));
 }
 

@@ -193,9 +193,9 @@ fn contradicted(
     }
     let seen = listener.wire.as_ref()?;
     let (wire, origin) = (seen.value()?, seen.origin().cloned());
-    let (declared, running) = match (listener.url.is_tls(), wire.tls, wire.plaintext) {
-        (true, false, true) => ("speaks TLS", "speaks plaintext"),
-        (false, true, false) => ("speaks plaintext", "speaks TLS"),
+    let (declared, running) = match (listener.url.is_tls(), wire.speaks_only_tls()) {
+        (true, Some(false)) => ("speaks TLS", "speaks plaintext"),
+        (false, Some(true)) => ("speaks plaintext", "speaks TLS"),
         _ if listener.purpose == Purpose::Metrics => return None,
         _ => match (enforced?, wire.client_certificate?) {
             (true, ClientCertificate::NotRequested | ClientCertificate::Requested) => {
@@ -248,10 +248,12 @@ mod tests {
     const START: i64 = 1_000_000;
 
     fn wire(tls: bool, client_certificate: Option<ClientCertificate>) -> Observed<Wire> {
+        let seen = |value| Observed::seen(value, Origin::wire("10.0.0.1:2380", "TLS"));
         let wire = Wire {
             address: "10.0.0.1:2380".to_owned(),
-            tls,
-            plaintext: !tls,
+            tls: seen(tls),
+            plaintext: seen(!tls),
+            complete: seen(true),
             spoke: String::new(),
             raft: None,
             etcd_version: None,

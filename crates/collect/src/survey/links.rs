@@ -177,9 +177,11 @@ fn listens_on(listener: &Listener, local: SocketAddr) -> bool {
 /// Returns what connections that this listener accepted carry.
 fn spoken(listener: &Listener) -> TransportSeen {
     match listener.wire.as_ref().and_then(Observed::value) {
-        Some(wire) if wire.tls && !wire.plaintext => TransportSeen::Tls,
-        Some(wire) if wire.plaintext && !wire.tls => TransportSeen::Plaintext,
-        Some(_) => TransportSeen::Undetermined,
+        Some(wire) => match wire.speaks_only_tls() {
+            Some(true) => TransportSeen::Tls,
+            Some(false) => TransportSeen::Plaintext,
+            None => TransportSeen::Undetermined,
+        },
         None if !listener.configured => TransportSeen::Undetermined,
         None if listener.url.is_tls() => TransportSeen::Tls,
         None => TransportSeen::Plaintext,

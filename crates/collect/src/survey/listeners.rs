@@ -260,7 +260,7 @@ fn unclaimed(running: &Running, address: String, answers: &Answers) -> Listener 
     let wire = answers.wire(running.pid(), &address);
     let said = wire.as_ref().and_then(Observed::value);
     let purpose = if said.is_some_and(|w| w.raft == Some(true)) { Purpose::Peer } else { Purpose::Client };
-    let tls = said.is_some_and(|w| w.tls && !w.plaintext);
+    let tls = said.is_some_and(|w| w.speaks_only_tls() == Some(true));
     let unix = address.starts_with('/');
     let scheme = match (unix, tls) {
         (false, false) => "http",

@@ -301,8 +301,9 @@ impl Cluster {
             acceptable.map(|roots| roots.iter().map(|r| r.certificate.subject.clone()).collect());
         let wire = Wire {
             address: at.clone(),
-            tls,
-            plaintext: !tls,
+            tls: seen(tls),
+            plaintext: seen(!tls),
+            complete: seen(true),
             spoke: "the simulation".to_owned(),
             raft: Some(true),
             etcd_version: Some(VERSION.to_owned()),
@@ -476,7 +477,7 @@ impl Cluster {
                 let listeners = etcd.peer.listeners.as_result().map_err(|error| error.to_string())?;
                 let tls = |l: &Listener| {
                     let wire = l.wire.as_ref().and_then(|wire| wire.value());
-                    l.url.is_tls() && wire.is_some_and(|wire| wire.tls && !wire.plaintext)
+                    l.url.is_tls() && wire.is_some_and(|wire| wire.speaks_only_tls() == Some(true))
                 };
                 holds(!listeners.is_empty() && listeners.iter().all(tls), "it listens in plaintext")?;
                 let dialled = seen.members().iter().flat_map(|m| &m.peer_urls).all(Url::is_tls);

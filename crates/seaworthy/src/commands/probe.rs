@@ -37,6 +37,8 @@ pub(super) fn run(options: &cli::Probe) -> anyhow::Result<Exit> {
             output::print(&parts.join("\n"))?;
         }
     }
-    let speaks = |result: &Result<Wire, _>| result.as_ref().is_ok_and(|wire| wire.tls || wire.plaintext);
+    let speaks = |result: &Result<Wire, _>| {
+        result.as_ref().is_ok_and(|wire| wire.speaks_tls() || wire.serves_plaintext())
+    };
     Ok(if results.iter().all(|(_, result)| speaks(result)) { Exit::Clean } else { Exit::Incomplete })
 }

@@ -28,6 +28,8 @@ pub struct Judgement {
     pub reasons: Vec<Reason>,
     /// What was proved; only when it passes.
     pub summary: Option<String>,
+    /// Checks that only corroborate and could not be judged: nothing contradicts the verdict, and they do not confirm it either.
+    pub uncorroborated: Vec<Reason>,
     /// Remarks that decided nothing.
     pub notes: Vec<String>,
     /// The evidence that was looked at.
@@ -64,7 +66,14 @@ impl Judgement {
     fn decided(status: Status, message: String, evidence: Vec<Evidence>) -> Self {
         let reason =
             Reason { check: String::new(), status, message, remedy: None, evidence: evidence.clone() };
-        Self { status, reasons: vec![reason], summary: None, notes: Vec::new(), evidence }
+        Self {
+            status,
+            reasons: vec![reason],
+            uncorroborated: Vec::new(),
+            summary: None,
+            notes: Vec::new(),
+            evidence,
+        }
     }
 }
 
@@ -93,10 +102,11 @@ pub fn judge(rule: &Rule, snapshot: &Value, bindings: &[Binding<'_>]) -> Judgeme
             }
         }
     }
-    let mut reasons = Vec::new();
+    let mut found = Found::default();
     for check in &rule.checks {
-        judge_check(check, &env, &mut trail, &mut reasons);
+        judge_check(check, &env, &mut trail, &mut found);
     }
+    let Found { reasons, uncorroborated } = found;
     let status = reasons.iter().map(|r| r.status).max().unwrap_or(Status::Pass);
     let notes = rule
         .notes
@@ -106,37 +116,44 @@ pub fn judge(rule: &Rule, snapshot: &Value, bindings: &[Binding<'_>]) -> Judgeme
         .collect();
     let passed = status == Status::Pass;
     let summary = rule.summary.as_ref().filter(|_| passed).map(|summary| summary.render(&env).text);
-    Judgement { status, reasons, summary, notes, evidence: trail.into_evidence() }
+    Judgement { status, reasons, uncorroborated, summary, notes, evidence: trail.into_evidence() }
 }
 
-fn judge_check(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut Vec<Reason>) {
+/// What the checks of a rule have to say.
+#[derive(Default)]
+struct Found {
+    reasons: Vec<Reason>,
+    uncorroborated: Vec<Reason>,
+}
+
+fn judge_check(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
     let Some(each) = &check.each else {
-        return judge_once(check, env, trail, reasons);
+        return judge_once(check, env, trail, found);
     };
     let evaluation = each.list.eval(env);
     let evidence = trail.follow(&evaluation.touched);
     let Some(elements) = evaluation.elements() else {
-        return cannot_judge(check, &evaluation.missing, evidence, reasons);
+        return cannot_judge(check, &evaluation.missing, evidence, found);
     };
     for element in elements {
         let inner = env.clone().bind_element(&each.variable, element);
         let wanted = each.filter.as_ref().map_or(Outcome::True, |filter| evaluate(filter, &inner, trail).0);
         if wanted != Outcome::False {
-            judge_once(check, &inner, trail, reasons);
+            judge_once(check, &inner, trail, found);
         }
     }
 }
 
-fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, reasons: &mut Vec<Reason>) {
+fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
     let (outcome, missing, evidence) = evaluate(&check.that, env, trail);
     match outcome {
         Outcome::True => {}
         Outcome::False => {
             let (name, message) = (check.name.clone(), check.otherwise.render(env).text);
             let remedy = check.remedy.as_ref().map(|remedy| remedy.render(env).text);
-            tell(reasons, Reason { check: name, status: Status::Fail, message, remedy, evidence });
+            tell(&mut found.reasons, Reason { check: name, status: Status::Fail, message, remedy, evidence });
         }
-        _ => cannot_judge(check, &missing, evidence, reasons),
+        _ => cannot_judge(check, &missing, evidence, found),
     }
 }
 
@@ -150,11 +167,9 @@ fn evaluate<'a>(
     (evaluation.outcome, evaluation.missing, evidence)
 }
 
-/// Records that `check` could not be judged, unless it only corroborates.
-fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, reasons: &mut Vec<Reason>) {
-    if check.corroborates {
-        return;
-    }
+/// Records that `check` could not be judged.
+fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, found: &mut Found) {
+    let reasons = if check.corroborates { &mut found.uncorroborated } else { &mut found.reasons };
     let message = because(&format!("not known whether {}", check.name), missing);
     let check = check.name.clone();
     tell(reasons, Reason { check, status: Status::Unknown, message, remedy: None, evidence });

@@ -44,6 +44,8 @@ pub struct Finding {
     pub status: Status,
     /// Why: the checks that failed or could not be judged, or the condition that made the rule not apply.
     pub reasons: Vec<Reason>,
+    /// Checks that only corroborate and could not be judged.
+    pub uncorroborated: Vec<Reason>,
     /// What was proved; empty unless it passes.
     pub summary: Option<String>,
     /// Remarks that decided nothing.
@@ -118,11 +120,19 @@ impl Report {
         self.findings.iter().any(|f| f.status == Status::Fail && f.severity >= severity && f.waived.is_none())
     }
 
-    /// Returns the share of applicable findings that could be judged, in percent; 100 when none applies.
-    pub fn coverage(&self) -> f64 {
+    /// Returns the share of applicable findings that could be judged, in percent; 100 when none applies. Where they are to be
+    /// `corroborated`, one that passes without all its second witnesses does not count as judged.
+    pub fn coverage(&self, corroborated: bool) -> f64 {
         let counts = self.counts();
         let applicable = counts.pass + counts.fail + counts.manual + counts.unknown;
-        if applicable == 0 { 100.0 } else { 100.0 * (applicable - counts.unknown) as f64 / applicable as f64 }
+        let alone = if corroborated { self.uncorroborated().count() } else { 0 };
+        let judged = applicable - counts.unknown - alone;
+        if applicable == 0 { 100.0 } else { 100.0 * judged as f64 / applicable as f64 }
+    }
+
+    /// Returns the findings that pass without all their second witnesses, such as the wire.
+    pub fn uncorroborated(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|f| f.status == Status::Pass && !f.uncorroborated.is_empty())
     }
 }
 
@@ -147,6 +157,7 @@ impl Finding {
             resource,
             status: judgement.status,
             reasons: judgement.reasons,
+            uncorroborated: judgement.uncorroborated,
             summary: judgement.summary,
             notes: judgement.notes,
             evidence: judgement.evidence,

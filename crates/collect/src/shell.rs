@@ -11,13 +11,18 @@ use crate::declared::{Argument, may_be_shown};
 /// that the last command of a `sh -c` script starts. A script is never interpreted: it is only split into
 /// words.
 ///
-/// `Some(Err)` when the program occurs in the script, but in a way that cannot be told without running it:
-/// substitutions, redirections, pipes, conditions, or variables that change its settings.
+/// `Some(Err)` when the program occurs behind a wrapper or in the script, but in a way that cannot be told without
+/// running it: substitutions, redirections, pipes, conditions, or variables that change its settings.
 pub fn program(
     argv: &[Argument],
     is_program: impl Fn(&[u8]) -> bool,
 ) -> Option<Result<Vec<Argument>, EvidenceError>> {
-    let argv = argv.get(wrappers(argv.iter().map(|a| &*a.text))?..)?;
+    let Some(begin) = wrappers(argv.iter().map(|a| &*a.text)) else {
+        let hidden = argv.iter().find(|argument| is_program(&argument.text))?;
+        let message = format!("{}: what the variables before it set is not told apart", hidden.origin);
+        return Some(Err(EvidenceError::new(ErrorKind::Unsupported, message).at(hidden.origin.clone())));
+    };
+    let argv = argv.get(begin..)?;
     let first = argv.first()?;
     if is_program(&first.text) {
         return Some(Ok(argv.to_vec()));
@@ -37,33 +42,87 @@ pub fn program(
         let argument = |text: &Vec<u8>| Argument { text: text.clone(), origin: script.origin.clone() };
         return Some(Ok(words.iter().map(argument).collect()));
     }
-    let mut tokens = script.text.split(|b| b.is_ascii_whitespace() || b";&|()'\"`".contains(b));
-    tokens.any(|token| !token.is_empty() && is_program(token)).then(|| {
+    may_start(&script.text, is_program).then(|| {
         let message = format!("{}: the shell script cannot be told without running it", script.origin);
         Err(EvidenceError::new(ErrorKind::Unsupported, message).at(script.origin.clone()))
+    })
+}
+
+/// Returns whether a script that is not understood may start the program: whether it names it where a command is.
+fn may_start(script: &[u8], is_program: impl Fn(&[u8]) -> bool) -> bool {
+    const ENDS: &[u8] = b";&|()'\"`{}\n";
+    const BEFORE_A_COMMAND: [&[u8]; 8] = [b"!", b"do", b"elif", b"else", b"if", b"then", b"until", b"while"];
+    script.split(|b| ENDS.contains(b)).any(|part| {
+        let mut wrapped = true;
+        part.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).any(|word| {
+            let is_wrapper = BEFORE_A_COMMAND.contains(&word)
+                || WRAPPERS.iter().any(|wrapper| wrapper.name.as_bytes() == file_name(word));
+            let is_command = wrapped && is_program(word);
+            let is_operand = word.starts_with(b"-") || word.first().is_some_and(u8::is_ascii_digit);
+            wrapped = is_wrapper || wrapped && (is_operand || assigned(word).is_some());
+            is_command
+        })
     })
 }
 
 /// Returns how many of the leading `words` belong to programs that only start another one, and to assignments
 /// of variables that are not the program's settings; `None` when they are.
 fn wrappers<'a>(words: impl Iterator<Item = &'a [u8]>) -> Option<usize> {
-    let mut wrapped = false;
+    let mut wrapper: Option<&Wrapper> = None;
+    // How many words are still the wrapper's own.
+    let mut own = 0;
+    let mut is_value = false;
     for (index, word) in words.enumerate() {
+        if std::mem::take(&mut is_value) {
+            continue;
+        }
+        let next = WRAPPERS.iter().find(|wrapper| wrapper.name.as_bytes() == file_name(word));
         if let Some(name) = assigned(word) {
             if may_be_shown(name) || name.starts_with(b"ETCD_") {
                 return None;
             }
-        } else if matches!(
-            file_name(word),
-            b"chrt" | b"dumb-init" | b"env" | b"exec" | b"ionice" | b"nice" | b"taskset" | b"tini"
-        ) {
-            wrapped = true;
-        } else if !(wrapped && (word.starts_with(b"-") || word.iter().all(u8::is_ascii_digit))) {
+        } else if let Some(wrapper) = wrapper.filter(|_| word.starts_with(b"-")) {
+            is_value = matches!(word, [b'-', letter] if wrapper.with_value.as_bytes().contains(letter));
+        } else if own > 0 {
+            own -= 1;
+        } else if let Some(next) = next {
+            (wrapper, own) = (Some(next), next.operands);
+        } else {
             return Some(index);
         }
     }
     None
 }
+
+/// A program that does nothing but start another one in some way.
+struct Wrapper {
+    name: &'static str,
+    /// Letters of the options that take the next word as their value.
+    with_value: &'static str,
+    /// How many words of its own come before the program.
+    operands: usize,
+}
+
+/// Programs that start another one, as their manuals describe them.
+#[rustfmt::skip]
+const WRAPPERS: &[Wrapper] = &[
+    Wrapper { name: "catatonit", with_value: "", operands: 0 },
+    Wrapper { name: "chrt", with_value: "DPT", operands: 1 },
+    Wrapper { name: "dumb-init", with_value: "r", operands: 0 },
+    Wrapper { name: "env", with_value: "Cu", operands: 0 },
+    Wrapper { name: "exec", with_value: "a", operands: 0 },
+    Wrapper { name: "gosu", with_value: "", operands: 1 },
+    Wrapper { name: "ionice", with_value: "cn", operands: 0 },
+    Wrapper { name: "nice", with_value: "n", operands: 0 },
+    Wrapper { name: "nohup", with_value: "", operands: 0 },
+    Wrapper { name: "numactl", with_value: "CNPim", operands: 0 },
+    Wrapper { name: "setsid", with_value: "", operands: 0 },
+    Wrapper { name: "stdbuf", with_value: "eio", operands: 0 },
+    Wrapper { name: "su-exec", with_value: "", operands: 1 },
+    Wrapper { name: "taskset", with_value: "", operands: 1 },
+    Wrapper { name: "timeout", with_value: "ks", operands: 1 },
+    Wrapper { name: "tini", with_value: "ep", operands: 0 },
+];
 
 /// Returns the name of the variable that `word` assigns, if it is an assignment.
 fn assigned(word: &[u8]) -> Option<&[u8]> {
@@ -194,6 +253,12 @@ mod tests {
             (&["etcd", "--name=a b"], "etcd|--name=a b"),
             (&["/usr/local/bin/etcd"], "/usr/local/bin/etcd"),
             (&["/usr/bin/ionice", "-c2", "-n", "0", "etcd", "-name", "x"], "etcd|-name|x"),
+            (
+                &["/usr/bin/env", "-u", "HOME", "GOGC=50", "nice", "-n", "-5", "/bin/etcd", "-x"],
+                "/bin/etcd|-x",
+            ),
+            (&["taskset", "-c", "0-3", "chrt", "-r", "5", "etcd"], "etcd"),
+            (&["setsid", "gosu", "etcd:etcd", "etcd", "--name=etcd"], "etcd|--name=etcd"),
             (&["/bin/sh", "-c", "exec etcd --name=a"], "etcd|--name=a"),
             (
                 &["/bin/bash", "-e", "-xec", "exec nice -n -19 ionice -c2 -n0 etcd --a='b c' \"--d=\\\"e\""],
@@ -234,6 +299,7 @@ mod tests {
         for script in scripts {
             assert_eq!(run(&["sh", "-c", script]), Some(Err(ErrorKind::Unsupported)), "{script}");
         }
+        assert_eq!(run(&["env", "ETCD_NAME=x", "etcd"]), Some(Err(ErrorKind::Unsupported)));
     }
 
     #[test]
@@ -242,6 +308,8 @@ mod tests {
             &["etcdctl", "etcd"],
             &["kube-apiserver", "--etcd-servers=x"],
             &["sh", "-c", "grep etcd-x /proc/mounts"],
+            &["sh", "-c", "mkdir -p /var/lib/etcd && tar c /var/lib/etcd | gzip >$X"],
+            &["nice", "tar", "c", "/var/lib/etcd"],
             &["sh", "-c"],
             &["sh", "etcd"],
             &["nice"],

@@ -3,7 +3,7 @@
 
 mod specifiers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,47 @@ const UNIT_DIRECTORIES: [&str; 11] = [
 const CAP: usize = 1 << 20;
 /// Most drop-ins of one directory that are looked at.
 const DROP_INS_CAP: usize = 4096;
+/// Most entries of a directory that names units which are looked at.
+const WANTED_CAP: usize = 4096;
+
+/// Returns the names of the services that systemd has started and not given up, which it notes in `/run/systemd/units`, and of
+/// those that it starts with the node, as far as `word` is in their file. What could not be read is noted in `unreadable`.
+pub(crate) fn wanted(root: &Root, word: &[u8], unreadable: &mut Vec<EvidenceError>) -> BTreeSet<String> {
+    let mut list = |directory: &str| {
+        let entries = match root.list(directory, WANTED_CAP) {
+            Err(error) if error.kind != ErrorKind::NotFound => {
+                unreadable.push(error);
+                Vec::new()
+            }
+            entries => entries.unwrap_or_default(),
+        };
+        entries.into_iter().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let started = list("/run/systemd/units");
+    let mut names: Vec<String> =
+        started.iter().filter_map(|name| name.strip_prefix("invocation:").map(str::to_owned)).collect();
+    let mut files: HashMap<String, &str> = HashMap::new();
+    for directory in UNIT_DIRECTORIES {
+        for name in list(directory) {
+            if [".wants", ".requires"].iter().any(|end| name.ends_with(end)) {
+                names.extend(list(&format!("{directory}/{name}")));
+            }
+            files.entry(name).or_insert(directory);
+        }
+    }
+    let mentions = |name: &String| {
+        let template = specifiers::template(name);
+        let file =
+            [Some(name), template.as_ref()].into_iter().flatten().find_map(|name| files.get_key_value(name));
+        let Some((file, directory)) = file else { return false };
+        // One that cannot be read may mention it.
+        let text = root.read(Path::new(directory).join(file), CAP);
+        text.map_or(true, |text| text.windows(word.len()).any(|part| part == word))
+    };
+    // systemd's own services run what systemd brings along.
+    names.retain(|name| name.ends_with(".service") && !name.starts_with("systemd-"));
+    names.into_iter().collect::<BTreeSet<_>>().into_iter().filter(mentions).collect()
+}
 
 /// What a service unit declares.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use seaworthy_evidence::{
     Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure,
-    SETTINGS, Setting, without_userinfo,
+    SETTINGS, Setting, Settings, without_userinfo,
 };
 
 use crate::Version;
@@ -79,7 +79,7 @@ pub struct Inputs<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// Every setting of [`SETTINGS`], by flag name.
-    pub settings: Observed<BTreeMap<String, Setting>>,
+    pub settings: Observed<Settings>,
     /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
     pub config_file: Option<Observed<ConfigFile>>,
     /// Variables `ETCD_*` that etcd does not know; those it knows and ignores are among the candidates of
@@ -102,11 +102,84 @@ pub(crate) fn takes_value(name: &str) -> bool {
 /// longer than 16 KiB.
 pub fn resolve(inputs: Inputs<'_>) -> Resolved {
     let mut resolved = resolve_all(inputs);
-    if let Some(error) = resolved.settings.value().and_then(too_long) {
+    if let Some(error) = resolved.settings.value().and_then(|settings| too_long(settings)) {
         resolved.settings = Observed::failed(error);
     }
     resolved.fatal.truncate(MAX_FATAL);
     resolved
+}
+
+/// Returns the settings of an etcd that runs with `inputs`.
+///
+/// What its release does not tell is read in every way in which a release that it may be reads it. It runs, so those that would
+/// have refused to start with these inputs are not it; where the others differ, the setting is not known.
+pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
+    let Inputs { arguments, environment, version, read } = inputs;
+    let mut texts = BTreeMap::new();
+    let mut read = |path: &str| {
+        let text = texts.entry(path.to_owned()).or_insert_with(|| read(path));
+        text.clone()
+    };
+    let readings = Version::readings(version, &changes()).into_iter().map(|version| {
+        let environment = environment.clone();
+        resolve(Inputs { arguments, environment, version: Some(version), read: &mut read })
+    });
+    let readings: Vec<Resolved> = readings.collect();
+    // Where all refuse, the inputs have changed since it was started, and the newest says how.
+    let can_run = |resolved: &&Resolved| resolved.fatal.is_empty();
+    let others: Vec<&Resolved> = readings.iter().filter(can_run).collect();
+    let others = if others.is_empty() { readings.iter().collect() } else { others };
+    let Some((newest, others)) = others.split_last() else {
+        return resolve(Inputs { arguments, environment, version, read: &mut read });
+    };
+    let mut agreed = (*newest).clone();
+    others.iter().for_each(|other| agree(&mut agreed, other, version));
+    agreed
+}
+
+/// Returns every release, as (minor, patch), that reads its inputs in another way than the one before it in its line.
+fn changes() -> Vec<(u32, u32)> {
+    names::changes().chain(config_file::CHANGES.iter().copied()).collect()
+}
+
+/// Leaves of `agreed` what the reading of another release says as well.
+fn agree(agreed: &mut Resolved, other: &Resolved, version: Option<Version>) {
+    let release = match version {
+        Some(line) => format!("the patch release of etcd {line} is not known"),
+        None => "the release of etcd is not known".to_owned(),
+    };
+    let unsettled = |what: String| {
+        EvidenceError::new(ErrorKind::Unsupported, format!("{release}, and releases differ in {what}"))
+    };
+    match (&mut agreed.settings, &other.settings) {
+        (Observed::Seen { value: agreed, .. }, Observed::Seen { value: other, .. }) => {
+            for name in SETTINGS {
+                let means = |settings: &Settings| settings.get(*name).map(|s| (s.set, s.value.clone(), s.on));
+                if means(agreed) != means(other) {
+                    agreed.doubt(name, unsettled(format!("what {name} is with these inputs")));
+                }
+            }
+        }
+        (Observed::Failed { .. }, Observed::Failed { .. }) => {}
+        (settings, _) => {
+            *settings = Observed::failed(unsettled("whether they can read these inputs".to_owned()))
+        }
+    }
+    fn ignored<T>(seen: &Observed<T>, keys: impl Fn(&T) -> &[IgnoredKey]) -> Option<Vec<&str>> {
+        seen.value().map(|value| keys(value).iter().map(|key| key.key.as_str()).collect())
+    }
+    let of_file = |file: &Option<Observed<ConfigFile>>| {
+        file.as_ref().and_then(|file| ignored(file, |file| &file.ignored).map(|keys| keys.join(" ")))
+    };
+    if of_file(&agreed.config_file) != of_file(&other.config_file) {
+        let error = unsettled("which keys of the configuration file they ignore".to_owned());
+        agreed.config_file = Some(Observed::failed(error));
+    }
+    let of_environment =
+        |resolved: &Resolved| ignored(&resolved.ignored_environment, |keys| keys).map(|keys| keys.join(" "));
+    if of_environment(agreed) != of_environment(other) {
+        agreed.ignored_environment = Observed::failed(unsettled("which variables they ignore".to_owned()));
+    }
 }
 
 fn resolve_all(inputs: Inputs<'_>) -> Resolved {
@@ -143,7 +216,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
         fatal.extend(faults::find(&settings, Some(&sources.flags), version));
         let origin = Origin::derived("etcd's arguments and environment");
         return Resolved {
-            settings: Observed::seen(settings, origin),
+            settings: Observed::seen(settings.into(), origin),
             config_file: None,
             ignored_environment: ignored_environment(None),
             fatal,
@@ -156,7 +229,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             let settings = sources.with_file(bound, &path);
             fatal.extend(faults::find(&settings, None, version));
             Resolved {
-                settings: Observed::seen(settings, origin.clone()),
+                settings: Observed::seen(settings.into(), origin.clone()),
                 config_file: Some(Observed::seen(file, origin)),
                 ignored_environment,
                 fatal,
@@ -287,7 +360,7 @@ impl Sources<'_> {
                     draft.reasons.push(format!("the environment variable {} is empty", variable.name));
                 }
                 (_, Some((value, variable))) if !names::defines_flag(name, self.version) => {
-                    let reason = format!("{} does not know it", release(self.version));
+                    let reason = format!("{} does not know it", Version::name(self.version));
                     draft.lose(&value, &variable.origin, &reason);
                 }
                 (_, Some((value, variable))) => {
@@ -302,7 +375,7 @@ impl Sources<'_> {
                 (None, None) => {}
             }
             if draft.chosen.is_none() && !names::defines_flag(name, self.version) {
-                draft.reasons.push(format!("{} has no such setting", release(self.version)));
+                draft.reasons.push(format!("{} has no such setting", Version::name(self.version)));
             }
             drafts.insert(*name, draft);
         }
@@ -435,7 +508,7 @@ fn setting(name: &str, mut draft: Draft, default: String, version: Option<Versio
                 why.push_str(if index == 0 { ": " } else { "; " });
                 why.push_str(reason);
             }
-            let version = version.map(|v| v.to_string());
+            let version = version.and_then(Version::known);
             (default, Origin::Default { component: "etcd".to_owned(), version }, why)
         }
     };
@@ -466,10 +539,6 @@ fn is_url_list(name: &str) -> bool {
 /// Returns the environment variable for the flag `name`.
 fn variable_name(name: &str) -> String {
     format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))
-}
-
-fn release(version: Option<Version>) -> String {
-    version.map_or_else(|| "etcd".to_owned(), |v| format!("etcd {v}"))
 }
 
 /// Returns a short name for `origin` within a sentence about its process.

@@ -9,6 +9,17 @@ pub struct Version {
     pub minor: u32,
     /// Patch number; `None` when only the release line is known, which then counts as its newest release.
     pub patch: Option<u32>,
+    /// How much of it is known.
+    told: Told,
+}
+
+/// How much of a version is known; the rest is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    All,
+    /// The release line.
+    Line,
+    Nothing,
 }
 
 impl Version {
@@ -22,7 +33,46 @@ impl Version {
             None => None,
             Some(patch) => Some(patch?),
         };
-        parts.next().is_none().then_some(Self { major, minor, patch })
+        parts.next().is_none().then_some(Self { major, minor, patch, told: Told::All })
+    }
+
+    /// Returns a release for each way in which those that `version` may stand for read their inputs, oldest first: `version`
+    /// itself when its patch number is known. `changes` are the releases, as (minor, patch), that read something in another
+    /// way than the one before.
+    pub(crate) fn readings(version: Option<Self>, changes: &[(u32, u32)]) -> Vec<Self> {
+        let (lines, told) = match version {
+            Some(known) if known.patch.is_some() => return vec![known],
+            Some(line) => (line.line()..=line.line(), Told::Line),
+            None => (4..=7, Told::Nothing),
+        };
+        let of_line = |minor: u32| {
+            let mut patches: Vec<u32> =
+                changes.iter().filter(|(line, _)| *line == minor).map(|(_, patch)| *patch).collect();
+            patches.push(0);
+            patches.sort_unstable();
+            patches.dedup();
+            let named = version.map_or((3, minor), |v| (v.major, v.minor));
+            patches.into_iter().map(move |patch| Self {
+                major: named.0,
+                minor: named.1,
+                patch: Some(patch),
+                told,
+            })
+        };
+        lines.flat_map(of_line).collect()
+    }
+
+    /// Returns how to call it in a sentence, as far as it is known.
+    pub(crate) fn name(version: Option<Self>) -> String {
+        match version {
+            Some(version) if version.told != Told::Nothing => format!("etcd {version}"),
+            _ => "etcd".to_owned(),
+        }
+    }
+
+    /// Returns what of it is known, as text.
+    pub(crate) fn known(self) -> Option<String> {
+        (self.told != Told::Nothing).then(|| self.to_string())
     }
 
     /// Returns the minor number of the nearest release line of etcd 3 that is modelled: 4 to 7.
@@ -47,13 +97,29 @@ impl Version {
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)?;
-        self.patch.map_or(Ok(()), |patch| write!(f, ".{patch}"))
+        let patch = self.patch.filter(|_| self.told == Told::All);
+        patch.map_or(Ok(()), |patch| write!(f, ".{patch}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_told_is_read_in_every_way() {
+        let changes = [(5, 8), (5, 15), (4, 25)];
+        let readings = |text: Option<&str>| {
+            let readings = Version::readings(text.and_then(Version::parse), &changes);
+            let reading = |v: &Version| (Version::name(Some(*v)), v.minor, v.patch.unwrap());
+            readings.iter().map(reading).collect::<Vec<_>>()
+        };
+        let line = |patch| ("etcd 3.5".to_owned(), 5, patch);
+        assert_eq!(readings(Some("3.5")), [line(0), line(8), line(15)]);
+        assert_eq!(readings(Some("3.5.9")), [("etcd 3.5.9".to_owned(), 5, 9)]);
+        let all = [(4, 0), (4, 25), (5, 0), (5, 8), (5, 15), (6, 0), (7, 0)];
+        assert_eq!(readings(None), all.map(|(minor, patch)| ("etcd".to_owned(), minor, patch)));
+    }
 
     #[test]
     fn versions_are_parsed_and_compared() {

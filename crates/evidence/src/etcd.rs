@@ -1,13 +1,11 @@
 //! etcd as evidence: one [`Etcd`] per process (or per declaration without a process), and the proxies in front of it.
 
-use std::collections::BTreeMap;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigFile, Credentials, File, IgnoredKey, Observed, Origin, PassiveView, PkiFile, Problem, Process,
-    SETTINGS, Setting, Url, Wire,
+    Settings, Url, Wire,
 };
 
 /// One etcd server on the node.
@@ -23,8 +21,7 @@ pub struct Etcd {
     /// Version, for example `3.5.1`, or `3.5` when only the cluster version is known.
     pub version: Observed<String>,
     /// Effective settings by flag name.
-    #[schemars(schema_with = "settings_schema")]
-    pub settings: Observed<BTreeMap<String, Setting>>,
+    pub settings: Observed<Settings>,
     /// The configuration file that replaces flags and environment; null when none is in use.
     pub config_file: Option<Observed<ConfigFile>>,
     /// Variables `ETCD_*` of its environment that etcd does not know, by name.
@@ -187,10 +184,10 @@ pub struct Declared {
     /// The file.
     pub path: String,
     /// The settings it would give an etcd that is started now.
-    #[schemars(schema_with = "settings_schema")]
-    pub settings: Observed<BTreeMap<String, Setting>>,
-    /// Why an etcd started from it would exit at once; empty when none of the known reasons applies.
-    pub fatal: Vec<PredictedFailure>,
+    pub settings: Observed<Settings>,
+    /// Why an etcd started from it would exit at once; empty when none of the known reasons applies, and an error where it is not
+    /// known with what it would be started.
+    pub fatal: Observed<Vec<PredictedFailure>>,
     /// What ties the running process to it; null when none runs, and in a snapshot of a version that did not collect it.
     pub attributed_by: Option<AttributedBy>,
 }
@@ -454,12 +451,4 @@ pub enum ProxyKind {
     Gateway,
     /// `etcd grpc-proxy`: terminates TLS and serves the API itself.
     GrpcProxy,
-}
-
-fn settings_schema(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = generator.subschema_for::<Observed<BTreeMap<String, Setting>>>();
-    if let Some(map) = schema.pointer_mut("/properties/value").and_then(|v| v.as_object_mut()) {
-        map.insert("propertyNames".to_owned(), serde_json::json!({ "enum": SETTINGS }));
-    }
-    schema
 }

@@ -1,10 +1,14 @@
 //! Settings: configuration values after the component's own precedence rules.
 
-use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
-use crate::Origin;
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{EvidenceError, Origin};
 
 /// The etcd settings that Seaworthy models, by flag name. All others are left out of a snapshot.
 pub const SETTINGS: &[&str] = &[
@@ -46,6 +50,97 @@ pub const SETTINGS: &[&str] = &[
     "trusted-ca-file",
     "wal-dir",
 ];
+
+/// The settings of an etcd by flag name, as far as they are known; for each of the others, why it is not.
+///
+/// In JSON one object, in which `{"error": …}` stands for a setting that is not known. A rule that asks for it is *unknown* with
+/// that error.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    known: BTreeMap<String, Setting>,
+    unknown: BTreeMap<String, EvidenceError>,
+}
+
+impl Settings {
+    /// Takes back what is known of a setting, because of `error`.
+    pub fn doubt(&mut self, name: &str, error: EvidenceError) {
+        self.known.remove(name);
+        self.unknown.insert(name.to_owned(), error);
+    }
+
+    /// Returns why a setting is not known, if that is known.
+    pub fn why_unknown(&self, name: &str) -> Option<&EvidenceError> {
+        self.unknown.get(name)
+    }
+}
+
+impl From<BTreeMap<String, Setting>> for Settings {
+    fn from(known: BTreeMap<String, Setting>) -> Self {
+        Self { known, unknown: BTreeMap::new() }
+    }
+}
+
+impl Deref for Settings {
+    type Target = BTreeMap<String, Setting>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.known
+    }
+}
+
+impl DerefMut for Settings {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.known
+    }
+}
+
+/// A setting in JSON.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Entry<S> {
+    Known(S),
+    Unknown { error: EvidenceError },
+}
+
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let known = self.known.iter().map(|(name, setting)| (name, Entry::Known(setting)));
+        let unknown =
+            self.unknown.iter().map(|(name, error)| (name, Entry::Unknown { error: error.clone() }));
+        known.chain(unknown).collect::<BTreeMap<_, _>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Settings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut settings = Self::default();
+        for (name, entry) in BTreeMap::<String, Entry<Setting>>::deserialize(deserializer)? {
+            match entry {
+                Entry::Known(setting) => drop(settings.known.insert(name, setting)),
+                Entry::Unknown { error } => drop(settings.unknown.insert(name, error)),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+impl JsonSchema for Settings {
+    fn schema_name() -> Cow<'static, str> {
+        "Settings".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "propertyNames": { "enum": SETTINGS },
+            "additionalProperties": generator.subschema_for::<Entry<Setting>>(),
+        })
+    }
+}
 
 /// One configuration value: what is in effect, where it comes from, and what lost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -333,6 +333,7 @@ impl<'x, 'e> Evaluator<'x, 'e> {
             let step = found.map_or(step, |(key, _)| self.key(step, key));
             return match found {
                 None if *declared => self.not_collected(expr, step),
+                Some((_, value)) if let Some(error) = failure(value) => self.failed(step, error),
                 found => {
                     self.touch(step);
                     Ok(found.is_some())
@@ -382,7 +383,11 @@ impl<'x, 'e> Evaluator<'x, 'e> {
             (Value::Object(entries), Val::Text(key)) => match entries.get_key_value(&*key) {
                 Some((key, value)) => {
                     let step = self.key(located.step, key);
-                    Ok(Val::Evidence(Located { value, step }))
+                    match failure(value) {
+                        // Of this key alone it is not known what it has.
+                        Some(error) => self.failed(step, error),
+                        None => Ok(Val::Evidence(Located { value, step })),
+                    }
                 }
                 // Only a literal key lives as long as a step.
                 None => {

@@ -173,7 +173,7 @@ pub fn state(input: &Input<'_>) -> State {
     let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let urls = |m: &Member| m.peer_urls.iter().map(|url| url.text.clone()).collect();
     let mut settings = String::new();
-    for (name, setting) in etcd.settings.value().into_iter().flatten() {
+    for (name, setting) in etcd.settings.value().into_iter().flat_map(|settings| settings.iter()) {
         settings.extend([name, "=", &setting.value, "\n"]);
     }
     let files = input.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));

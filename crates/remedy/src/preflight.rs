@@ -66,7 +66,8 @@ pub(crate) fn starting(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
     let declared =
         etcd.declared.value().and_then(|declared| declared.first()).filter(|_| plan.restarts() > 0);
     let refusal = |declared: &Declared| -> Vec<Refusal> {
-        let others = declared.fatal.iter().filter(|fault| !changed.contains(fault.setting.as_str()));
+        let fatal = declared.fatal.value().into_iter().flatten();
+        let others = fatal.filter(|fault| !changed.contains(fault.setting.as_str()));
         let fault = |fault: &PredictedFailure| {
             refuse(
                 RefusalKind::Unsupported,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seaworthy_edit::{FileEdit, Impossible};
-use seaworthy_evidence::{DeclaredKind, Etcd, Member, Observed, Process as ProcessFacts, Url};
+use seaworthy_evidence::{DeclaredKind, Etcd, Member, Observed, Process as ProcessFacts, Settings, Url};
 use seaworthy_journal::files::{Content, FileError, Preimages, Root, sha256};
 use seaworthy_journal::record::{Facts, State};
 
@@ -518,7 +518,8 @@ impl Undo<'_> {
             (Some(now), Some(former)) => is_same(Some(now), former),
             _ => false,
         };
-        let as_before = |settings: &Observed<_>| settings.value().map(|now| agree(now, &former).is_ok());
+        let as_before =
+            |settings: &Observed<Settings>| settings.value().map(|now| agree(now, &former).is_ok());
         let runs_as_before = self.running.is_some_and(|etcd| as_before(&etcd.settings) == Some(true));
         let declared = self.running.and_then(|etcd| etcd.declared.value());
         // With files that others have changed since it does not come to run as before, whoever waits.

@@ -101,6 +101,8 @@ struct Summary {
     controls_not_implemented: usize,
     /// Share of the applicable findings that could be judged, in percent.
     coverage: f64,
+    /// Those of the passed of which a second witness, such as the wire, was silent.
+    uncorroborated: usize,
 }
 
 /// What was found about one rule and one resource.
@@ -120,6 +122,8 @@ struct Finding {
     controls: Vec<ControlRef>,
     /// Why: failed checks, checks that could not be judged, or why the rule does not apply.
     reasons: Vec<Reason>,
+    /// Checks by second witnesses, such as the wire, that could not be judged: they neither confirm the verdict nor contradict it.
+    uncorroborated: Vec<Reason>,
     /// What was proved; null unless it passes.
     summary: Option<String>,
     /// Remarks that decided nothing.
@@ -205,7 +209,8 @@ impl From<&audit::Report> for Report {
                 manual: counts.manual,
                 unknown: counts.unknown,
                 controls_not_implemented: report.controls.iter().filter(|c| !c.implemented).count(),
-                coverage: (report.coverage() * 10.0).round() / 10.0,
+                coverage: (report.coverage(false) * 10.0).round() / 10.0,
+                uncorroborated: report.uncorroborated().count(),
             },
             findings: report.findings.iter().map(Finding::from).collect(),
             controls: report.controls.iter().map(Control::from).collect(),
@@ -230,6 +235,7 @@ impl From<&audit::Finding> for Finding {
                 .map(|(benchmark, id)| ControlRef { benchmark: benchmark.clone(), id: id.clone() })
                 .collect(),
             reasons: finding.reasons.iter().map(Reason::from).collect(),
+            uncorroborated: finding.uncorroborated.iter().map(Reason::from).collect(),
             summary: finding.summary.clone(),
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(Evidence::from).collect(),

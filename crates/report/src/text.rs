@@ -3,10 +3,11 @@
 //! It leads with the verdict, then the failures with their evidence, then what could not be seen. Passes are a count,
 //! unless asked for.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use seaworthy_audit::{ControlResult, Evidence, Finding, Report};
+use seaworthy_audit::{ControlResult, Evidence, Finding, Reason, Report};
 use seaworthy_catalogue::Status;
 use seaworthy_evidence::ErrorKind;
 use seaworthy_remedy::fixes;
@@ -44,6 +45,7 @@ pub fn render(report: &Report, layout: Layout) -> String {
             detailed(&mut out, finding, report, layout);
         }
     }
+    uncorroborated(&mut out, report, layout);
     noted(&mut out, report, layout);
     not_applicable(&mut out, &of(Status::NotApplicable).collect::<Vec<_>>(), layout);
     controls(&mut out, report, layout);
@@ -116,6 +118,11 @@ fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout
     if let Some(summary) = &finding.summary {
         let _ = write!(out, "{}", wrap(summary, layout.width, "     ", "     "));
         facts(out, &finding.evidence, summary, &mut shown, layout);
+    }
+    if finding.status == Status::Pass {
+        for reason in &finding.uncorroborated {
+            let _ = write!(out, "{}", wrap(&reason.message, layout.width, "   ? ", "     "));
+        }
     }
     for note in &finding.notes {
         let _ = write!(out, "{}", wrap(&format!("note: {note}"), layout.width, "     ", "       "));
@@ -190,6 +197,31 @@ fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
     if denied {
         let _ = writeln!(out, "\n     Run it as root to see what was denied.");
     }
+}
+
+/// Writes how many findings pass without a second witness, and why it was silent.
+fn uncorroborated(out: &mut String, report: &Report, layout: Layout) {
+    let rules: BTreeSet<&str> = report.uncorroborated().map(|finding| finding.rule.as_str()).collect();
+    let silent = report.uncorroborated().flat_map(|finding| &finding.uncorroborated);
+    // A check says first what is not known, which each rule does in its own words.
+    let cause = |reason: &Reason| {
+        let cause = reason.evidence.iter().find_map(|fact| fact.error.as_ref());
+        cause.map_or_else(|| reason.message.clone(), |error| error.message.clone())
+    };
+    let causes: BTreeSet<String> = silent.map(cause).collect();
+    let Some(first) = causes.first() else { return };
+    let count = match rules.len() {
+        1 => "1 rule passes".to_owned(),
+        many => format!("{many} rules pass"),
+    };
+    let more = match causes.len() {
+        1 => String::new(),
+        many => format!(", and {} more reasons", many - 1),
+    };
+    let text =
+        format!("{count} by settings and files alone, because a second witness was silent: {first}{more}");
+    let text = wrap(&text, layout.width, "     ", "     ");
+    let _ = writeln!(out, "\n{} {}", paint(style::of(Status::Unknown), "NOTE"), text.trim());
 }
 
 /// Writes the remarks of passed findings, each once: facts that a reader must know although they decided nothing.

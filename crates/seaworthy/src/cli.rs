@@ -203,6 +203,9 @@ pub(crate) struct Audit {
     /// Exit with 3 when less than this share of the applicable findings could be judged
     #[arg(long, value_name = "PERCENT", default_value_t = 100.0, value_parser = percent)]
     pub(crate) min_coverage: f64,
+    /// Count what passes while a second witness, such as the wire, was silent as not judged
+    #[arg(long)]
+    pub(crate) require_corroboration: bool,
     /// Reviewed exceptions: a YAML file, for example: {waivers: [{rule: etcd-peer-tls, reason: lab only, owner: jo, expires: 2027-01-31}]}
     ///
     /// `rule` is a rule or a control, `resource` (every one without it) what a finding is about; in both, * matches

@@ -129,8 +129,11 @@ fn exit_codes_are_the_documented_ones() {
         folder.file("expired.yaml", WAIVER.replace("DATE", "2020-01-01")),
     );
     let peer: &[&str] = &["--rule", "etcd-peer-tls"];
-    let cases: [(i32, &str, Vec<&str>); 12] = [
+    let silent = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshots/silent.json");
+    let cases: [(i32, &str, Vec<&str>); 14] = [
         (0, NODE, vec!["--rule", "etcd-manifest-mode"]),
+        (0, silent, peer.to_vec()),
+        (3, silent, [peer, &["--require-corroboration"]].concat()),
         (0, &nothing, peer.to_vec()),
         (0, NODE, [peer, &["--fail-on", "critical"]].concat()),
         (0, NODE, [peer, &["--waivers", &waived]].concat()),
@@ -822,7 +825,7 @@ fn a_broken_catalogue_is_diagnosed_as_a_compiler_would() {
     let cases: [(&str, &str, &str, [&str; 4]); 8] = [
         (
             rule,
-            "that: size(etcd.peer.listeners) > 0",
+            "that: etcd.peer.listeners.exists(l, l.address != null)",
             "that: size(etcd.peer.listners) > 0",
             [
                 "error: unknown field of Transport `listners`",
@@ -833,19 +836,19 @@ fn a_broken_catalogue_is_diagnosed_as_a_compiler_would() {
         ),
         (
             rule,
-            "that: size(etcd.peer.listeners) > 0",
+            "that: etcd.peer.listeners.exists(l, l.address != null)",
             "that: size(etcd.peer.listeners) > \"0\"",
             ["error: `>` compares int with string", "> \"0\"", "^^^^^^", ""],
         ),
         (
             rule,
-            "that: size(etcd.peer.listeners) > 0",
+            "that: etcd.peer.listeners.exists(l, l.address != null)",
             "that: size(etcd.peer.listeners > 0",
             ["error: this bracket is not closed by `)`", "size(etcd", "^", ""],
         ),
         (
             rule,
-            "that: size(etcd.peer.listeners) > 0",
+            "that: etcd.peer.listeners.exists(l, l.address != null)",
             "that: frobnicate(etcd.peer.listeners)",
             ["error: ", "frobnicate(", "^", ""],
         ),

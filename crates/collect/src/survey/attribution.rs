@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaworthy_evidence::{AttributedBy, Declared, ErrorKind, EvidenceError, Origin, Setting};
+use seaworthy_evidence::{AttributedBy, Declared, ErrorKind, EvidenceError, Origin, Setting, Settings};
 
 use super::declarations::{Declarations, Unit, is_pod};
 use super::drift;
@@ -15,8 +15,6 @@ use super::processes::{Found, Running};
 use crate::cgroup::{Cgroup, Owner, same_uid};
 use crate::manifest::StaticPod;
 use crate::root::Root;
-
-type Settings = BTreeMap<String, Setting>;
 
 /// A process whose declaration is looked for.
 struct Placed {
@@ -278,10 +276,11 @@ impl Decide<'_> {
                 Verdict::Proven { index: *index, by: AttributedBy::ControlGroup, unless: None }
             }
             Some(Unit::Unread(error)) => unknown(error.clone()),
-            // The unit's own process has become etcd, so the unit does declare it.
-            Some(Unit::Runs(program)) if process.is_main => {
+            // Nothing but what the unit runs can have put a process there.
+            Some(Unit::Runs(program)) => {
+                let how = if process.is_main { "became" } else { "started" };
                 let message = format!(
-                    "{unit} runs {program}, which became the etcd with pid {}: what it would start etcd with is not known",
+                    "{unit} runs {program}, which {how} the etcd with pid {}: what it would start etcd with is not known",
                     process.pid
                 );
                 unknown(EvidenceError::new(ErrorKind::Unsupported, message))
@@ -765,10 +764,10 @@ mod tests {
                 assert_eq!(found(all, 7, &running("m1")), (want, false), "{about}");
             });
         }
-        // What the program of a unit starts is declared by nobody.
+        // What the program of a unit starts it starts in a way that is not known.
         let child = Placed { is_main: false, ..placed(7, in_service("etcd.service")) };
         attributions(&[like(), wrapped()], &[child], |all| {
-            assert_eq!(found(all, 7, &running("m1")), (Ok(None), false));
+            assert_eq!(found(all, 7, &running("m1")).0, Err(ErrorKind::Unsupported));
         });
     }
 
@@ -837,11 +836,11 @@ mod tests {
         let big = "#".repeat(ConfigText::MAX + 1);
         // The manifest, the file on the host, the error of the running etcd, and what would keep it from starting.
         let rows = [
-            (&mounted, Some(quoted), ErrorKind::Malformed, Some(1)),
-            (&mounted, None, ErrorKind::Malformed, Some(1)),
+            (&mounted, Some(quoted), ErrorKind::Malformed, Some(Some(1))),
+            (&mounted, None, ErrorKind::Malformed, Some(Some(1))),
             // Nobody knows what is in a file of the image.
-            (&pod(""), None, ErrorKind::Malformed, Some(0)),
-            (&mounted, Some(&big), ErrorKind::Malformed, Some(0)),
+            (&pod(""), None, ErrorKind::Malformed, Some(None)),
+            (&mounted, Some(&big), ErrorKind::Malformed, Some(None)),
             (&mounted, Some(quoted), ErrorKind::PermissionDenied, None),
         ];
         for (text, file, kind, want) in rows {
@@ -850,7 +849,7 @@ mod tests {
             let error = EvidenceError::new(kind, "what runs");
             attributions(&files, &[placed(7, Owner::Nobody)], |all| {
                 let declaration = all.of(7, Err(error.clone())).ok();
-                assert_eq!(declaration.map(|d| d.unwrap().fatal.len()), want, "{files:?}");
+                assert_eq!(declaration.map(|d| d.unwrap().fatal.value().map(Vec::len)), want, "{files:?}");
             });
             attributions(&files, &[placed(7, Owner::Nobody), placed(8, Owner::Nobody)], |all| {
                 assert_eq!(all.of(7, Err(error.clone())), Err(error));
@@ -867,7 +866,7 @@ mod tests {
         attributions(&files, &[placed(7, in_service("etcd.service"))], |all| {
             for kind in [ErrorKind::Malformed, ErrorKind::PermissionDenied] {
                 let declared = all.of(7, Err(EvidenceError::new(kind, "what runs"))).unwrap().unwrap();
-                assert_eq!((&*declared.path, declared.fatal.len()), (UNIT_FILE, 1));
+                assert_eq!((&*declared.path, declared.fatal.value().unwrap().len()), (UNIT_FILE, 1));
             }
         });
     }

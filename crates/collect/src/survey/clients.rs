@@ -1,8 +1,8 @@
 //! The clients of etcd on this node: the API servers, with what they connect with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use seaworthy_evidence::{ErrorKind, EtcdClient, EvidenceError, Observed, Origin, Url};
+use seaworthy_evidence::{ErrorKind, EtcdClient, EvidenceError, Observed, Origin, Settings, Url};
 use seaworthy_pki::{Parsed, Usage, chains_to};
 
 use super::Survey;
@@ -46,7 +46,7 @@ impl Known {
     fn read(survey: &Survey<'_>, servers: &[Server<'_>]) -> Self {
         let mut known = Self::default();
         for server in servers {
-            let none = BTreeMap::new();
+            let none = Settings::default();
             let settings = server.resolved.settings.value().unwrap_or(&none);
             let reader = Reader::of_process(server.running);
             let [client, peer] = [&CLIENT, &PEER].map(|names| Files::read(survey, &reader, settings, names));

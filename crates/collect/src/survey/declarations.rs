@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seaworthy_etcd::settings::{self, ConfigText, Inputs};
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, FileKind, Observed, Origin,
-    RivalManifest,
+    RivalManifest, Setting,
 };
 
 use super::processes::Found;
@@ -16,7 +16,7 @@ use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 use crate::root::Root;
-use crate::{machine, systemd};
+use crate::{machine, shell, systemd};
 
 /// The unit that distributions install.
 const UNIT: &str = "etcd.service";
@@ -30,6 +30,8 @@ pub(crate) struct Declarations {
     rivals: Vec<Rivals>,
     /// The units that were looked for.
     units: BTreeMap<String, Unit>,
+    /// Those that systemd has started, or starts with the node.
+    wanted: BTreeSet<String>,
     /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
     pub(super) unread_manifest: Option<EvidenceError>,
     /// Why the unit that distributions install may declare an etcd.
@@ -111,6 +113,7 @@ impl Declarations {
             pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
             rivals: pods.rivals,
             units: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             unread_manifest,
             unread_unit: None,
             node_names: node_names.filter(|name| !name.is_empty()).collect(),
@@ -119,7 +122,11 @@ impl Declarations {
         };
         all.found.extend(all.pods.iter().flat_map(|pod| of_pod(survey.root, pod)));
         all.found.dedup_by(|a, b| a.declared == b.declared);
-        let names: BTreeSet<String> = services.chain([UNIT.to_owned()]).collect();
+        if all.systemd_runs {
+            all.wanted = systemd::wanted(survey.root, b"etcd", unreadable);
+        }
+        let wanted = all.wanted.iter().cloned();
+        let names: BTreeSet<String> = services.chain(wanted).chain([UNIT.to_owned()]).collect();
         for name in names {
             all.look_for(survey, &name, &host, unreadable);
         }
@@ -130,8 +137,8 @@ impl Declarations {
     fn look_for(&mut self, survey: &Survey<'_>, name: &str, host: &str, unreadable: &mut Vec<EvidenceError>) {
         let unit = match systemd::Unit::find(survey.root, name, host) {
             Ok(None) => return,
-            Ok(Some(unit)) if is_etcd_unit(&unit) => {
-                self.found.push(of_unit(survey.root, &unit));
+            Ok(Some(unit)) if let Some(command) = server(&unit) => {
+                self.found.push(of_unit(survey.root, &unit, command));
                 Unit::Declares(self.found.len() - 1)
             }
             Ok(Some(unit)) => match (unit.errors.into_iter().next(), unit.arguments.first()) {
@@ -198,8 +205,9 @@ impl Declarations {
         files.filter(|f| folder(f) == folder(manifest)).collect()
     }
 
-    /// Returns an etcd for each manifest that no running one was started from. A unit that is merely installed promises
-    /// nothing; a manifest in kubelet's directory does, unless kubelet runs another one of the same pod.
+    /// Returns an etcd for each declaration that promises one and that no running one was started from: a manifest in kubelet's
+    /// directory, unless kubelet runs another one of the same pod, and a unit that systemd has started or starts with the node.
+    /// A unit that is merely installed promises nothing.
     pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Etcd]) -> Vec<Etcd> {
         let claimed: Vec<&str> =
             running.iter().filter_map(|e| e.declared.value()).flatten().map(|d| d.path.as_str()).collect();
@@ -212,7 +220,13 @@ impl Declarations {
             !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
         };
         let lost = self.manifests().map(|(_, found)| &found.declared);
-        let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()) && runs(&d.path));
+        let wanted = self.units.iter().filter(|(name, _)| self.wanted.contains(*name));
+        let wanted = wanted.filter_map(|(_, unit)| match unit {
+            Unit::Declares(index) => self.get(*index).map(|found| &found.declared),
+            _ => None,
+        });
+        let lost = lost.filter(|d| runs(&d.path)).chain(wanted);
+        let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
         lost.map(|d| absent(survey, d, self.rivals(&d.path))).collect()
     }
 }
@@ -246,10 +260,10 @@ fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declaration> {
     let declared = pod.containers.iter().filter_map(|container| {
         let program = container.program(is_etcd_path)?;
         let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
-        // `etcd grpc-proxy` and `etcd gateway` are no servers.
-        let first = command.as_ref().ok().and_then(|arguments| arguments.first());
-        let is_proxy = first.is_some_and(|first| matches!(&*first.text, b"gateway" | b"grpc-proxy"));
-        let serves = !is_proxy && (command.is_ok() || may_serve(container));
+        let serves = match &command {
+            Ok(arguments) => !is_proxy(arguments),
+            Err(_) => may_serve(container),
+        };
         serves.then(|| of_container(root, pod, container, command))
     });
     let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.declared.settings.value().is_some());
@@ -320,28 +334,36 @@ fn without_unknown(declared: &mut Declared, container: &Container, indirect: boo
     if !indirect && !unknown_variable && !container.other_variables && container.unresolved.is_empty() {
         return;
     }
-    declared.fatal.clear();
+    let message = "settings that come from variables, which are only known when the container runs";
+    let error = EvidenceError::new(ErrorKind::Unsupported, format!("{}: {message}", declared.path));
+    declared.fatal = Observed::failed(error.clone());
     if indirect {
-        let message = "settings that come from variables, which are only known when the container runs";
-        let error = EvidenceError::new(ErrorKind::Unsupported, format!("{}: {message}", declared.path));
-        declared.settings = Observed::failed(error);
+        declared.settings = Observed::failed(error.clone());
     }
     let Observed::Seen { value: settings, .. } = &mut declared.settings else { return };
     let has_file = settings.get("config-file").is_some_and(|setting| setting.set);
-    settings.retain(|name, setting| {
+    let is_known = |name: &str, setting: &Setting| {
         let variable = format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"));
         let by_default = matches!(setting.origin, Origin::Default { .. });
         let by_variable = container.other_variables
             || container.environment.iter().any(|v| v.name == variable && v.value.is_none());
         !refers(&setting.value, container) && (has_file || !by_default || !by_variable)
-    });
+    };
+    let doubtful = settings.iter().filter(|(name, setting)| !is_known(name, setting));
+    for name in doubtful.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        settings.doubt(&name, error.clone());
+    }
 }
 
-fn of_unit(root: &Root, unit: &systemd::Unit) -> Declaration {
-    let command = match unit.errors.first() {
-        Some(error) => Err(error.clone()),
-        None => Ok(unit.arguments.iter().skip(1).cloned().collect()),
-    };
+/// Returns the arguments of the server that `unit` starts; `None` when it starts none, as far as that can be told.
+fn server(unit: &systemd::Unit) -> Option<Result<Vec<Argument>, EvidenceError>> {
+    let program = shell::program(&unit.arguments, is_etcd_path)?;
+    let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<_>>());
+    (!command.as_ref().is_ok_and(|arguments| is_proxy(arguments))).then_some(command)
+}
+
+fn of_unit(root: &Root, unit: &systemd::Unit, command: Result<Vec<Argument>, EvidenceError>) -> Declaration {
+    let command = unit.errors.first().map_or(command, |error| Err(error.clone()));
     let same = |path: &str| Ok(path.to_owned());
     let declared = declared(root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, same);
     Declaration { declared, container: None }
@@ -356,7 +378,7 @@ fn declared(
     on_host: impl Fn(&str) -> Result<String, EvidenceError>,
 ) -> Declared {
     let (settings, fatal) = match command {
-        Err(error) => (Observed::failed(error), Vec::new()),
+        Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
         Ok(arguments) => {
             let mut read = |path: &str| {
                 let file = root.open(on_host(path)?)?;
@@ -370,7 +392,12 @@ fn declared(
                 read: &mut read,
             };
             let resolved = settings::resolve(inputs);
-            (resolved.settings, resolved.fatal)
+            // What keeps it from starting is known even if nothing else is.
+            let fatal = match resolved.settings.error() {
+                Some(error) if resolved.fatal.is_empty() => Observed::failed(error.clone()),
+                _ => Observed::seen(resolved.fatal, Origin::file(path)),
+            };
+            (resolved.settings, fatal)
         }
     };
     Declared { kind, path: path.to_owned(), settings, fatal, attributed_by: None }
@@ -384,7 +411,7 @@ fn absent(
 ) -> Etcd {
     let error = not_running(&declared.path);
     let name = declared.settings.value().and_then(|s| s.get("name")).map(|s| s.value.clone());
-    let manifest = survey.root.stat(&declared.path, survey.users);
+    let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
     Etcd {
         id: format!("etcd {} (not running)", name.as_deref().unwrap_or("?")),
         name,
@@ -403,7 +430,7 @@ fn absent(
         impostors: Observed::failed(error.clone()),
         shared_cas: Observed::failed(error.clone()),
         files: EtcdFiles {
-            manifest: Some(Observed::from_result(manifest, Origin::file(&declared.path))),
+            manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             data_directory: Observed::failed(error.clone()),
             pki: Observed::failed(error),
@@ -411,8 +438,9 @@ fn absent(
     }
 }
 
-fn is_etcd_unit(unit: &systemd::Unit) -> bool {
-    unit.arguments.first().is_some_and(|program| is_etcd_path(&program.text))
+/// Returns whether an etcd with these `arguments` is no server: `etcd grpc-proxy` and `etcd gateway` are not.
+fn is_proxy(arguments: &[Argument]) -> bool {
+    arguments.first().is_some_and(|first| matches!(&*first.text, b"gateway" | b"grpc-proxy"))
 }
 
 fn is_etcd_path(path: &[u8]) -> bool {
@@ -502,7 +530,8 @@ pub(super) mod tests {
             let found = of_containers(&format!("  - command: [etcd, {command}]\n    {rest}\n"));
             let settings = found[0].settings.value().unwrap();
             assert!(settings.contains_key(known) && !settings.contains_key(unknown), "{command} {rest}");
-            assert_eq!(found[0].fatal, [], "{command}");
+            assert!(settings.why_unknown(unknown).is_some(), "{command}");
+            assert!(found[0].fatal.error().is_some(), "{command}");
         }
         let cases = [("$(FLAGS)", "FLAGS"), ("--$(FLAG)=x", "FLAG"), ("--name=x", "ETCD_CONFIG_FILE")];
         for (command, name) in cases {
@@ -524,6 +553,43 @@ pub(super) mod tests {
             of_containers(&format!("{mention}  - command: [etcd]\n  - command: [etcd, --name=b]\n")).len(),
             2
         );
+    }
+
+    #[test]
+    fn a_unit_that_systemd_has_started_promises_an_etcd_however_it_starts_it() {
+        let unit = |name: &str, command: &str| {
+            (format!("/etc/systemd/system/{name}"), format!("[Service]\nExecStart={command}\n"))
+        };
+        let started = |name: &str| (format!("/run/systemd/units/invocation:{name}"), String::new());
+        let enabled = |name: &str, command: &str| {
+            let (_, text) = unit(name, command);
+            (format!("/etc/systemd/system/multi-user.target.wants/{name}"), text)
+        };
+        let runs = ("/run/systemd/system/x".to_owned(), String::new());
+        // The files, and the name of each etcd that is promised, or nothing where it is not known.
+        type Row<'a> = (Vec<(String, String)>, &'a [Option<&'a str>]);
+        let rows: [Row<'_>; 7] = [
+            (vec![unit("etcd.service", "/usr/bin/etcd --name m1")], &[]),
+            (vec![unit("db.service", "/usr/bin/etcd --name m1"), started("db.service")], &[Some("m1")]),
+            (
+                vec![unit("e@.service", "nice -n 5 /bin/etcd --name %i"), enabled("e@m2.service", "")],
+                &[Some("m2")],
+            ),
+            (vec![unit("db.service", "bash -c 'etcd --name $$X'"), started("db.service")], &[None]),
+            (vec![unit("db.service", "tar c /var/lib/etcd"), started("db.service")], &[]),
+            (vec![unit("p.service", "etcd gateway start"), started("p.service")], &[]),
+            (vec![unit("etcd.service", "/opt/run-etcd"), started("etcd.service")], &[]),
+        ];
+        for (files, want) in rows {
+            declarations(&[files.clone(), vec![runs.clone()]].concat(), |found, survey| {
+                let absent = found.without_process(survey, &[]);
+                let names: Vec<_> = absent.iter().map(|etcd| etcd.name.as_deref()).collect();
+                assert_eq!(names, want, "{files:?}");
+            });
+            declarations(&files, |found, survey| {
+                assert_eq!(found.without_process(survey, &[]), [], "no systemd runs: {files:?}");
+            });
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use seaworthy_evidence::{
     ErrorKind, EtcdFiles, EvidenceError, File, FileKind, Observed, Origin, PkiContent, PkiFile,
-    RivalManifest, Setting,
+    RivalManifest, Settings,
 };
 
 use super::Survey;
@@ -22,7 +22,7 @@ pub(crate) fn read(
     survey: &Survey<'_>,
     root: Result<&Root, EvidenceError>,
     reader: &Reader<'_>,
-    settings: Result<&BTreeMap<String, Setting>, EvidenceError>,
+    settings: Result<&Settings, EvidenceError>,
     data_directory: Result<String, EvidenceError>,
     manifest: Option<Result<&str, EvidenceError>>,
     rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,

@@ -22,11 +22,18 @@ use crate::sockets::Sockets;
 pub(crate) struct Answers {
     wires: BTreeMap<(u32, String), Result<Wire, EvidenceError>>,
     members: BTreeMap<u32, Result<LiveMembers, EvidenceError>>,
+    /// Whether nothing is to be asked.
+    off: bool,
 }
 
 impl Answers {
     /// Returns what the socket at `address` of process `pid` said; `None` when it was not asked.
     pub(crate) fn wire(&self, pid: u32, address: &str) -> Option<Observed<Wire>> {
+        if self.off {
+            let error =
+                EvidenceError::new(ErrorKind::Unsupported, "the listeners were not asked (--no-wire)");
+            return Some(Observed::failed(error));
+        }
         let result = self.wires.get(&(pid, address.to_owned()))?;
         Some(Observed::from_result(result.clone(), Origin::wire(address, "plaintext and TLS")))
     }
@@ -105,8 +112,8 @@ pub(crate) fn ask_all(
     servers: &[Server<'_>],
     proxies: &[proxy::Reading<'_>],
 ) -> Answers {
-    let mut answers = Answers::default();
-    if !survey.options.wire {
+    let mut answers = Answers { off: !survey.options.wire, ..Answers::default() };
+    if answers.off {
         return answers;
     }
     let mut jobs: Vec<Job<'_>> = servers.iter().map(Job::Members).collect();

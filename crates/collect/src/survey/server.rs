@@ -12,7 +12,7 @@ use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
     Advertised, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener, Member, Observed,
-    Origin, Purpose, Setting, Transport, Url,
+    Origin, Purpose, Setting, Settings, Transport, Url,
 };
 use seaworthy_wire::ClientIdentity;
 
@@ -42,7 +42,8 @@ pub(crate) struct Server<'a> {
 impl<'a> Server<'a> {
     /// Reads the settings and sockets of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
-        let (sockets, resolved) = join(|| Sockets::of_process(&running.entry), || resolve(running, None));
+        let (sockets, resolved) =
+            join(|| Sockets::of_process(&running.entry), || resolve(running, settings::resolve, None));
         Self { running, resolved, sockets, identity: OnceLock::new(), offline: OnceLock::new() }
     }
 
@@ -142,8 +143,8 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Returns the settings of a running process by etcd's rules.
-fn resolve(running: &Running, version: Option<Version>) -> Resolved {
+/// Returns the settings of a running process by etcd's rules, as `how` does.
+fn resolve(running: &Running, how: impl Fn(Inputs<'_>) -> Resolved, version: Option<Version>) -> Resolved {
     let environment = running.entry.environ();
     let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
         let root = running.root.as_ref().map_err(Clone::clone)?;
@@ -151,7 +152,7 @@ fn resolve(running: &Running, version: Option<Version>) -> Resolved {
         let origin = file.origin().clone();
         Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, modified_at: file.modified(), origin })
     };
-    settings::resolve(Inputs {
+    how(Inputs {
         arguments: running.arguments(),
         environment: environment.as_deref().map_err(Clone::clone),
         version,
@@ -251,13 +252,12 @@ impl Finish<'_, '_> {
         let (cluster, cluster_version) =
             membership::cluster(self.survey, &self.server, self.answers.members(pid));
         let version = self.version(cluster_version);
-        if let Some(known) = version.value().and_then(|v| Version::parse(v)) {
-            // What a key or flag means depends on the version, which was not known before.
-            self.server.resolved = resolve(self.server.running, Some(known));
-        }
+        // What a key or flag means depends on the version, which was not known before.
+        let known = version.value().and_then(|v| Version::parse(v));
+        self.server.resolved = resolve(self.server.running, settings::resolve_running, known);
         let settings = self.server.resolved.settings.clone();
         let known = settings.value();
-        let empty = BTreeMap::new();
+        let empty = Settings::default();
         let reader = Reader::of_process(self.server.running);
         let (peer_listeners, client_listeners) = self.listeners();
         let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {

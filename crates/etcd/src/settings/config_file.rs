@@ -16,7 +16,7 @@ use serde_saphyr::Spanned;
 
 use super::flags::shown;
 use super::names::{self, Shape};
-use super::{Chosen, ConfigText, release};
+use super::{Chosen, ConfigText};
 use crate::Version;
 
 /// A configuration file bound to etcd's settings.
@@ -362,7 +362,7 @@ impl Binder<'_> {
         suggestion: Option<String>,
         meant: Vec<&'static str>,
     ) {
-        let release = release(self.version);
+        let release = Version::name(self.version);
         let reason = match names::key(&fold(&entry.key)) {
             Some(_) if section.is_empty() => format!("{release} does not know it"),
             _ => format!("{release} does not know it there"),
@@ -469,8 +469,7 @@ fn section_key(leaf: &str, version: Option<Version>) -> Option<&'static [Shape]>
     let (_, shapes) = SECTION.iter().find(|(name, _)| *name == leaf)?;
     let since: &[(u32, u32)] = match leaf {
         "allowed-cn" | "allowed-hostname" => {
-            let scalar = version.is_some_and(|v| v.line() == 5 && v.patch == Some(14));
-            if scalar {
+            if version.is_some_and(|v| (v.line(), v.patch.unwrap_or(u32::MAX)) == SCALARS) {
                 return Some(&[Shape::Text]);
             }
             if version.is_none() {
@@ -686,6 +685,11 @@ pub(super) const MAX_IGNORED: usize = 200;
 
 /// Releases from which on `allowed-cn` and `allowed-hostname` are lists.
 const LISTS: &[(u32, u32)] = &[(5, 15)];
+/// The release, as (minor, patch), in which they are scalars.
+const SCALARS: (u32, u32) = (5, 14);
+
+/// The releases, as (minor, patch), that read the file in another way than the one before.
+pub(super) const CHANGES: &[(u32, u32)] = &[SCALARS, (5, 15)];
 
 /// Keys of `peer-transport-security` and `client-transport-security`.
 const SECTION: &[(&str, &[Shape])] = &[

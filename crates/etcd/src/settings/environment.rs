@@ -7,7 +7,7 @@ use seaworthy_evidence::IgnoredKey;
 
 use super::config_file::{MAX_IGNORED, about_security, suggest};
 use super::flags::shown;
-use super::{Variable, names, release, variable_name};
+use super::{Variable, names, variable_name};
 use crate::Version;
 
 /// Returns the `ETCD_*` variables that etcd `version` does not know, by name: what they hold is not looked
@@ -31,11 +31,11 @@ pub(super) fn ignored(
         let suggestion = suggestion.filter(|flag| names::defines_flag(flag, version));
         let suggestion = suggestion.map(|flag| variable_name(&flag)).filter(|meant| meant != name);
         let reason = match file {
-            None => format!("{} does not know it", release(version)),
+            None => format!("{} does not know it", Version::name(version)),
             Some(file) => format!(
                 "{} does not know it, and ignores its whole environment because the configuration file {file} is \
                  in use",
-                release(version)
+                Version::name(version)
             ),
         };
         Some(IgnoredKey {

@@ -68,7 +68,7 @@ pub(super) fn parse(arguments: &[Argument], version: Option<Version>) -> Parsed 
             continue;
         }
         if !names::defines_flag(name, version) && !matches!(name, "h" | "help") {
-            let who = version.map_or_else(|| "etcd".to_owned(), |v| format!("etcd {v}"));
+            let who = Version::name(version);
             let name = shown(name);
             let message = format!("flag provided but not defined: {who} has no flag -{name}");
             parsed.fatal.push(failure(&name, message, origin));

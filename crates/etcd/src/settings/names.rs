@@ -85,6 +85,11 @@ fn within(name: &str, first: u32, last: u32, version: Option<Version>) -> bool {
     (first..=last).contains(&version.line()) && (since.is_empty() || version.reached(since))
 }
 
+/// Returns the releases, as (minor, patch), with which a name came or went within their line.
+pub(super) fn changes() -> impl Iterator<Item = (u32, u32)> {
+    SINCE.iter().flat_map(|(_, since)| since.iter().copied())
+}
+
 /// Names of which the first patch release matters, as (minor, patch).
 const SINCE: &[(&str, &[(u32, u32)])] = &[
     ("listen-client-http-urls", &[(4, 25), (5, 8)]),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seaworthy_evidence::{Origin, ProcessId, Setting, Url};
+use seaworthy_evidence::{Origin, ProcessId, Settings, Url};
 use seaworthy_pki::{Parsed, Usage, certificates_from_pem, chains_to, names, private_key_from_pem};
 use seaworthy_remedy::order::Scheme;
 use seaworthy_remedy::progress::ProgressRecord;
@@ -67,7 +67,7 @@ impl Process {
         self.manifest.settings.get(name).filter(|s| s.set).map(|s| s.value.as_str())
     }
 
-    pub(crate) fn settings(&self) -> &BTreeMap<String, Setting> {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.manifest.settings
     }
 

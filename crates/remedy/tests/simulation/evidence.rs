@@ -8,7 +8,7 @@ use seaworthy_evidence::AttributedBy;
 use seaworthy_evidence::{
     Advertised, ClientCertificate, Cluster as Membership, Connection, Credentials, Declared, DeclaredKind,
     Direction, Drift, ErrorKind, Etcd, EvidenceError, File, FileKind, Link, Listener, Member, MemberSource,
-    Observed, Origin, PkiContent, PkiFile, PrivateKey, Problem, PublicKey, Purpose, Side, Snapshot,
+    Observed, Origin, PkiContent, PkiFile, PrivateKey, Problem, PublicKey, Purpose, Settings, Side, Snapshot,
     TransportSeen, Url, Wire,
 };
 use seaworthy_pki::{Material, Parsed, Source, Use, problems};
@@ -45,7 +45,7 @@ fn base() -> &'static Snapshot {
             Snapshot::from_json(include_bytes!("../../../seaworthy/tests/cli/node.json")).unwrap();
         if let Observed::Seen { value, .. } = &mut snapshot.etcd {
             let etcd = &mut value[0];
-            etcd.settings = seen(BTreeMap::new());
+            etcd.settings = seen(Settings::default());
             etcd.declared = seen(Vec::new());
             etcd.connections = seen(Vec::new());
             etcd.links = seen(Vec::new());
@@ -218,7 +218,7 @@ impl Cluster {
                     kind: DeclaredKind::StaticPod,
                     path: MANIFEST.to_owned(),
                     settings: seen(manifest.declared.clone()),
-                    fatal: manifest.fatal.clone(),
+                    fatal: seen(manifest.fatal.clone()),
                 })
                 .into_iter()
                 .collect(),
@@ -236,7 +236,7 @@ impl Cluster {
         let manifest = member.files.bytes(MANIFEST).and_then(|bytes| Manifest::of(bytes));
         let (Some(manifest), Some(process)) = (manifest, &member.process) else { return Vec::new() };
         let mut drift = Vec::new();
-        for (name, promised) in &manifest.declared {
+        for (name, promised) in manifest.declared.iter() {
             let Some(running) = process.settings().get(name) else { continue };
             let default = |origin: &Origin| matches!(origin, Origin::Default { .. });
             let same = promised.value == running.value && promised.on == running.on;
@@ -457,7 +457,10 @@ impl Cluster {
             "etcd-client-certificate" => Ok(()),
             "etcd-declaration-starts" => {
                 let declared = etcd.declared.as_result().map_err(|error| error.to_string())?;
-                holds(declared.iter().all(|d| d.fatal.is_empty()), "it would not start")
+                holds(
+                    declared.iter().all(|d| d.fatal.value().is_some_and(Vec::is_empty)),
+                    "it would not start",
+                )
             }
             "etcd-drift" => {
                 let drift = etcd.drift.as_result().map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_etcd::Version;
 use seaworthy_etcd::settings::{Argument, Inputs, resolve};
-use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Setting};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Settings};
 use seaworthy_remedy::issue::{Authority, Host, KeyKind, Profile};
 
 pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
@@ -155,9 +155,9 @@ pub(crate) struct Manifest {
     /// What kubelet compares: comments and blank lines are no part of it.
     pub(crate) document: String,
     /// The settings of a process that is started from it.
-    pub(crate) settings: BTreeMap<String, Setting>,
+    pub(crate) settings: Settings,
     /// The same, with their places in the manifest.
-    pub(crate) declared: BTreeMap<String, Setting>,
+    pub(crate) declared: Settings,
     /// Why etcd would not start from it.
     pub(crate) fatal: Vec<PredictedFailure>,
 }
@@ -193,7 +193,7 @@ impl Manifest {
             let version = version.and_then(Version::parse);
             resolve(Inputs { arguments, environment: Ok(&[]), version, read: &mut read })
         };
-        let value = |settings: Observed<BTreeMap<String, Setting>>| settings.value().cloned();
+        let value = |settings: Observed<Settings>| settings.value().cloned();
         let (declared, running) = (resolved(&declared, None), resolved(&running, Some(VERSION)));
         let lines = std::str::from_utf8(bytes).ok()?.lines();
         let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');

@@ -52,7 +52,7 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
     let fail_on = options.fail_on.into();
     let exit = if reports.iter().any(|r| r.fails_at(fail_on)) {
         Exit::Findings
-    } else if reports.iter().any(|r| r.coverage() < options.min_coverage) {
+    } else if reports.iter().any(|r| r.coverage(options.require_corroboration) < options.min_coverage) {
         Exit::Incomplete
     } else {
         Exit::Clean

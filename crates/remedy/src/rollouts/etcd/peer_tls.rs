@@ -299,7 +299,7 @@ const CA: Authority = "the CA of the peers";
 /// Returns the rounds from plaintext to mutual TLS.
 pub(crate) fn rollout<'a>(input: &'a Input<'a>) -> Rollout<'a> {
     let loaded = |m: &Member| match m.this {
-        true => Some(input.etcd.settings.value().is_some_and(has_loaded)),
+        true => Some(input.etcd.settings.value().is_some_and(|settings| has_loaded(settings))),
         // Whom others dial with TLS has a certificate: etcd does not start to listen so without one.
         false if is_encrypted(m) => Some(true),
         false => known_to_have_loaded(input, m),

@@ -456,6 +456,58 @@ fn keys_that_etcd_ignores_are_named() {
 }
 
 #[test]
+fn a_file_that_the_running_release_has_read_is_not_refused_for_want_of_its_patch_number() {
+    // Before 3.5.14 the key is ignored, and from 3.5.15 on etcd refuses a text there.
+    let binary = versions().into_iter().find(|binary| binary.version.starts_with("3.5.")).expect("etcd 3.5");
+    let cluster = cluster(&binary, 3, |m| {
+        m.plain();
+        m.source = config_file(m, "peer-transport-security:\n  allowed-cn: m1\n");
+    });
+    // Nobody tells the version but the database, and that only its line.
+    let audit = Audit::with(cluster.node(0), &["--no-wire"]);
+    audit.expect("etcd-client-tls", "fail", &["http://10.77.0.1:2379 is plaintext"]);
+    let words =
+        ["the patch release of etcd 3.5 is not known", "which keys of the configuration file they ignore"];
+    audit.expect("etcd-ignored-settings", "unknown", &words);
+}
+
+#[test]
+fn a_witness_that_is_silent_is_mentioned() {
+    let cluster = cluster(&newest(), 1, |_| {});
+    let node = cluster.node(0);
+    let rule = ["--rule", "etcd-client-tls"];
+    let corroborated = [&rule[..], &["--require-corroboration"]].concat();
+    assert_eq!(Audit::with(node, &corroborated).code, 0);
+    let pid = node.etcd_pid().expect("it runs");
+    let signal = |name: &str| {
+        assert!(node.run("kill", ["-s", name, &pid.to_string()]).unwrap().status.success());
+    };
+    signal("STOP");
+    let silent = [&corroborated[..], &["--timeout", "1"]].concat();
+    let audit = Audit::with(node, &silent);
+    signal("CONT");
+    audit.expect("etcd-client-tls", "pass", &[]);
+    assert!(!audit.finding("etcd-client-tls")["uncorroborated"].as_array().unwrap().is_empty());
+    assert_eq!((audit.report["summary"]["uncorroborated"].as_u64(), audit.code), (Some(1), 3));
+}
+
+#[test]
+fn a_unit_that_is_to_run_and_does_not_is_something_to_audit() {
+    let cluster = cluster(&newest(), 1, |m| {
+        m.source = Source::Environment;
+        m.declared = Declared::Unit;
+        m.autostart = false;
+    });
+    let node = cluster.node(0);
+    let link = "mkdir -p /run/systemd/system /etc/systemd/system/multi-user.target.wants && \
+                ln -s ../etcd.service /etc/systemd/system/multi-user.target.wants/etcd.service";
+    assert!(node.run("bash", ["-c", link]).unwrap().status.success());
+    let audit = Audit::of(node);
+    audit.expect(PEER_TLS, "unknown", &["etcd.service declares an etcd, but no such process is running"]);
+    assert_eq!(audit.code, 3);
+}
+
+#[test]
 fn two_etcd_processes_are_judged_separately() {
     on_every_version(|binary| {
         let cluster = cluster(binary, 3, |_| {});

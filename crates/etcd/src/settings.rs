@@ -11,6 +11,7 @@ mod faults;
 mod flags;
 mod meaning;
 mod names;
+mod values;
 
 pub use meaning::{advertised, auto_tls, client_auth, initial_cluster, listen_urls};
 
@@ -212,6 +213,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
     };
     let Some((path, named_at)) = path else {
         fatal.extend(sources.conflicts());
+        fatal.extend(sources.mistimed());
         let settings = sources.without_file();
         fatal.extend(faults::find(&settings, Some(&sources.flags), version));
         let origin = Origin::derived("etcd's arguments and environment");
@@ -226,6 +228,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
     match read(&path).and_then(|text| config_file::bind(&text, &path, version)) {
         Ok(bound) => {
             let (origin, file) = (bound.origin.clone(), bound.file.clone());
+            fatal.extend(bound.fatal.iter().cloned());
             let settings = sources.with_file(bound, &path);
             fatal.extend(faults::find(&settings, None, version));
             Resolved {
@@ -306,9 +309,43 @@ impl Sources<'_> {
             {
                 let message = format!("invalid value for {}: it is not a boolean", variable.name);
                 fatal.push(failure(&name, message, &variable.origin));
+            } else if !value.is_empty()
+                && let Some(message) = values::refusal(&name, &value, self.version)
+            {
+                fatal.push(failure(&name, message, &variable.origin));
             }
         }
         fatal
+    }
+
+    /// Returns why etcd would exit for the times between which members wait for each other, in milliseconds.
+    fn mistimed(&self) -> Option<PredictedFailure> {
+        let given = |name: &str| {
+            let flag = self.flags.last(name).map(|flag| (flag.value.clone(), flag.origin.clone()));
+            flag.or_else(|| self.variable(name).map(|(value, variable)| (value, variable.origin.clone())))
+        };
+        let time = |name: &str, default: u64| match given(name) {
+            Some((value, origin)) => values::integer(&value).map(|time| (time, Some(origin))),
+            None => Some((default, None)),
+        };
+        let ((heartbeat, of_heartbeat), (election, of_election)) =
+            (time("heartbeat-interval", 100)?, time("election-timeout", 1000)?);
+        let (name, origin) = match (of_election, of_heartbeat) {
+            (Some(origin), _) => ("election-timeout", origin),
+            (None, Some(origin)) => ("heartbeat-interval", origin),
+            (None, None) => return None,
+        };
+        let message = if election > 50_000 {
+            format!("--election-timeout[{election}ms] is too long, and should be set less than 50000ms")
+        } else if heartbeat.saturating_mul(5) > election {
+            format!(
+                "--election-timeout[{election}ms] should be at least as 5 times as \
+                 --heartbeat-interval[{heartbeat}ms]"
+            )
+        } else {
+            return None;
+        };
+        Some(failure(name, message, &origin))
     }
 
     /// Returns the settings when no configuration file is in use.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use seaworthy_etcd::Version;
 use seaworthy_etcd::settings::{
     Argument, ConfigText, Inputs, Resolved, Variable, advertised, auto_tls, client_auth, initial_cluster,
-    listen_urls, resolve,
+    listen_urls, resolve, resolve_running,
 };
 use seaworthy_evidence::{
     ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, Purpose, SETTINGS, Setting,
@@ -221,6 +221,16 @@ fn command_lines_that_etcd_refuses_are_predicted() {
     );
     let removed = Case { version: "3.7.1", ..argv("--experimental-peer-skip-client-san-verification") };
     fatal(removed, "etcd 3.7.1 has no flag");
+    fatal(argv("--heartbeat-interval=1000"), "--election-timeout[1000ms] should be at least as 5 times");
+    fatal(argv("--election-timeout=60000"), "is too long");
+    fatal(Case { env: "ETCD_QUOTA_BACKEND_BYTES=8G", ..argv("") }, "wants a whole number");
+    fatal(argv("--cipher-suites=ECDHE-RSA-AES128-GCM-SHA256"), "unexpected TLS cipher suite");
+    fatal(file("cipher-suites: [TLS_NONE]\n"), "unexpected TLS cipher suite");
+    fatal(file("log-level: loud\n"), "invalid value \"loud\"");
+    let suites = "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --cert-file=/c --key-file=/k";
+    assert_eq!(argv(suites).resolve().fatal, []);
+    let serves = "--listen-client-urls=https://10.0.0.1:2379 --advertise-client-urls=https://10.0.0.1:2379";
+    fatal(argv(&format!("{suites} {serves}")), "HTTP/2 requires");
 }
 
 #[test]
@@ -897,4 +907,47 @@ proptest! {
             prop_assert_eq!(resolved.settings.error().is_some(), file.error().is_some());
         }
     }
+}
+
+#[test]
+fn what_releases_of_a_line_agree_on_is_known() {
+    let running = |text: &str, version: Option<&str>| {
+        let argument =
+            Argument { text: b"--config-file=/c".to_vec(), origin: Origin::Argv { pid: 812, index: 1 } };
+        resolve_running(Inputs {
+            arguments: &[argument],
+            environment: Ok(&[]),
+            version: version.and_then(Version::parse),
+            read: &mut |_| {
+                let origin = Origin::process_file(812, "/c");
+                Ok(ConfigText { bytes: text.as_bytes().to_vec(), modified_at: None, origin })
+            },
+        })
+    };
+    let name = "peer-cert-allowed-cn";
+    let text = "name: m1\npeer-transport-security:\n  allowed-cn: m1\n";
+    // Until 3.5.13 the key is ignored, 3.5.14 wants a text, and later ones a list: they would not have started.
+    let resolved = running(text, Some("3.5"));
+    assert_eq!(resolved.fatal, []);
+    let settings = resolved.settings.value().unwrap();
+    assert_eq!(settings["name"].value, "m1");
+    let why = settings.why_unknown(name).unwrap().to_string();
+    assert!(why.contains("the patch release of etcd 3.5 is not known"), "{why}");
+    assert!(resolved.config_file.unwrap().error().is_some());
+    assert_eq!(running(text, Some("3.5.14")).settings.value().unwrap()[name].value, "m1");
+
+    // Only those with lists are left.
+    let list = running("peer-transport-security:\n  allowed-cn: [m1, m2]\n", Some("3.5"));
+    assert!(list.settings.value().unwrap().why_unknown(name).is_some());
+    let plain = running("peer-transport-security:\n  cert-file: /c\n", Some("3.5"));
+    assert_eq!(plain.settings.value().unwrap()["peer-cert-file"].value, "/c");
+    assert!(plain.config_file.unwrap().value().is_some());
+
+    // Where no release would have started, the file was changed since, and the newest says what is wrong with it.
+    let refused = running("peer-transport-security: {client-cert-auth: \"true\"}\n", None);
+    assert!(refused.settings.error().is_some());
+    assert_eq!(refused.fatal.len(), 1);
+    let old = running("peer-transport-security: {client-cert-file: /c}\n", None);
+    let why = old.settings.value().unwrap().why_unknown("peer-client-cert-file").unwrap().to_string();
+    assert!(why.contains("the release of etcd is not known"), "{why}");
 }

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use seaworthy_evidence::{
-    Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, IgnoredKey, Origin, Purpose, SETTINGS,
+    Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, IgnoredKey, Origin, PredictedFailure,
+    Purpose, SETTINGS,
 };
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::flags::shown;
 use super::names::{self, Shape};
-use super::{Chosen, ConfigText};
+use super::{Chosen, ConfigText, failure, values};
 use crate::Version;
 
 /// A configuration file bound to etcd's settings.
@@ -28,6 +29,8 @@ pub(super) struct Bound {
     /// Values of settings that a later key of the file replaced.
     pub(super) lost: BTreeMap<&'static str, Vec<Candidate>>,
     pub(super) ignored: Vec<Ignored>,
+    /// Why etcd would exit at once with these values.
+    pub(super) fatal: Vec<PredictedFailure>,
 }
 
 /// A key without effect, and the settings that somebody wanted to set with it.
@@ -42,10 +45,16 @@ pub(super) fn bind(text: &ConfigText, path: &str, version: Option<Version>) -> R
     let document = Document { path, origin: &text.origin };
     let content = document.text(&text.bytes)?;
     let root = document.parse(content)?;
-    let mut binder =
-        Binder { document, version, values: BTreeMap::new(), lost: BTreeMap::new(), ignored: vec![] };
+    let mut binder = Binder {
+        document,
+        version,
+        values: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        ignored: vec![],
+        fatal: vec![],
+    };
     binder.top(root)?;
-    let Binder { values, lost, ignored, .. } = binder;
+    let Binder { values, lost, ignored, fatal, .. } = binder;
     let json = path.ends_with(".json") || content.trim_start().starts_with('{');
     let file = ConfigFile {
         path: path.to_owned(),
@@ -53,7 +62,7 @@ pub(super) fn bind(text: &ConfigText, path: &str, version: Option<Version>) -> R
         modified_at: text.modified_at,
         ignored: ignored.iter().map(|ignored| ignored.key.clone()).collect(),
     };
-    Ok(Bound { origin: text.origin.clone(), file, values, lost, ignored })
+    Ok(Bound { origin: text.origin.clone(), file, values, lost, ignored, fatal })
 }
 
 struct Document<'a> {
@@ -155,6 +164,7 @@ struct Binder<'a> {
     values: BTreeMap<&'static str, Chosen>,
     lost: BTreeMap<&'static str, Vec<Candidate>>,
     ignored: Vec<Ignored>,
+    fatal: Vec<PredictedFailure>,
 }
 
 impl Binder<'_> {
@@ -181,6 +191,13 @@ impl Binder<'_> {
                 _ if names::defines_key(&key, self.version) => {
                     let shape = names::key(&key).unwrap_or(Shape::Any);
                     let value = self.value(&entry.node, &entry.key, shape)?;
+                    if let (Shape::Text, Some(value)) = (shape, &value)
+                        && let Some(message) = values::refusal(&key, value, self.version)
+                    {
+                        let origin = self.document.origin.clone();
+                        let origin = origin.at(number(entry.at.0), number(entry.at.1));
+                        self.fatal.push(failure(&key, message, &origin));
+                    }
                     if let (Some(value), Some(name)) = (value, SETTINGS.iter().find(|name| **name == key)) {
                         self.set(name, value, entry.at);
                     }

@@ -7,7 +7,7 @@ use seaworthy_evidence::{PredictedFailure, Purpose, Setting, Url};
 
 use super::flags::{Parsed, shown};
 use super::meaning::{self, Settings};
-use super::{failure, is_url_list, too_long};
+use super::{failure, is_url_list, too_long, values};
 use crate::Version;
 
 /// Returns why etcd `version` would exit at once with `settings`. `flags` are given when they and the
@@ -151,6 +151,10 @@ impl Faults<'_> {
                 let message = "cipher suites cannot be configured when only TLS1.3 is enabled";
                 self.add("cipher-suites", message);
             }
+        }
+        let serves = meaning::listen_urls(self.settings, Purpose::Client).iter().any(|(url, _)| url.is_tls());
+        if let Some(message) = values::refused_suites(self.text("cipher-suites"), serves) {
+            self.add("cipher-suites", message);
         }
         let old = "experimental-peer-skip-client-san-verification";
         let new = "peer-skip-client-san-verification";

@@ -3,7 +3,7 @@
 use seaworthy_evidence::{Origin, PredictedFailure};
 
 use super::names::{self, Flag};
-use super::{Argument, failure};
+use super::{Argument, failure, values};
 use crate::Version;
 
 /// One flag of a command line.
@@ -89,6 +89,9 @@ pub(super) fn parse(arguments: &[Argument], version: Option<Version>) -> Parsed 
             },
             (Some(Flag::Boolean | Flag::Ignored) | None, None) => "true".to_owned(),
         };
+        if let Some(message) = values::refusal(name, &value, version) {
+            parsed.fatal.push(failure(name, message, origin));
+        }
         parsed.given.push(Given { name: name.to_owned(), value, origin: origin.clone() });
     }
     parsed

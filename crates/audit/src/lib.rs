@@ -49,6 +49,7 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
     Report {
         tool: snapshot.tool.clone(),
         node: snapshot.node.name.clone(),
+        user: snapshot.node.user,
         taken_at: snapshot.taken_at,
         benchmark: benchmark.map(|b| (b.id.clone(), b.title.clone())),
         findings,

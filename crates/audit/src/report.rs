@@ -13,6 +13,8 @@ pub struct Report {
     pub tool: Tool,
     /// The node's name.
     pub node: String,
+    /// The user id that the evidence was collected as, if that is known.
+    pub user: Option<u32>,
     /// When the snapshot was taken.
     pub taken_at: Timestamp,
     /// Id and title of the benchmark that was asked for.

@@ -138,6 +138,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         node: Node {
             name: machine::hostname(&root),
             root: options.root.display().to_string(),
+            user: Some(rustix::process::geteuid().as_raw()),
             processes,
             kubernetes_cas: trust.uses(),
             unreadable,

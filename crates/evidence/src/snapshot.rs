@@ -45,6 +45,8 @@ pub struct Node {
     pub name: String,
     /// Root directory below which host files were read; `/` unless `--root` was given.
     pub root: String,
+    /// The user id that the audit ran as; null in a snapshot of a version that did not collect it.
+    pub user: Option<u32>,
     /// Number of processes seen; an error when `/proc` could not be read.
     pub processes: Observed<u32>,
     /// CAs that Kubernetes uses on this node.

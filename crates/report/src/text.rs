@@ -36,7 +36,7 @@ pub fn render(report: &Report, layout: Layout) -> String {
     for finding in of(Status::Fail) {
         detailed(&mut out, finding, report, layout);
     }
-    unseen(&mut out, &of(Status::Unknown).collect::<Vec<_>>(), layout);
+    unseen(&mut out, &of(Status::Unknown).collect::<Vec<_>>(), report.user, layout);
     for finding in of(Status::Manual) {
         detailed(&mut out, finding, report, layout);
     }
@@ -166,7 +166,7 @@ fn facts(out: &mut String, evidence: &[Evidence], message: &str, shown: &mut Vec
 }
 
 /// Writes what could not be judged, findings with the same cause together.
-fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
+fn unseen(out: &mut String, findings: &[&Finding], user: Option<u32>, layout: Layout) {
     let mut causes: Vec<(String, Vec<&Finding>)> = Vec::new();
     let mut denied = false;
     for finding in findings {
@@ -195,7 +195,14 @@ fn unseen(out: &mut String, findings: &[&Finding], layout: Layout) {
         let _ = writeln!(out, "{}", paint(DIM, wrap(&line, layout.width, "     ", "       ").trim_end()));
     }
     if denied {
-        let _ = writeln!(out, "\n     Run it as root to see what was denied.");
+        let advice = match user {
+            Some(0) => {
+                "It ran as root, and was denied it all the same: it needs the capabilities CAP_DAC_READ_SEARCH and \
+                 CAP_SYS_PTRACE, and a security module that lets it read."
+            }
+            _ => "Run it as root to see what was denied.",
+        };
+        let _ = write!(out, "\n{}", wrap(advice, layout.width, "     ", "     "));
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use seaworthy_evidence::Snapshot;
+use seaworthy_evidence::{ErrorKind, EvidenceError, Snapshot};
 
 use crate::exit::{Exit, UsageError};
 use crate::{cli, output};
@@ -35,8 +35,19 @@ pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
     if let Some(duration) = options.observe.filter(|_| std::io::stderr().is_terminal()) {
         anstream::eprintln!("watching the peer ports for {} s …", duration.as_secs_f64());
     }
-    seaworthy_collect::collect(&collection).map_err(|error| {
-        UsageError::new(error.to_string(), "give the folder that holds the root of the host with --root")
-            .into()
-    })
+    seaworthy_collect::collect(&collection).map_err(|error| not_collected(&error))
+}
+
+/// Returns the error for a host of which nothing could be collected, with what to do.
+pub(super) fn not_collected(error: &EvidenceError) -> anyhow::Error {
+    match error.kind {
+        ErrorKind::Unsupported => anyhow::anyhow!(
+            "{error}; allow openat2(2) in the seccomp profile of the container, or run it outside of the container"
+        ),
+        ErrorKind::PermissionDenied => anyhow::anyhow!("{error}; run it as a user who may read that folder"),
+        _ => {
+            UsageError::new(error.to_string(), "give the folder that holds the root of the host with --root")
+                .into()
+        }
+    }
 }

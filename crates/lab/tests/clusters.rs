@@ -368,7 +368,7 @@ fn a_member_that_cannot_start_says_why() {
     let Err(Error::NotReady { node, log, .. }) = Cluster::start(spec) else { panic!("it started") };
     assert_eq!(node, "m1");
     assert!(log.contains("flag provided but not defined"), "{log}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(25));
 }
 
 #[test]

@@ -406,7 +406,7 @@ fn bad_listeners_are_errors_in_bounded_time() {
         assert!(error.message.contains(message), "{error}");
         assert!(error.message.contains(&target.to_string()), "{error}");
         assert!(error.origin.is_some(), "{error}");
-        assert!(started.elapsed() < limit + Duration::from_millis(400), "{error}: {:?}", started.elapsed());
+        assert!(started.elapsed() < limit + Duration::from_secs(5), "{error}: {:?}", started.elapsed());
     }
 }
 

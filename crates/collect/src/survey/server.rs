@@ -12,7 +12,7 @@ use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
     Advertised, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener, Member, Observed,
-    Origin, Purpose, Setting, Settings, Transport, Url,
+    Origin, Purpose, SETTINGS, Setting, Settings, Transport, Url,
 };
 use seaworthy_wire::ClientIdentity;
 
@@ -382,7 +382,11 @@ impl Finish<'_, '_> {
     fn listeners(&self) -> (Observed<Vec<Listener>>, Observed<Vec<Listener>>) {
         let server = &self.server;
         let all = || -> Result<Vec<Listener>, EvidenceError> {
-            server.resolved.settings.as_result()?;
+            let settings = server.resolved.settings.as_result()?;
+            let unknown = SETTINGS.iter().filter(|name| name.starts_with("listen-"));
+            if let Some(error) = unknown.filter_map(|name| settings.why_unknown(name)).next() {
+                return Err(error.clone());
+            }
             let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
             let purposes = [Purpose::Peer, Purpose::Client, Purpose::Metrics];
             let urls: Vec<_> = purposes.into_iter().flat_map(|side| server.urls(side)).collect();
@@ -463,8 +467,8 @@ impl Finish<'_, '_> {
         Transport {
             problems: files.problems(self.survey, pki_side, circumstances),
             credentials: Observed::seen(files.credentials(), derived(&names.all().join(", "))),
-            client_auth: Observed::seen(client_auth, derived(names.trusted)),
-            auto_tls: Observed::seen(settings::auto_tls(settings, side), derived(names.certificate)),
+            client_auth: decided(settings, client_auth, derived(names.trusted)),
+            auto_tls: decided(settings, settings::auto_tls(settings, side), derived(names.certificate)),
             advertised,
             listeners,
         }
@@ -503,6 +507,19 @@ impl Finish<'_, '_> {
             );
         }
         addresses
+    }
+}
+
+/// Returns what the settings decide of who is let in; not known where one that decides it is not.
+fn decided<T>(settings: &Settings, value: T, origin: Origin) -> Observed<T> {
+    let decisive = SETTINGS.iter().filter(|name| {
+        ["-auth", "auto-tls", "cert-file", "key-file", "trusted-ca-file"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    });
+    match decisive.filter_map(|name| settings.why_unknown(name)).next() {
+        Some(error) => Observed::failed(error.clone()),
+        None => Observed::seen(value, origin),
     }
 }
 

@@ -62,8 +62,9 @@ pub fn client_auth(settings: &BTreeMap<String, Setting>, purpose: Purpose) -> Cl
             )
         }
         (false, true) => {
+            let off = if settings.set(flag_name) { "false, " } else { "" };
             format!(
-                "not demanded: {flag_name} is {}, and {ca_name} is {}",
+                "not demanded: {flag_name} is {off}{}, and {ca_name} is {}",
                 settings.why(flag_name),
                 settings.why(&ca_name)
             )

@@ -5,6 +5,7 @@
 //! * [`cgroup`]: who runs a process.
 //! * [`kubelet`], [`manifest`] and [`systemd`]: what is declared to run.
 //! * [`machine`]: what the running kernel says of the host.
+//! * [`program`]: what an executable is, by what it says of itself.
 //! * [`users`]: names of owners, from the node's own passwd and group.
 //!
 //! Architecture invariant: nothing here runs a program or a shell. What is read is capped in size, never assumed
@@ -15,6 +16,7 @@ pub mod kubelet;
 pub mod machine;
 pub mod manifest;
 pub mod procfs;
+pub mod program;
 pub mod root;
 pub mod shell;
 pub mod sockets;

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File as StdFile;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,6 +136,7 @@ impl Proc {
         };
         let mut scan = self.pids()?.par_chunks(SHARE).map(look).reduce(Scan::default, |mut one, other| {
             one.total += other.total;
+            one.unseen += other.unseen;
             one.processes.extend(other.processes);
             one
         });
@@ -169,6 +170,8 @@ impl Proc {
     ) {
         let Ok(glimpse) = self.glimpse(pid, buffers) else { return };
         scan.total += 1;
+        scan.unseen +=
+            u32::from(glimpse.is_some_and(|glimpse| glimpse.exe.is_none() && !glimpse.argv0.is_empty()));
         if glimpse.is_some_and(|glimpse| interesting(&glimpse))
             && let Ok(process) = self.process(pid)
             // The pid may have passed to another process before its directory was opened.
@@ -189,6 +192,11 @@ impl Proc {
             Err(Errno::NOENT) => Err(vanished(pid)),
             Err(error) => Err(EvidenceError::from_io(&error.into(), format_args!("/proc/{pid}"))),
         }
+    }
+
+    /// Returns the executable of process `pid`.
+    pub fn executable(&self, pid: u32) -> Executable<'_> {
+        Executable { directory: self.fd.as_fd(), name: format!("{pid}/exe"), pid }
     }
 
     /// Returns the error to report when the file system was mounted so that it hides other users' processes
@@ -264,6 +272,8 @@ pub struct Scan {
     pub processes: Vec<ProcessEntry>,
     /// How many processes were seen, kernel threads included.
     pub total: u32,
+    /// Of how many of them the executable may not be seen, so that only what they are called is known.
+    pub unseen: u32,
 }
 
 /// What a [`Proc::scan`] knows of a process when it asks whether it is of interest.
@@ -349,6 +359,11 @@ impl ProcessEntry {
     /// `NotFound` for a kernel thread and a zombie.
     pub fn exe(&self) -> Result<Vec<u8>, EvidenceError> {
         self.read_link("exe")
+    }
+
+    /// Returns its executable.
+    pub fn executable(&self) -> Executable<'_> {
+        Executable { directory: self.fd.as_fd(), name: "exe".to_owned(), pid: self.pid }
     }
 
     /// Returns name, parent and start of the process.
@@ -447,27 +462,44 @@ impl ProcessEntry {
     ///
     /// `TooLarge` when it has more than 262,144 files open.
     pub fn socket_inodes(&self) -> Result<HashSet<u64>, EvidenceError> {
+        let mut inodes = HashSet::new();
+        self.for_each_open(&mut [0; 64], |target| {
+            let inode = target.strip_prefix(b"socket:[").and_then(|rest| rest.strip_suffix(b"]"));
+            inodes.extend(inode.and_then(parse_ascii::<u64>));
+        })?;
+        Ok(inodes)
+    }
+
+    /// Returns the paths of its open files that are `wanted`, as the process sees them.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProcessEntry::socket_inodes`].
+    pub fn open_paths(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, EvidenceError> {
+        let mut paths = Vec::new();
+        self.for_each_open(&mut [0; 4096], |path| paths.extend(wanted(path).then(|| path.to_vec())))?;
+        Ok(paths)
+    }
+
+    /// Calls `visit` with what each of its file descriptors refers to, as far as `target` can hold it.
+    fn for_each_open(&self, target: &mut [u8], mut visit: impl FnMut(&[u8])) -> Result<(), EvidenceError> {
         let directory = self.open("fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
         let entries = Dir::read_from(&directory).map_err(|error| self.error("fd", error))?;
-        let mut inodes = HashSet::new();
-        let mut target = [0; 64];
         for (count, entry) in entries.enumerate() {
             if count > DESCRIPTORS_CAP {
                 let message = format!("{}: more than {DESCRIPTORS_CAP} open files", self.path("fd"));
                 return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(self.origin("fd")));
             }
             let entry = entry.map_err(|error| self.error("fd", error))?;
-            let length = match rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut target) {
+            let length = match rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut *target) {
                 Ok(length) => length,
                 // Closed since, or one of `.` and `..`.
                 Err(Errno::NOENT | Errno::INVAL) => continue,
                 Err(error) => return Err(self.error("fd", error)),
             };
-            let target = target.get(..length).unwrap_or_default();
-            let inode = target.strip_prefix(b"socket:[").and_then(|rest| rest.strip_suffix(b"]"));
-            inodes.extend(inode.and_then(parse_ascii::<u64>));
+            visit(target.get(..length).unwrap_or_default());
         }
-        Ok(inodes)
+        Ok(())
     }
 
     /// Opens `name` in the process's directory.
@@ -517,6 +549,62 @@ impl ProcessEntry {
     fn malformed(&self, name: &str) -> EvidenceError {
         let message = format!("{}: not of the form that proc(5) describes", self.path(name));
         EvidenceError::new(ErrorKind::Malformed, message).at(self.origin(name))
+    }
+}
+
+/// The file that a process runs, which can be read also where it has no name any more.
+#[derive(Clone, Debug)]
+pub struct Executable<'a> {
+    directory: BorrowedFd<'a>,
+    name: String,
+    pid: u32,
+}
+
+/// What tells one file from every other, and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, u64),
+}
+
+impl Executable<'_> {
+    /// Returns which file it is.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied`; `NotFound` for a kernel thread and a zombie, which have none, and when the process has exited.
+    pub fn id(&self) -> Result<FileId, EvidenceError> {
+        let stat = rustix::fs::statat(self.directory, &self.name, AtFlags::empty());
+        stat.map(|stat| FileId::of(&stat)).map_err(|error| self.error(error))
+    }
+
+    /// Opens it for reading, and returns which file that is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executable::id`].
+    pub fn open(&self) -> Result<(StdFile, FileId), EvidenceError> {
+        let file = rustix::fs::openat(self.directory, &self.name, FILE, Mode::empty());
+        let opened = file.and_then(|file| Ok((FileId::of(&rustix::fs::fstat(&file)?), file.into())));
+        opened.map(|(id, file)| (file, id)).map_err(|error| self.error(error))
+    }
+
+    /// Returns where it is.
+    pub fn origin(&self) -> Origin {
+        Origin::proc(format!("/proc/{}/exe", self.pid))
+    }
+
+    fn error(&self, error: Errno) -> EvidenceError {
+        EvidenceError::from_io(&error.into(), self.origin()).at(self.origin())
+    }
+}
+
+impl FileId {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        let modified = (stat.st_mtime, stat.st_mtime_nsec);
+        Self { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, modified }
     }
 }
 

@@ -8,6 +8,7 @@ mod attribution;
 mod clients;
 mod declarations;
 mod drift;
+mod embedded;
 mod files;
 mod links;
 mod listeners;
@@ -103,28 +104,30 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             unreadable.extend(blind.clone());
             let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
             let clients = clients::read(&survey, &found.api_servers, &servers);
+            let mut servers = servers;
+            let mut doubts = embedded::find(&found.embedding, &mut servers);
             let answers = listeners::ask_all(&survey, &servers, &proxies);
+            doubts.extend(embedded::retain(&mut servers, &answers));
             let mut etcd =
                 server::finish_all(&survey, servers, &declarations, &attributions, &trust, &answers);
             etcd.extend(declarations.without_process(&survey, &etcd));
             let proxies: Vec<_> = proxies.into_iter().map(|p| p.finish(&survey, &answers)).collect();
             let processes = Observed::seen(found.total, origin.clone());
-            // An empty list claims that there is none, which somebody who may not see every process cannot.
-            let claim = |empty: bool| blind.clone().filter(|_| empty);
-            let inside = found.embedding.first().filter(|_| etcd.is_empty()).map(|(pid, name)| {
-                let message =
-                    format!("pid {pid} ({name}) may run etcd inside itself, which is not judged yet");
-                EvidenceError::new(ErrorKind::Unsupported, message)
-            });
-            let etcd = match inside.or_else(|| claim(etcd.is_empty())) {
+            // An empty list claims that there is none, which somebody who may not see every process cannot, nor every
+            // executable where one may be an etcd by another name.
+            let hidden = blind.clone().or_else(|| found.unseen.clone());
+            let etcd = match doubts.first().cloned().or_else(|| hidden.clone()).filter(|_| etcd.is_empty()) {
                 Some(error) => Observed::failed(error),
-                None => Observed::seen(etcd, origin.clone()),
+                None => {
+                    unreadable.extend(doubts);
+                    Observed::seen(etcd, origin.clone())
+                }
             };
-            let proxies = match claim(proxies.is_empty()) {
+            let proxies = match hidden.filter(|_| proxies.is_empty()) {
                 Some(error) => Observed::failed(error),
                 None => Observed::seen(proxies, origin.clone()),
             };
-            let clients = match claim(clients.is_empty()) {
+            let clients = match blind.filter(|_| clients.is_empty()) {
                 Some(error) => Observed::failed(error),
                 None => Observed::seen(clients, origin),
             };

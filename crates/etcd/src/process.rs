@@ -1,4 +1,6 @@
 //! Which processes are etcd: told by the program that runs, never by a word in a command line.
+//!
+//! What it is called decides only where its executable does not say what it was made of.
 
 use std::borrow::Cow;
 
@@ -17,14 +19,73 @@ pub enum Recognised {
     Server,
 }
 
+/// What an executable says that it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Built {
+    /// etcd, whatever it is called.
+    Etcd,
+    /// Another program, also where it is called etcd.
+    Other,
+    /// Nothing, or it could not be read.
+    Unknown,
+}
+
+/// The packages that are etcd: of 3.5 and later, 3.4, and 3.3 and earlier, whose build script names the last two.
+const PACKAGES: [&str; 5] = [
+    "go.etcd.io/etcd/server",
+    "go.etcd.io/etcd",
+    "github.com/coreos/etcd",
+    "go.etcd.io/etcd/cmd/etcd",
+    "github.com/coreos/etcd/cmd/etcd",
+];
+/// What Go calls a package that it was given as files.
+const FILES: &str = "command-line-arguments";
+
+impl Built {
+    /// Returns what an executable is that was built from `package` of `module`.
+    pub fn of(package: &str, module: Option<&str>) -> Self {
+        match package {
+            // The module of the server has no other program.
+            FILES if module.is_some_and(|module| without_major(module) == SERVER) => Self::Etcd,
+            FILES => Self::Unknown,
+            package if PACKAGES.contains(&without_major(package)) => Self::Etcd,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The module that holds the version which etcd tells, since 3.5.
+pub const VERSION_MODULE: &str = "go.etcd.io/etcd/api/v3";
+/// The module of the server, since 3.5.
+const SERVER: &str = "go.etcd.io/etcd/server";
+/// The modules of all of etcd, before.
+const WHOLE: [&str; 2] = ["go.etcd.io/etcd", "github.com/coreos/etcd"];
+/// The programs that are no server although they are made of its module.
+const TOOLS: [&str; 2] = ["etcdctl", "etcdutl"];
+
+/// Returns whether a program that is built from `package` and has `module` in it may run an etcd inside itself.
+pub fn may_embed(package: &str, module: &str) -> bool {
+    let module = without_major(module);
+    let tool = without_major(package).rsplit('/').next().is_some_and(|name| TOOLS.contains(&name));
+    !tool && (module == SERVER || WHOLE.contains(&module))
+}
+
+/// Returns the path of a module or package without its major version: `/v3`.
+fn without_major(path: &str) -> &str {
+    match path.rsplit_once("/v") {
+        Some((path, major)) if !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) => path,
+        _ => path,
+    }
+}
+
 /// Returns what the process with command line `argv` is. `exe` is what `/proc/PID/exe` points at, if it can
-/// be read.
+/// be read, and `built` what that executable says of itself.
 ///
-/// The executable decides, for argv is what a process says of itself. Only a dynamic linker that was started
-/// as a program (`/lib64/ld-linux-x86-64.so.2 /usr/bin/etcd …`) hides it, and only an executable that cannot
-/// be read leaves nothing but `argv[0]`.
-pub fn recognise(argv: &[Vec<u8>], exe: Option<&str>) -> Recognised {
-    let Some(program) = program(argv, exe) else { return Recognised::NotEtcd };
+/// The executable decides, for argv is what a process says of itself, and so is the name of a file. Only a dynamic
+/// linker that was started as a program (`/lib64/ld-linux-x86-64.so.2 /usr/bin/etcd …`) hides it, and only an
+/// executable that cannot be read leaves nothing but `argv[0]`.
+pub fn recognise(argv: &[Vec<u8>], exe: Option<&str>, built: Built) -> Recognised {
+    let Some(program) = program(argv, exe, built) else { return Recognised::NotEtcd };
     let mut arguments = argv.iter().skip(program + 1).map(|text| String::from_utf8_lossy(text));
     match arguments.clone().next().as_deref() {
         Some("gateway") => Recognised::Gateway,
@@ -51,17 +112,17 @@ pub fn is_dynamic_linker(name: &[u8]) -> bool {
 
 /// Returns the index in `argv` of the first argument to etcd: 1, unless a dynamic linker was started with the
 /// program as an argument. `None` when it is not etcd.
-pub fn first_argument(argv: &[Vec<u8>], exe: Option<&str>) -> Option<usize> {
-    program(argv, exe).map(|program| program + 1)
+pub fn first_argument(argv: &[Vec<u8>], exe: Option<&str>, built: Built) -> Option<usize> {
+    program(argv, exe, built).map(|program| program + 1)
 }
 
 /// Returns the index in `argv` of the name of the etcd program.
-fn program(argv: &[Vec<u8>], exe: Option<&str>) -> Option<usize> {
+fn program(argv: &[Vec<u8>], exe: Option<&str>, built: Built) -> Option<usize> {
     let name = |index: usize| argv.get(index).map(|text| String::from_utf8_lossy(text));
     let exe = exe.map(|exe| Cow::from(exe.strip_suffix(" (deleted)").unwrap_or(exe)));
     let running = exe.or_else(|| name(0))?;
     let running = base(&running);
-    if is_etcd(running) {
+    if built == Built::Etcd || built == Built::Unknown && is_etcd(running) {
         return (!argv.is_empty()).then_some(0);
     }
     if !is_dynamic_linker(running.as_bytes()) {
@@ -102,7 +163,7 @@ fn base(path: &str) -> &str {
 }
 
 /// Returns whether `name` is `etcd`, with or without a version: `etcd3`, `etcd-v3.5.1`, `etcd_3.4`.
-fn is_etcd(name: &str) -> bool {
+pub fn is_etcd(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("etcd") else { return false };
     let rest = rest.strip_prefix(['-', '_']).unwrap_or(rest);
     let version = rest.strip_prefix('v').unwrap_or(rest);
@@ -160,7 +221,54 @@ mod tests {
         ];
         for (argv, exe, want) in cases {
             let argv: Vec<Vec<u8>> = argv.split_whitespace().map(|text| text.as_bytes().to_vec()).collect();
-            assert_eq!(recognise(&argv, *exe), *want, "{argv:?} {exe:?}");
+            assert_eq!(recognise(&argv, *exe, Built::Unknown), *want, "{argv:?} {exe:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_program_was_made_of_decides_before_its_name() {
+        let cases: &[(&str, &str, Built, Recognised)] = &[
+            ("mydb --name m1", "/opt/mydb", Built::Etcd, Server),
+            ("mydb gateway start", "/opt/mydb", Built::Etcd, Gateway),
+            ("x --version", "/memfd:x (deleted)", Built::Etcd, NotEtcd),
+            ("etcd --name m1", "/usr/bin/etcd", Built::Other, NotEtcd),
+            ("/lib64/ld.so /usr/bin/etcd --name m1", "/lib64/ld.so", Built::Other, Server),
+            ("ld-etcd --name m1", "/opt/ld-etcd", Built::Etcd, Server),
+        ];
+        for (argv, exe, built, want) in cases {
+            let argv: Vec<Vec<u8>> = argv.split_whitespace().map(|text| text.as_bytes().to_vec()).collect();
+            assert_eq!(recognise(&argv, Some(exe), *built), *want, "{argv:?} {exe}");
+        }
+    }
+
+    #[test]
+    fn packages_and_modules_of_etcd_are_known() {
+        let cases = [
+            ("go.etcd.io/etcd/server/v3", Some("go.etcd.io/etcd/server/v3"), Built::Etcd),
+            ("go.etcd.io/etcd/server/v4", None, Built::Etcd),
+            ("go.etcd.io/etcd", None, Built::Etcd),
+            ("go.etcd.io/etcd/v3", None, Built::Etcd),
+            ("github.com/coreos/etcd", None, Built::Etcd),
+            ("github.com/coreos/etcd/cmd/etcd", None, Built::Etcd),
+            ("command-line-arguments", Some("go.etcd.io/etcd/server/v3"), Built::Etcd),
+            ("command-line-arguments", Some("go.etcd.io/etcd"), Built::Unknown),
+            ("command-line-arguments", None, Built::Unknown),
+            ("go.etcd.io/etcd/etcdctl/v3", Some("go.etcd.io/etcd/etcdctl/v3"), Built::Other),
+            ("go.etcd.io/etcd/tools/etcd-dump-db", Some("go.etcd.io/etcd"), Built::Other),
+            ("example.com/etcd", Some("example.com/etcd"), Built::Other),
+        ];
+        for (package, module, want) in cases {
+            assert_eq!(Built::of(package, module), want, "{package} {module:?}");
+        }
+        let cases = [
+            ("github.com/k3s-io/k3s/cmd/server", "go.etcd.io/etcd/server/v3", true),
+            ("example.com/x", "go.etcd.io/etcd", true),
+            ("go.etcd.io/etcd/etcdctl/v3", "go.etcd.io/etcd/server/v3", false),
+            ("go.etcd.io/etcd/etcdutl/v3", "go.etcd.io/etcd/server/v3", false),
+            ("k8s.io/kubernetes/cmd/kube-apiserver", "go.etcd.io/etcd/client/v3", false),
+        ];
+        for (package, module, want) in cases {
+            assert_eq!(may_embed(package, module), want, "{package} {module}");
         }
     }
 
@@ -168,7 +276,7 @@ mod tests {
     fn a_dynamic_linker_shifts_the_arguments() {
         let argv = ["/lib64/ld-linux-x86-64.so.2", "--preload", "x", "/usr/bin/etcd", "--name"];
         let argv = argv.map(|text| text.as_bytes().to_vec());
-        assert_eq!(first_argument(&argv, Some("/usr/lib64/ld-linux-x86-64.so.2")), Some(4));
-        assert_eq!(first_argument(&argv, Some("/usr/bin/cat")), None);
+        assert_eq!(first_argument(&argv, Some("/usr/lib64/ld-linux-x86-64.so.2"), Built::Unknown), Some(4));
+        assert_eq!(first_argument(&argv, Some("/usr/bin/cat"), Built::Unknown), None);
     }
 }

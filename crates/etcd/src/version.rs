@@ -75,6 +75,20 @@ impl Version {
         (self.told != Told::Nothing).then(|| self.to_string())
     }
 
+    /// Returns the release that the version of a Go module names: `v3.5.17`, `v3.5.17-k3s1`, `v3.3.27+incompatible`. `None`
+    /// for `(devel)`, for what was built from between two releases or with changes of its own, and for versions from the
+    /// time when etcd's modules were not numbered like its releases.
+    pub fn of_module(text: &str) -> Option<Self> {
+        let text = text.strip_suffix("+incompatible").unwrap_or(text);
+        // A pseudo-version ends with a time and a commit; `+dirty` marks changes.
+        let pseudo = text.rsplit_once('-').is_some_and(|(rest, commit)| {
+            let time = rest.rsplit(['-', '.']).next().unwrap_or_default();
+            commit.len() == 12 && time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())
+        });
+        let known = text.starts_with('v') && !pseudo && !text.contains('+');
+        Self::parse(text).filter(|version| known && version.major >= 3 && version.patch.is_some())
+    }
+
     /// Returns the minor number of the nearest release line of etcd 3 that is modelled: 4 to 7.
     pub(crate) fn line(self) -> u32 {
         match self.major {
@@ -119,6 +133,28 @@ mod tests {
         assert_eq!(readings(Some("3.5.9")), [("etcd 3.5.9".to_owned(), 5, 9)]);
         let all = [(4, 0), (4, 25), (5, 0), (5, 8), (5, 15), (6, 0), (7, 0)];
         assert_eq!(readings(None), all.map(|(minor, patch)| ("etcd".to_owned(), minor, patch)));
+    }
+
+    #[test]
+    fn only_the_version_of_a_release_counts() {
+        let cases = [
+            ("v3.5.17", Some("3.5.17")),
+            ("v3.5.17-k3s1", Some("3.5.17")),
+            ("v3.6.0-rc.3", Some("3.6.0")),
+            ("v3.3.27+incompatible", Some("3.3.27")),
+            ("(devel)", None),
+            ("", None),
+            ("3.5.17", None),
+            ("v3.5", None),
+            ("v3.5.17+dirty", None),
+            ("v3.5.18-0.20250101120000-0123456789ab", None),
+            ("v3.6.0-rc.3.0.20250101120000-0123456789ab", None),
+            ("v0.5.0-alpha.5.0.20200910180754-dd1b699fc489", None),
+            ("v0.0.0-20200910180754-dd1b699fc489", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(Version::of_module(text).map(|v| v.to_string()).as_deref(), want, "{text}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use etcd::{
 pub use file::{File, FileKind, PkiContent, PkiFile};
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;
-pub use process::{Process, ProcessId};
+pub use process::{Build, Process, ProcessId};
 pub use schema::{SCHEMA_ID, json_schema};
 pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, SETTINGS, Setting, Settings};
 pub use snapshot::{Node, ReadError, Snapshot, Tool};

@@ -44,6 +44,11 @@ pub enum Origin {
         #[serde(default)]
         version: Option<String>,
     },
+    /// What the executable of a process says that it was built from.
+    Build {
+        /// Process id.
+        pid: u32,
+    },
     /// The kernel's view under `/proc`.
     Proc {
         /// The path, for example `/proc/812/net/tcp`.
@@ -117,6 +122,7 @@ impl std::fmt::Display for Origin {
             Self::Default { component, version: Some(version) } => {
                 write!(f, "the default of {component} {version}")
             }
+            Self::Build { pid } => write!(f, "the build information of /proc/{pid}/exe"),
             Self::Proc { path } => f.write_str(path),
             Self::Wire { address, asked } => write!(f, "the wire ({asked} to {address})"),
             Self::Derived { from } => f.write_str(from),

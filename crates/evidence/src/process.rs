@@ -14,6 +14,9 @@ pub struct Process {
     pub pid: u32,
     /// What `/proc/PID/exe` points at.
     pub exe: Observed<String>,
+    /// What the executable says that it was built from; null where it does not say, and in a snapshot of a version that did
+    /// not collect it.
+    pub build: Option<Build>,
     /// argv[0], lossily decoded.
     pub argv0: String,
     /// Which process it is, whatever the clock says; null in a snapshot of a version that did not collect it.
@@ -36,6 +39,16 @@ pub struct Process {
     pub own_mounts: Option<bool>,
     /// Whether its network namespace is not the one of the audit; null when it could not be compared.
     pub own_network: Option<bool>,
+}
+
+/// What a Go program was built from, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The package, which tells which program it is whatever it is called: `go.etcd.io/etcd/server/v3`.
+    pub package: String,
+    /// The version of that package's module; `(devel)` where the build did not know it, null where it names no module.
+    pub version: Option<String>,
 }
 
 /// What tells one process from every other that ever ran on the node, as one reader of `/proc` sees it.

@@ -166,6 +166,8 @@ pub(crate) fn cache() -> PathBuf {
     })
 }
 
+/// The module and the package of the server.
+const SERVER: &str = "go.etcd.io/etcd/server/v3";
 /// The server version that is built from source, the newest for which the facts in the tests were established.
 const GO_VERSION: &str = "v3.6.13";
 
@@ -213,14 +215,37 @@ fn pip(dir: &Path) -> Result<(), Error> {
 }
 
 fn go(dir: &Path) -> Result<(), Error> {
-    let package = "go.etcd.io/etcd/server/v3";
+    go_build(dir, "etcd", SERVER, None)
+}
+
+/// Builds `package` as `module/NAME` below `dir`, in a module that has etcd's server and perhaps a program of its own.
+fn go_build(dir: &Path, name: &str, package: &str, main: Option<&str>) -> Result<(), Error> {
     let module = dir.join("module");
     fs::create_dir(&module).map_err(Error::io("create a temporary directory"))?;
     succeed(Command::new("go").args(["mod", "init", "lab"]).current_dir(&module))?;
-    succeed(Command::new("go").args(["get", &format!("{package}@{GO_VERSION}")]).current_dir(&module))?;
-    let build = ["-n", "10", "go", "build", "-trimpath", "-ldflags=-s", "-o", "etcd", package];
+    succeed(Command::new("go").args(["get", &format!("{SERVER}@{GO_VERSION}")]).current_dir(&module))?;
+    if let Some(main) = main {
+        fs::write(module.join("main.go"), main).map_err(Error::io("write a program"))?;
+    }
+    let build = ["-n", "10", "go", "build", "-trimpath", "-ldflags=-s", "-o", name, package];
     succeed(Command::new("nice").args(build).current_dir(&module))?;
     Ok(())
+}
+
+/// Returns a program that runs an etcd inside itself, after building it with the Go toolchain if it is not in the cache yet:
+/// seconds after [`Package::Go`], else minutes. Its argument is the etcd's configuration file; without one it runs none.
+pub fn embedder() -> Result<PathBuf, Error> {
+    let dir = cache().join("embedder");
+    fs::create_dir_all(&dir).map_err(Error::io(format!("create {}", dir.display())))?;
+    let lock = File::create(dir.join(".lock")).map_err(Error::io("create the cache's lock"))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(Error::io("lock the cache"))?;
+    let program = dir.join(format!("embedder-{GO_VERSION}"));
+    if !program.is_file() {
+        let work = tempfile::tempdir_in(&dir).map_err(Error::io("create a temporary directory"))?;
+        go_build(work.path(), "embedder", ".", Some(include_str!("embedder.go")))?;
+        fs::rename(work.path().join("module/embedder"), &program).map_err(Error::io("write the cache"))?;
+    }
+    Ok(program)
 }
 
 /// Returns the first path below `dir`, at most `depth` folders down, that `wanted` accepts.

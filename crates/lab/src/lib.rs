@@ -88,7 +88,7 @@ mod trace;
 mod watch;
 mod writer;
 
-pub use binary::{EtcdBinary, Installed, Package, install};
+pub use binary::{EtcdBinary, Installed, Package, embedder, install};
 pub use cluster::{Cluster, Member};
 pub use error::Error;
 #[doc(hidden)]

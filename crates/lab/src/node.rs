@@ -534,6 +534,9 @@ fn sleeper() -> Vec<u8> {
     word(&mut elf, &[1, 5]); // load, readable and executable
     long(&mut elf, &[0, BASE, BASE, size, size, 0x1000]);
     elf.extend(code);
+    // Without section headers and as large as a packed program it might be anything, so that its name decides what it is
+    // taken for.
+    elf.resize(256 << 10, 0);
     elf
 }
 

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_audit::{Options, Waivers, audit};
 use seaworthy_collect::manifest::StaticPod;
+use seaworthy_collect::program::{self, Program};
+use seaworthy_etcd::process::Built;
 use seaworthy_etcd::settings::{Argument, ConfigText, Inputs, Variable, resolve};
 use seaworthy_etcd::{Version, bbolt, members, process, proxy};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, Snapshot};
@@ -197,8 +199,8 @@ fn argv() {
                 Some(Variable { value: text[at + 1..].to_vec(), origin: origin(), name })
             })
             .collect();
-        let recognised = process::recognise(&parts, None);
-        let _ = process::recognise(&parts, Some("/usr/lib64/ld-linux-x86-64.so.2"));
+        let recognised = process::recognise(&parts, None, Built::Unknown);
+        let _ = process::recognise(&parts, Some("/usr/lib64/ld-linux-x86-64.so.2"), Built::Other);
         let argument = |text: Vec<u8>| Argument { text, origin: origin() };
         let arguments: Vec<Argument> = parts.into_iter().skip(1).map(argument).collect();
         let _ = seaworthy_collect::shell::program(&arguments, |text| text.ends_with(b"etcd"));
@@ -291,6 +293,22 @@ fn bbolt() {
 
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[test]
+fn executable() {
+    let read = |bytes: &[u8]| {
+        program::read(|offset, buffer| {
+            let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        })
+    };
+    let seeds = corpus("executable");
+    let told = |seed: &&Vec<u8>| matches!(read(seed), Ok(Program::Go(_)));
+    assert_eq!(seeds.iter().filter(told).count(), seeds.len() - 1, "all seeds but one are sound");
+    fuzz("executable", 20_000, |bytes| size(&read(bytes)));
 }
 
 #[test]

@@ -288,6 +288,7 @@ mod tests {
         let process = Process {
             pid: 7,
             exe: Observed::seen("/etcd".to_owned(), Origin::proc("/proc/7/exe")),
+            build: None,
             argv0: "etcd".to_owned(),
             identity: Some(ProcessId { boot_id: String::new(), pid: 7, start_ticks: 100 }),
             started_at: second(START),

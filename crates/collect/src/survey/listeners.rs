@@ -54,7 +54,12 @@ impl Answers {
     fn record(&mut self, answer: Answer) {
         match answer {
             Answer::Members(pid, members) => drop(self.members.insert(pid, members)),
-            Answer::Wire(socket, wire) => drop(self.wires.insert(socket, *wire)),
+            Answer::Wire(socket, wire, members) => {
+                if let Some(members) = members {
+                    self.members.insert(socket.0, Ok(members));
+                }
+                self.wires.insert(socket, *wire);
+            }
         }
     }
 }
@@ -103,6 +108,8 @@ impl Socket {
 enum Job<'a> {
     Members(&'a Server<'a>),
     Wire(&'a Running, Socket),
+    /// Of a server whose settings do not say which of its sockets are for peers.
+    Both(&'a Server<'a>, Socket),
 }
 
 /// Asks every listening socket of the servers and proxies what it speaks, and every server for its members, at the same
@@ -116,9 +123,10 @@ pub(crate) fn ask_all(
     if answers.off {
         return answers;
     }
-    let mut jobs: Vec<Job<'_>> = servers.iter().map(Job::Members).collect();
-    let sockets = servers.iter().map(|s| (s.running, s.sockets.as_ref()));
-    for (running, sockets) in sockets.chain(proxies.iter().map(|p| (p.running, p.sockets.as_ref()))) {
+    let mut jobs: Vec<Job<'_>> = servers.iter().filter(|s| s.embedded.is_none()).map(Job::Members).collect();
+    let sockets = servers.iter().map(|s| (s.running, s.sockets.as_ref(), s.embedded.as_ref().map(|_| s)));
+    let of_proxies = proxies.iter().map(|p| (p.running, p.sockets.as_ref(), None));
+    for (running, sockets, embedded) in sockets.chain(of_proxies) {
         let mut all: Vec<Socket> = sockets.into_iter().flat_map(addresses).collect();
         // Sorted, but an IPv4 and an IPv6 socket may have the same address here.
         all.dedup();
@@ -127,7 +135,10 @@ pub(crate) fn ask_all(
             let error = EvidenceError::new(ErrorKind::TooLarge, message);
             answers.wires.insert((running.pid(), unasked.to_string()), Err(error));
         }
-        jobs.extend(all.into_iter().map(|socket| Job::Wire(running, socket)));
+        jobs.extend(all.into_iter().map(|socket| match embedded {
+            Some(server) => Job::Both(server, socket),
+            None => Job::Wire(running, socket),
+        }));
     }
     for job in &jobs {
         let message = "not asked: the probe was given no thread, or did not finish";
@@ -157,7 +168,7 @@ pub(crate) fn ask_all(
 impl Job<'_> {
     fn running(&self) -> &Running {
         match self {
-            Self::Members(server) => server.running,
+            Self::Members(server) | Self::Both(server, _) => server.running,
             Self::Wire(running, _) => running,
         }
     }
@@ -165,8 +176,9 @@ impl Job<'_> {
     fn failed(&self, error: EvidenceError) -> Answer {
         match self {
             Self::Members(server) => Answer::Members(server.running.pid(), Err(error)),
-            Self::Wire(running, socket) => {
-                Answer::Wire((running.pid(), socket.to_string()), Box::new(Err(error)))
+            Self::Wire(Running { entry, .. }, socket)
+            | Self::Both(Server { running: Running { entry, .. }, .. }, socket) => {
+                Answer::Wire((entry.pid(), socket.to_string()), Box::new(Err(error)), None)
             }
         }
     }
@@ -184,10 +196,17 @@ impl Job<'_> {
             Self::Members(server) => {
                 Answer::Members(server.running.pid(), membership::ask(survey, server, deadline))
             }
-            Self::Wire(running, socket) => {
-                let probe =
-                    || seaworthy_wire::probe(&socket.target(running)?, &survey.probing_until(deadline)?);
-                Answer::Wire((running.pid(), socket.to_string()), Box::new(probe()))
+            Self::Wire(running, socket) => Answer::Wire(
+                (running.pid(), socket.to_string()),
+                Box::new(probe(survey, running, socket, deadline)),
+                None,
+            ),
+            Self::Both(server, socket) => {
+                let wire = probe(survey, server.running, socket, deadline);
+                let members = wire.as_ref().ok().filter(|wire| wire.raft == Some(true)).and_then(|wire| {
+                    membership::ask_at(survey, server, socket, !wire.serves_plaintext(), deadline).ok()
+                });
+                Answer::Wire((server.running.pid(), socket.to_string()), Box::new(wire), members)
             }
         }
     }
@@ -196,7 +215,17 @@ impl Job<'_> {
 /// What a [`Job`] found.
 enum Answer {
     Members(u32, Result<LiveMembers, EvidenceError>),
-    Wire((u32, String), Box<Result<Wire, EvidenceError>>),
+    Wire((u32, String), Box<Result<Wire, EvidenceError>>, Option<LiveMembers>),
+}
+
+/// Asks a socket of `running` what it speaks, until `deadline`.
+fn probe(
+    survey: &Survey<'_>,
+    running: &Running,
+    socket: &Socket,
+    deadline: Instant,
+) -> Result<Wire, EvidenceError> {
+    seaworthy_wire::probe(&socket.target(running)?, &survey.probing_until(deadline)?)
 }
 
 /// Runs `ask` in the network namespace of a process: the calling thread, which must end with it, moves there.
@@ -211,7 +240,7 @@ pub(crate) fn in_its_network<T>(
 }
 
 /// Returns each listening socket.
-fn addresses(sockets: &Sockets) -> impl Iterator<Item = Socket> {
+pub(crate) fn addresses(sockets: &Sockets) -> impl Iterator<Item = Socket> {
     let tcp = sockets.listening.iter().map(|socket| Socket::Tcp(socket.local));
     let unix = sockets.unix_listening.iter().filter_map(|path| String::from_utf8(path.clone()).ok());
     tcp.chain(unix.map(Socket::Unix))
@@ -263,7 +292,7 @@ pub(crate) fn all(
 }
 
 /// Returns the listener of a socket that no setting names, described by what it said.
-fn unclaimed(running: &Running, address: String, answers: &Answers) -> Listener {
+pub(crate) fn unclaimed(running: &Running, address: String, answers: &Answers) -> Listener {
     let wire = answers.wire(running.pid(), &address);
     let said = wire.as_ref().and_then(Observed::value);
     let purpose = if said.is_some_and(|w| w.raft == Some(true)) { Purpose::Peer } else { Purpose::Client };

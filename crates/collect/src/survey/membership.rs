@@ -9,6 +9,7 @@ use seaworthy_evidence::{
 use seaworthy_wire::{ClientIdentity, Question, Roots, Security, Target, get};
 
 use super::Survey;
+use super::listeners::Socket;
 use super::material::{PEER, Reader};
 use super::server::Server;
 
@@ -32,9 +33,7 @@ pub(crate) fn ask(
     let mut failure = None;
     for (socket, tls) in server.peer_sockets(sockets).into_iter().take(MAX_ASKED) {
         for tls in [tls, !tls] {
-            let options = survey.probing_until(deadline);
-            let asked = options.and_then(|o| ask_one(&o, server, &socket.target(server.running)?, tls));
-            match asked {
+            match ask_at(survey, server, &socket, tls, deadline) {
                 Ok(live) => return Ok(live),
                 Err(error) => _ = failure.get_or_insert(error),
             }
@@ -42,6 +41,17 @@ pub(crate) fn ask(
     }
     let nothing = || EvidenceError::new(ErrorKind::NotFound, "no peer URL that is set has a socket");
     Err(failure.unwrap_or_else(nothing))
+}
+
+/// Asks one socket of `server` for the members until `deadline`.
+pub(crate) fn ask_at(
+    survey: &Survey<'_>,
+    server: &Server<'_>,
+    socket: &Socket,
+    tls: bool,
+    deadline: Instant,
+) -> Result<LiveMembers, EvidenceError> {
+    ask_one(&survey.probing_until(deadline)?, server, &socket.target(server.running)?, tls)
 }
 
 fn ask_one(

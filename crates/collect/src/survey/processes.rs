@@ -1,12 +1,16 @@
 //! The processes of interest: etcd, its proxies, and those that tell about them.
 
-use seaworthy_etcd::process::{self, Recognised};
-use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Process};
+use std::sync::Arc;
+
+use seaworthy_etcd::Version;
+use seaworthy_etcd::process::{self, Built, Recognised};
+use seaworthy_evidence::{Build, ErrorKind, EvidenceError, Observed, Origin, Process};
 
 use super::Survey;
 use crate::cgroup::Cgroup;
 use crate::declared::Argument;
 use crate::procfs::{Glimpse, Proc, ProcessEntry};
+use crate::program::{Module, Program, Programs, Told};
 use crate::root::Root;
 
 /// One process of interest, with what is read of each.
@@ -15,6 +19,8 @@ pub(crate) struct Running {
     pub(crate) argv: Vec<Argument>,
     /// Index in argv of the first argument after the program.
     first: usize,
+    /// What its executable says of itself.
+    told: Arc<Told>,
     pub(crate) root: Result<Root, EvidenceError>,
     pub(crate) cgroup: Result<Cgroup, EvidenceError>,
 }
@@ -25,15 +31,21 @@ pub(crate) struct Found {
     pub(crate) proxies: Vec<Running>,
     pub(crate) api_servers: Vec<Running>,
     pub(crate) kubelets: Vec<Running>,
-    /// Process id and name of programs that may run an etcd inside themselves.
-    pub(crate) embedding: Vec<(u32, String)>,
+    /// Programs that may run an etcd inside themselves.
+    pub(crate) embedding: Vec<Running>,
     pub(crate) total: u32,
+    /// Why there may be an etcd among the processes that was not recognised.
+    pub(crate) unseen: Option<EvidenceError>,
 }
 
 impl Found {
     /// Returns the processes of interest in `proc`. One that could not be read is noted in `unreadable`.
     pub(crate) fn look(proc: &Proc, unreadable: &mut Vec<EvidenceError>) -> Result<Self, EvidenceError> {
-        let scan = proc.scan(is_interesting)?;
+        let programs = Programs::default();
+        let scan = proc.scan(|glimpse| {
+            is_interesting(glimpse)
+                || glimpse.exe.is_some() && tells_something(&programs.of(&proc.executable(glimpse.pid)))
+        })?;
         let mut found = Self {
             servers: Vec::new(),
             proxies: Vec::new(),
@@ -41,6 +53,14 @@ impl Found {
             kubelets: Vec::new(),
             embedding: Vec::new(),
             total: scan.total,
+            unseen: (scan.unseen > 0).then(|| {
+                let message = format!(
+                    "the executables of {} processes may not be looked at, and one of them may be an etcd by another \
+                     name: run as root",
+                    scan.unseen
+                );
+                EvidenceError::new(ErrorKind::PermissionDenied, message).at(Origin::proc("/proc"))
+            }),
         };
         for entry in scan.processes {
             let argv = match entry.argv() {
@@ -54,23 +74,23 @@ impl Found {
             };
             let texts: Vec<Vec<u8>> = argv.iter().map(|a| a.text.clone()).collect();
             let exe = entry.exe().ok().map(|exe| String::from_utf8_lossy(&exe).into_owned());
-            let list = match process::recognise(&texts, exe.as_deref()) {
+            let told = programs.of(&entry.executable());
+            let built = built(&told);
+            let list = match process::recognise(&texts, exe.as_deref(), built) {
                 Recognised::Server => &mut found.servers,
                 Recognised::Gateway | Recognised::GrpcProxy => &mut found.proxies,
-                Recognised::NotEtcd => match program_name(&texts, exe.as_deref()) {
-                    "kube-apiserver" => &mut found.api_servers,
-                    "kubelet" => &mut found.kubelets,
-                    name => {
-                        if may_embed(name, &texts) {
-                            found.embedding.push((entry.pid(), name.to_owned()));
-                        }
-                        continue;
+                Recognised::NotEtcd => {
+                    match kubernetes(&told).unwrap_or_else(|| program_name(&texts, exe.as_deref())) {
+                        "kube-apiserver" => &mut found.api_servers,
+                        "kubelet" => &mut found.kubelets,
+                        name if may_embed(&told, name, &texts) => &mut found.embedding,
+                        _ => continue,
                     }
-                },
+                }
             };
-            let first = process::first_argument(&texts, exe.as_deref()).unwrap_or(1);
+            let first = process::first_argument(&texts, exe.as_deref(), built).unwrap_or(1);
             let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
-            list.push(Running { entry, argv, first, root, cgroup });
+            list.push(Running { entry, argv, first, told, root, cgroup });
         }
         Ok(found)
     }
@@ -79,6 +99,31 @@ impl Found {
 impl Running {
     pub(crate) fn pid(&self) -> u32 {
         self.entry.pid()
+    }
+
+    /// Returns the name of its program.
+    pub(crate) fn program_name(&self) -> String {
+        let argv: Vec<Vec<u8>> = self.argv.iter().take(1).map(|a| a.text.clone()).collect();
+        let exe = self.entry.exe().ok().map(|exe| String::from_utf8_lossy(&exe).into_owned());
+        program_name(&argv, exe.as_deref()).to_owned()
+    }
+
+    /// Returns the version of the etcd that its executable was built from: of a release, or, where only the modules beside
+    /// it are numbered, of its release line.
+    pub(crate) fn built_version(&self) -> Option<(String, Origin)> {
+        let Ok(Program::Go(build)) = self.told.as_ref() else { return None };
+        let modules = || build.main.iter().chain(&build.dependencies);
+        let server = modules().find(|module| process::may_embed("", &module.path));
+        let release = |module: &Module| {
+            Version::of_module(module.built()).map(|_| module.built().trim_start_matches('v').to_owned())
+        };
+        // The modules of a source tree take each other from its folders, and name the release that they are for: the last
+        // one, or the next.
+        let beside = modules().find(|module| module.path == process::VERSION_MODULE);
+        let line =
+            |module: &Module| Version::of_module(&module.version).map(|v| format!("{}.{}", v.major, v.minor));
+        let version = server.and_then(release).or_else(|| beside.and_then(line))?;
+        Some((version, Origin::Build { pid: self.pid() }))
     }
 
     /// Returns the arguments after the program, each with its place.
@@ -104,6 +149,13 @@ impl Running {
             Ok(Process {
                 pid: self.pid(),
                 exe: Observed::from_result(exe, self.entry.origin("exe")),
+                build: match self.told.as_ref() {
+                    Ok(Program::Go(build)) => Some(Build {
+                        package: build.package.clone(),
+                        version: build.main.as_ref().map(|module| module.built().to_owned()),
+                    }),
+                    _ => None,
+                },
                 argv0: self
                     .argv
                     .first()
@@ -136,9 +188,56 @@ fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
     known(glimpse.argv0_name()) || glimpse.program().is_some_and(known)
 }
 
-/// Returns whether the program `name` with the command line `argv` is one that may run an etcd inside itself. Some put
-/// their whole command line into argv\[0\].
-fn may_embed(name: &str, argv: &[Vec<u8>]) -> bool {
+/// Returns whether an executable says something of itself that makes it one of those looked for.
+fn tells_something(told: &Told) -> bool {
+    built(told) == Built::Etcd || kubernetes(told).is_some() || embeds(told) == Some(true)
+}
+
+fn built(told: &Told) -> Built {
+    match told {
+        Ok(Program::Go(build)) => {
+            Built::of(&build.package, build.main.as_ref().map(|module| module.path.as_str()))
+        }
+        Ok(Program::Other) => Built::Other,
+        Ok(Program::GoUntold) | Err(_) => Built::Unknown,
+    }
+}
+
+/// Returns the name of the component of Kubernetes that an executable is, whatever it is called.
+fn kubernetes(told: &Told) -> Option<&'static str> {
+    let Ok(Program::Go(build)) = told else { return None };
+    let name = build.package.strip_prefix("k8s.io/kubernetes/cmd/")?;
+    ["kube-apiserver", "kubelet"].into_iter().find(|known| *known == name)
+}
+
+/// Returns whether an executable has an etcd server in it; `None` where it does not tell.
+fn embeds(told: &Told) -> Option<bool> {
+    match told {
+        Ok(Program::Go(build)) => Some(
+            built(told) != Built::Etcd
+                && build
+                    .main
+                    .iter()
+                    .chain(&build.dependencies)
+                    .any(|m| process::may_embed(&build.package, &m.path)),
+        ),
+        // Made without modules, as by Bazel.
+        Ok(Program::GoUntold) => Some(true),
+        Ok(Program::Other) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Returns whether an executable may run an etcd inside itself: by what it says, else by its `name` and its command line
+/// `argv`. One of Go that is called etcd and is another program may be an etcd whose modules somebody has renamed.
+fn may_embed(told: &Told, name: &str, argv: &[Vec<u8>]) -> bool {
+    let renamed = matches!(told, Ok(Program::Go(_))) && built(told) == Built::Other && process::is_etcd(name);
+    renamed || embeds(told).unwrap_or_else(|| is_known_to_embed(name, argv))
+}
+
+/// Returns whether the program `name` with the command line `argv` is one that is known to run an etcd inside itself. Some
+/// put their whole command line into argv\[0\].
+fn is_known_to_embed(name: &str, argv: &[Vec<u8>]) -> bool {
     let mut words = argv.iter().flat_map(|text| text.split(|b| *b == b' '));
     match name {
         "etcd-wrapper" | "k3s-server" | "microshift" | "microshift-etcd" => true,
@@ -162,11 +261,11 @@ impl Running {
         let entry = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
         let argument = |(index, text): (u32, &&str)| Argument {
             text: text.as_bytes().to_vec(),
-            origin: seaworthy_evidence::Origin::Argv { pid: entry.pid(), index },
+            origin: Origin::Argv { pid: entry.pid(), index },
         };
         let argv = (0..).zip(arguments).map(argument).collect();
         let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
-        Self { entry, argv, first: 0, root, cgroup }
+        Self { entry, argv, first: 0, told: Arc::new(Ok(Program::Other)), root, cgroup }
     }
 }
 
@@ -190,7 +289,7 @@ mod tests {
         for (name, line, want) in cases {
             let split: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
             for argv in [split, vec![line.as_bytes().to_vec()]] {
-                assert_eq!(may_embed(name, &argv), want, "{name}: {line}");
+                assert_eq!(is_known_to_embed(name, &argv), want, "{name}: {line}");
             }
         }
     }

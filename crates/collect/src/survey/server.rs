@@ -18,6 +18,7 @@ use seaworthy_wire::ClientIdentity;
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
+use super::embedded::{self, Embedded};
 use super::links::{self, Matrix, Views};
 use super::listeners::{self, Answers, Socket};
 use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
@@ -35,6 +36,8 @@ pub(crate) struct Server<'a> {
     pub(crate) running: &'a Running,
     pub(crate) resolved: Resolved,
     pub(crate) sockets: Result<Sockets, EvidenceError>,
+    /// The etcd that this process runs inside itself, where it is another program.
+    pub(crate) embedded: Option<Embedded>,
     identity: OnceLock<Option<ClientIdentity>>,
     offline: OnceLock<Result<bbolt::Membership, EvidenceError>>,
 }
@@ -44,7 +47,30 @@ impl<'a> Server<'a> {
     pub(crate) fn read(running: &'a Running) -> Self {
         let (sockets, resolved) =
             join(|| Sockets::of_process(&running.entry), || resolve(running, settings::resolve, None));
-        Self { running, resolved, sockets, identity: OnceLock::new(), offline: OnceLock::new() }
+        Self::new(running, resolved, sockets, None)
+    }
+
+    /// Returns the server that `embedded` is, whose settings are known to the program around it alone.
+    pub(crate) fn inside(running: &'a Running, sockets: Sockets, embedded: Embedded) -> Self {
+        let error = embedded
+            .unknown("its settings are not on a command line of its own, and are not known", running.pid());
+        let resolved = Resolved {
+            settings: Observed::failed(error.clone()),
+            config_file: Some(Observed::failed(error.clone())),
+            ignored_environment: Observed::failed(error),
+            fatal: Vec::new(),
+        };
+        Self::new(running, resolved, Ok(sockets), Some(embedded))
+    }
+
+    fn new(
+        running: &'a Running,
+        resolved: Resolved,
+        sockets: Result<Sockets, EvidenceError>,
+        embedded: Option<Embedded>,
+    ) -> Self {
+        let (identity, offline) = (OnceLock::new(), OnceLock::new());
+        Self { running, resolved, sockets, embedded, identity, offline }
     }
 
     /// Returns the sockets of the peer URLs, each with whether its URL says TLS.
@@ -103,6 +129,8 @@ impl<'a> Server<'a> {
             [one] => Some(*one),
             _ => members.iter().position(|m| m.peer_urls.iter().any(here)),
         };
+        // One that listens everywhere is told by being the only one.
+        let found = found.or_else(|| (self.embedded.is_some() && members.len() == 1).then_some(0));
         if let Some(member) = found.and_then(|index| members.get_mut(index)) {
             member.this = true;
         }
@@ -137,6 +165,9 @@ impl<'a> Server<'a> {
 
     /// Returns the data directory as an absolute path; a relative one is below the process's working directory.
     fn data_directory(&self) -> Result<String, EvidenceError> {
+        if let Some(embedded) = &self.embedded {
+            return Ok(embedded.data_directory.clone());
+        }
         let settings = self.resolved.settings.as_result()?;
         let path = settings.get("data-dir").map(|s| s.value.clone()).unwrap_or_default();
         self.running.absolute(&path)
@@ -252,20 +283,25 @@ impl Finish<'_, '_> {
         let (cluster, cluster_version) =
             membership::cluster(self.survey, &self.server, self.answers.members(pid));
         let version = self.version(cluster_version);
-        // What a key or flag means depends on the version, which was not known before.
-        let known = version.value().and_then(|v| Version::parse(v));
-        self.server.resolved = resolve(self.server.running, settings::resolve_running, known);
+        if self.server.embedded.is_none() {
+            // What a key or flag means depends on the version, which was not known before.
+            let known = version.value().and_then(|v| Version::parse(v));
+            self.server.resolved = resolve(self.server.running, settings::resolve_running, known);
+        }
         let settings = self.server.resolved.settings.clone();
         let known = settings.value();
         let empty = Settings::default();
         let reader = Reader::of_process(self.server.running);
-        let (peer_listeners, client_listeners) = self.listeners();
+        let (peer_listeners, client_listeners) = self.listeners(&cluster);
         let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
             let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
             let transport = self.transport(purpose, listeners.clone(), &files, names, &cluster, &version);
             (files, transport)
         };
-        let declaration = self.attributions.of(pid, settings.as_result());
+        let declaration = match &self.server.embedded {
+            Some(embedded) => Err(embedded.unknown("what declares that program is not read", pid)),
+            None => self.attributions.of(pid, settings.as_result()),
+        };
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = || {
             files::read(
@@ -274,7 +310,10 @@ impl Finish<'_, '_> {
                 &reader,
                 settings.as_result(),
                 self.server.data_directory(),
-                self.attributions.manifest(pid, &declaration),
+                match &self.server.embedded {
+                    Some(embedded) => embedded.manifest(self.server.running),
+                    None => self.attributions.manifest(pid, &declaration),
+                },
                 |manifest| self.declarations.rivals(manifest),
             )
         };
@@ -327,11 +366,16 @@ impl Finish<'_, '_> {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
         };
-        let name = self.server.name();
+        let this = || cluster.value()?.members.iter().find(|m| m.this && !m.name.is_empty());
+        let name = match self.server.embedded {
+            Some(_) => this().map(|member| member.name.clone()),
+            None => self.server.name(),
+        };
+        let inside = self.server.embedded.as_ref().map(|e| format!(" in {}", e.program)).unwrap_or_default();
         Etcd {
             id: match &name {
-                Some(name) => format!("etcd {name} (pid {pid})"),
-                None => format!("etcd (pid {pid})"),
+                Some(name) => format!("etcd {name}{inside} (pid {pid})"),
+                None => format!("etcd{inside} (pid {pid})"),
             },
             name,
             process,
@@ -365,21 +409,22 @@ impl Finish<'_, '_> {
 
     fn version(&self, cluster_version: Option<String>) -> Observed<String> {
         let pid = self.server.running.pid();
-        match (self.answers.version(pid), cluster_version) {
+        match (self.answers.version(pid).or_else(|| self.server.running.built_version()), cluster_version) {
             (Some((version, origin)), _) => Observed::seen(version, origin),
             (None, Some(version)) => {
                 let minor = version.rsplitn(2, '.').last().unwrap_or(&version).to_owned();
                 Observed::seen(minor, self.server.database_origin())
             }
             (None, None) => {
-                let message = "no listener told its version, and the data directory does not have it";
+                let message =
+                    "no listener told its version, and neither its executable nor the data directory has it";
                 Observed::failed(EvidenceError::new(ErrorKind::NotFound, message))
             }
         }
     }
 
     /// Returns the listeners for peers, and those for clients and metrics.
-    fn listeners(&self) -> (Observed<Vec<Listener>>, Observed<Vec<Listener>>) {
+    fn listeners(&self, cluster: &Observed<Cluster>) -> (Observed<Vec<Listener>>, Observed<Vec<Listener>>) {
         let server = &self.server;
         let all = || -> Result<Vec<Listener>, EvidenceError> {
             let settings = server.resolved.settings.as_result()?;
@@ -393,6 +438,11 @@ impl Finish<'_, '_> {
             Ok(listeners::all(server.running, &urls, sockets, self.answers))
         };
         let origin = Origin::proc(format!("/proc/{}/net/tcp", server.running.pid()));
+        if let (Some(_), Ok(sockets)) = (&server.embedded, &server.sockets) {
+            let this = cluster.value().and_then(|c| c.members.iter().find(|m| m.this));
+            let (peer, client) = embedded::listeners(server.running, sockets, self.answers, this);
+            return (Observed::seen(peer, origin.clone()), Observed::seen(client, origin));
+        }
         match all() {
             Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
             Ok(all) => {

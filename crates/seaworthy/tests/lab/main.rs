@@ -22,5 +22,6 @@ mod fix_rollback;
 mod fix_rules;
 mod fix_signals;
 mod hostile;
+mod identity;
 mod oracle;
 mod truth_table;

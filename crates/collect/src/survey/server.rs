@@ -23,7 +23,7 @@ use super::links::{self, Matrix, Views};
 use super::listeners::{self, Answers, Socket};
 use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
 use super::processes::Running;
-use super::trust::Trust;
+use super::trust::{Neighbour, Trust};
 use super::{Survey, drift, files, membership};
 use crate::root::Root;
 use crate::sockets::Sockets;
@@ -203,10 +203,21 @@ pub(crate) fn finish_all<'s>(
     let hosts = survey.root.read("/etc/hosts", 1 << 20).map(|b| links::hosts(&b)).unwrap_or_default();
     let views = watch(survey, &servers);
     let unwatched = Ok(Views::new());
+    let several = servers.iter().filter(|_| servers.len() > 1);
+    let neighbours: Vec<Neighbour> = several.filter_map(|server| Neighbour::of(survey, server)).collect();
     let finish = |server: Server<'s>| {
         let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
-        let mut finish =
-            Finish { survey, declarations, attributions, trust, answers, hosts: &hosts, views, server };
+        let mut finish = Finish {
+            survey,
+            declarations,
+            attributions,
+            trust,
+            answers,
+            hosts: &hosts,
+            views,
+            neighbours: &neighbours,
+            server,
+        };
         (finish.etcd(), finish)
     };
     let mut all: Vec<(Etcd, Finish<'_, '_>)> = servers.into_iter().map(finish).collect();
@@ -274,6 +285,7 @@ struct Finish<'a, 'b> {
     answers: &'a Answers,
     hosts: &'a BTreeMap<String, Vec<IpAddr>>,
     views: &'a Result<Views, EvidenceError>,
+    neighbours: &'a [Neighbour],
     server: Server<'b>,
 }
 
@@ -393,7 +405,8 @@ impl Finish<'_, '_> {
             links,
             impostors: match known {
                 Some(known) => {
-                    self.trust.impostors(self.survey, self.server.running, known, &peer_files, &client_files)
+                    let (running, files) = (self.server.running, (&peer_files, &client_files));
+                    self.trust.impostors(self.survey, running, known, files, &cluster, self.neighbours)
                 }
                 None => Observed::failed(unknown(&settings)),
             },

@@ -1,13 +1,19 @@
 //! Trust beyond etcd: the CAs that Kubernetes uses on this node, and the certificates it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use seaworthy_evidence::{CaUse, ErrorKind, EvidenceError, Impostor, Observed, Origin, Setting, SharedCa};
+use seaworthy_etcd::settings;
+use seaworthy_evidence::{
+    CaUse, Certificate, Cluster, ErrorKind, EvidenceError, Impostor, Observed, Origin, Purpose, Setting,
+    SharedCa, Url,
+};
 use seaworthy_pki::{Parsed, acceptable_to};
 
 use super::Survey;
 use super::material::{CLIENT, Files, PEER, Reader};
 use super::processes::{Found, Running};
+use super::server::Server;
 use crate::declared::Argument;
 use crate::root::Root;
 
@@ -40,6 +46,8 @@ struct Serving {
 #[derive(Default)]
 struct Held {
     leaves: Vec<Parsed>,
+    /// SHA-256 of the certificates that another program is known to use as a client.
+    of_clients: BTreeSet<String>,
     /// The folders whose files were all looked at.
     folders: BTreeSet<String>,
     /// The first error that may have hidden a certificate.
@@ -118,16 +126,19 @@ impl Trust {
         Observed::seen(shared, Origin::derived("the keys of the CAs that etcd and Kubernetes use"))
     }
 
-    /// Returns the certificates on this node that are none of this etcd's and that peers would accept nevertheless: those
+    /// Returns the certificates on this node that are no member's and that peers would accept nevertheless: those
     /// in Kubernetes' folders, and, as the process sees them, in the folders of the files that the settings name. A name
     /// that peers must carry (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`) keeps the others out.
+    ///
+    /// A member's are those of this etcd and of its `neighbours` in the cluster, and those that name a member.
     pub(crate) fn impostors(
         &self,
         survey: &Survey<'_>,
         running: &Running,
         settings: &BTreeMap<String, Setting>,
-        peer: &Files,
-        client: &Files,
+        (peer, client): (&Files, &Files),
+        cluster: &Observed<Cluster>,
+        neighbours: &[Neighbour],
     ) -> Observed<Vec<Impostor>> {
         let origin = Origin::derived("the certificates on this node and the peer CA");
         if let Some(Err(error)) = peer.trusted.as_ref().map(|t| &t.content) {
@@ -161,6 +172,7 @@ impl Trust {
         let mut seen: BTreeSet<&str> =
             peer.leaves().chain(client.leaves()).map(|p| p.certificate.fingerprint.as_str()).collect();
         let mut impostors: Vec<Impostor> = Vec::new();
+        let mut doubtful = None;
         for candidate in self.held.leaves.iter().chain(&beside.leaves) {
             let certificate = &candidate.certificate;
             let Origin::File { path, .. } = &certificate.origin else { continue };
@@ -168,6 +180,23 @@ impl Trust {
                 || !acceptable_to(candidate, peer.roots(), survey.options.now)
             {
                 continue;
+            }
+            let presenting = neighbours
+                .iter()
+                .find(|n| n.pid != running.pid() && n.presents.contains(&certificate.fingerprint));
+            match cluster {
+                Observed::Seen { value: cluster, .. }
+                    if presenting.is_some_and(|neighbour| neighbour.is_in(cluster))
+                        || !self.held.of_clients.contains(&certificate.fingerprint)
+                            && names_a_member(certificate, cluster) =>
+                {
+                    continue;
+                }
+                Observed::Failed { error } if presenting.is_some() => {
+                    doubtful.get_or_insert(error);
+                    continue;
+                }
+                _ => {}
             }
             let anywhere = certificate.sans.ip.is_empty() && certificate.sans.dns.is_empty();
             let from = if anywhere { ", from any address" } else { "" };
@@ -183,7 +212,7 @@ impl Trust {
             });
         }
         // One that was found is proof enough; that there is none is proved only by what could all be read.
-        match self.held.error.as_ref().or(beside.error.as_ref()) {
+        match self.held.error.as_ref().or(beside.error.as_ref()).or(doubtful) {
             Some(error) if impostors.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(impostors, origin),
         }
@@ -222,7 +251,10 @@ impl Trust {
             }
         }
         if let Some(path) = client {
+            let before = self.held.leaves.len();
             self.held.file(survey, root, &path);
+            let read = self.held.leaves.iter().skip(before);
+            self.held.of_clients.extend(read.map(|leaf| leaf.certificate.fingerprint.clone()));
         }
     }
 
@@ -278,6 +310,52 @@ impl Held {
             Err(_) => {}
         }
     }
+}
+
+/// Another etcd of this node.
+pub(crate) struct Neighbour {
+    pid: u32,
+    /// SHA-256 of the certificates that it presents.
+    presents: BTreeSet<String>,
+    /// Where its peers are told to dial it.
+    urls: Vec<Url>,
+}
+
+impl Neighbour {
+    /// Returns what the others of its node need to know of `server`; `None` where its settings are not known.
+    pub(crate) fn of(survey: &Survey<'_>, server: &Server<'_>) -> Option<Self> {
+        let settings = server.resolved.settings.value()?;
+        let reader = Reader::of_process(server.running);
+        let sides = [&PEER, &CLIENT].map(|names| Files::read(survey, &reader, settings, names));
+        let leaves = sides.iter().flat_map(Files::leaves);
+        Some(Self {
+            pid: server.running.pid(),
+            presents: leaves.map(|leaf| leaf.certificate.fingerprint.clone()).collect(),
+            urls: settings::advertised(settings, Purpose::Peer).into_iter().map(|(url, _)| url).collect(),
+        })
+    }
+
+    /// Returns whether it is a member of `cluster`: one of them is dialled where it is.
+    fn is_in(&self, cluster: &Cluster) -> bool {
+        let dialled = cluster.members.iter().flat_map(|member| &member.peer_urls);
+        dialled
+            .into_iter()
+            .any(|url| self.urls.iter().any(|own| (&own.host, own.port) == (&url.host, url.port)))
+    }
+}
+
+/// Returns whether `certificate` is made for a member of `cluster`: it names the host at which one is dialled, and is good
+/// for serving and for dialling, both of which members do.
+fn names_a_member(certificate: &Certificate, cluster: &Cluster) -> bool {
+    let sans = &certificate.sans;
+    let good_for = |usage: &str| {
+        certificate.usages.as_ref().is_none_or(|all| all.iter().any(|u| u == usage || u == "any"))
+    };
+    let hosts = cluster.members.iter().flat_map(|member| &member.peer_urls).map(|url| &url.host);
+    let here = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    good_for("serverAuth")
+        && good_for("clientAuth")
+        && hosts.filter(|host| !here(host)).any(|host| sans.ip.contains(host) || sans.dns.contains(host))
 }
 
 /// Returns the last value of a flag of a Kubernetes component (spf13/pflag): `--flag=value` or `--flag value`. Kubernetes
@@ -430,6 +508,52 @@ mod tests {
         let shared = trust.shared([&etcd(), &etcd()], now);
         let [one] = &shared.value().unwrap()[..] else { panic!("{shared:?}") };
         assert!(one.other_use.contains("/apiserver.crt"), "{}", one.other_use);
+    }
+
+    #[test]
+    fn a_certificate_that_is_made_for_a_member_names_it() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let member = |name: &str, peer: &str| seaworthy_evidence::Member {
+            id: String::new(),
+            name: name.to_owned(),
+            peer_urls: vec![url(peer)],
+            client_urls: Vec::new(),
+            learner: false,
+            this: false,
+        };
+        let cluster = Cluster {
+            members: vec![
+                member("m1", "https://127.0.0.1:2380"),
+                member("m2", "https://10.0.0.2:2380"),
+                member("m3", "https://node-3:2380"),
+            ],
+            source: seaworthy_evidence::MemberSource::Live,
+            established: String::new(),
+        };
+        use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+        let cases: [(&[&str], &[rcgen::ExtendedKeyUsagePurpose], bool); 8] = [
+            (&["10.0.0.2"], &[ServerAuth, ClientAuth], true),
+            (&["node-3", "10.0.0.9"], &[ServerAuth, ClientAuth], true),
+            (&["10.0.0.2"], &[], true),
+            (&["10.0.0.2"], &[ClientAuth], false),
+            (&["10.0.0.2"], &[ServerAuth], false),
+            (&["127.0.0.1", "localhost"], &[ServerAuth, ClientAuth], false),
+            (&["10.0.0.22"], &[ServerAuth, ClientAuth], false),
+            (&[], &[ServerAuth, ClientAuth], false),
+        ];
+        for (names, usages, want) in cases {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let mut params = rcgen::CertificateParams::new(names).unwrap();
+            params.extended_key_usages = usages.to_vec();
+            let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            let parsed =
+                seaworthy_pki::certificates_from_pem(pem.as_bytes(), Origin::file("/x"), now).unwrap();
+            assert_eq!(names_a_member(&parsed[0].certificate, &cluster), want, "{:?}", parsed[0].certificate);
+        }
+        let neighbour = |peer: &str| Neighbour { pid: 1, presents: BTreeSet::new(), urls: vec![url(peer)] };
+        assert!(neighbour("https://10.0.0.2:2380").is_in(&cluster));
+        assert!(!neighbour("https://10.0.0.2:3380").is_in(&cluster), "it is of another cluster");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use seaworthy_lab::{Cluster, Declared, EtcdBinary, MemberSpec, Node, Process, Program, Source, embedder};
+use seaworthy_lab::{
+    Cluster, Declared, EtcdBinary, Leaf, MemberSpec, Node, PKI_DIR, Process, Program, Source, Usage, embedder,
+};
 use serde_json::Value;
 
 use crate::common::{Audit, check, cluster, newest, seaworthy, seaworthy_as, spec, start, versions};
@@ -214,4 +216,49 @@ fn a_program_that_has_etcd_among_its_modules_and_runs_none_is_none() {
         blind.expect(CLIENT_TLS, "unknown", &[why]);
         assert_eq!(blind.code, 3);
     }
+}
+
+#[test]
+fn the_certificate_of_a_neighbour_is_a_members() {
+    let cluster = idle(&newest(), |m| {
+        m.set("initial-cluster", "m1=https://10.77.0.1:2380,m2=https://10.77.0.1:3380");
+        for name in ["m2-peer", "m2-server"] {
+            m.issue(name, &m.authority.clone(), m.leaf());
+        }
+        // What it dials with names nobody.
+        m.issue("m2-client", &m.authority.clone(), Leaf::new("m2").usage(Usage::Client));
+    });
+    let node = cluster.node(0);
+    // That of a client is an impostor's.
+    node.remove(&format!("{PKI_DIR}/healthcheck-client.crt")).unwrap();
+    let config = String::from_utf8(node.read(CONFIG).unwrap()).unwrap();
+    let settings = config
+        .replace("name: \"m1\"", "name: \"m2\"")
+        .replace("/var/lib/etcd", "/var/lib/etcd-m2")
+        .replace("urls: \"https://10.77.0.1:2380", "urls: \"https://10.77.0.1:3380")
+        .replace(":2379", ":3379")
+        .replace(":2381", ":3381")
+        .replace("/peer.", "/m2-peer.")
+        .replace(
+            "peer-transport-security:\n",
+            &format!(
+                "peer-transport-security:\n  client-cert-file: {PKI_DIR}/m2-client.crt\n  client-key-file: \
+                 {PKI_DIR}/m2-client.key\n"
+            ),
+        )
+        .replace("/server.", "/m2-server.");
+    node.write("/etc/etcd/second.yaml", settings, 0o600).unwrap();
+    let etcd =
+        |config: &str| node.spawn(&Program::new("/opt/etcd/etcd").args([format!("--config-file={config}")]));
+    let (_first, second) = (etcd(CONFIG).unwrap(), etcd("/etc/etcd/second.yaml").unwrap());
+    wait_listening(node, 3379);
+    let audit = Audit::of(node);
+    assert_eq!(audit.findings("etcd-peer-ca").len(), 2);
+    for finding in audit.findings("etcd-peer-ca") {
+        check(finding, "pass", &[]);
+    }
+    // Once its member is gone, it is of nobody.
+    drop(second);
+    let audit = Audit::of(node);
+    audit.expect("etcd-peer-ca", "fail", &["m2-client.crt"]);
 }

@@ -4,6 +4,7 @@
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
 //! the members are, which links exist (looked at again where some seem to be missing), what has drifted.
 
+mod allowed;
 mod attribution;
 mod clients;
 mod declarations;

@@ -13,7 +13,7 @@ mod meaning;
 mod names;
 mod values;
 
-pub use meaning::{advertised, auto_tls, client_auth, initial_cluster, listen_urls};
+pub use meaning::{advertised, allowed_names, auto_tls, client_auth, initial_cluster, listen_urls};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -106,7 +106,17 @@ impl Version {
             None => since.iter().all(|(minor, _)| *minor < line),
         }
     }
+
+    /// Returns whether this release has what came with one of the releases `since`; `None` where that depends on its patch
+    /// number, which is not known.
+    pub(crate) fn reached_for_certain(self, since: &[(u32, u32)]) -> Option<bool> {
+        let depends = since.iter().any(|(minor, patch)| *minor == self.line() && *patch > 0);
+        (self.patch.is_some() || !depends).then(|| self.reached(since))
+    }
 }
+
+/// Releases from which on `allowed-cn` and `allowed-hostname` are lists.
+pub(crate) const LISTS: &[(u32, u32)] = &[(5, 15)];
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -174,7 +184,9 @@ mod tests {
         for (text, want, reached) in cases {
             let got = Version::parse(text);
             assert_eq!(got.map(|v| v.to_string()).as_deref(), want, "{text}");
-            assert_eq!(got.is_some_and(|v| v.reached(&[(5, 15)])), reached, "{text}");
+            assert_eq!(got.is_some_and(|v| v.reached(LISTS)), reached, "{text}");
+            let certain = got.and_then(|v| v.reached_for_certain(LISTS));
+            assert_eq!(certain, got.filter(|_| text != "3.5").map(|_| reached), "{text}");
         }
     }
 }

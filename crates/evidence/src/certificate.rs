@@ -137,6 +137,9 @@ pub enum ProblemKind {
     Malformed,
     /// A configured file does not exist.
     Missing,
+    /// It carries none of the names that members demand of each other (`peer-cert-allowed-cn`,
+    /// `peer-cert-allowed-hostname`).
+    NameNotAllowed,
     /// Its extended key usages leave out clientAuth, so this member cannot dial others.
     NoClientAuth,
     /// It names no address at all: others cannot dial this member, and it may dial from any address.

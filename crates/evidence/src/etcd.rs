@@ -42,7 +42,7 @@ pub struct Etcd {
     pub links: Observed<Vec<Link>>,
     /// Certificates on this node that are no member's, yet would be accepted as a peer's.
     pub impostors: Observed<Vec<Impostor>>,
-    /// CAs that etcd trusts and the Kubernetes API server uses for something else.
+    /// Authorities that Kubernetes uses for something else, and of which etcd accepts what they issue.
     pub shared_cas: Observed<Vec<SharedCa>>,
     /// Owners and modes of its files.
     pub files: EtcdFiles,
@@ -342,16 +342,21 @@ pub struct Impostor {
     pub origin: Origin,
 }
 
-/// A CA key that is used for etcd and for something else.
+/// An authority of something else, of which etcd accepts what it issues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SharedCa {
-    /// The file in which etcd trusts it.
+    /// The file with the CA that etcd trusts.
     pub path: String,
-    /// Subject of the CA.
+    /// Subject of that CA.
     pub subject: String,
     /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
     pub spki: String,
+    /// Subjects of the certificates through which etcd accepts what the other authority issues, from that authority to
+    /// the CA that etcd trusts; one where the two are the same.
+    pub through: Vec<String>,
+    /// One clause: what etcd accepts, through which certificates, and what that costs.
+    pub message: String,
     /// The other use, with its file: `kube-apiserver --client-ca-file /etc/kubernetes/pki/ca.crt`.
     pub other_use: String,
     /// Where the other use was found.

@@ -30,7 +30,8 @@ pub fn certificate(der: &[u8], origin: Origin, now: Timestamp) -> Result<Certifi
     let not_after = timestamp(x509.validity().not_after.timestamp());
     Ok(Certificate {
         subject: name_text(x509.subject()),
-        common_name: x509.subject().iter_common_name().next().map(|cn| text(cn.attr_value())),
+        // Of several, Go takes the last.
+        common_name: x509.subject().iter_common_name().last().map(|cn| text(cn.attr_value())),
         issuer: name_text(x509.issuer()),
         serial: serial(x509.raw_serial()),
         not_before: timestamp(x509.validity().not_before.timestamp()),

@@ -127,26 +127,126 @@ pub fn chains_to(
     usage: Usage,
     now: Timestamp,
 ) -> Result<(), ChainError> {
-    let node = |parsed| Node::new(parsed);
+    path(leaf, intermediates, roots, usage, now).map(drop)
+}
+
+/// Returns the certificates from `leaf` to the root through which [`chains_to`] accepts it.
+fn path<'a>(
+    leaf: &'a Parsed,
+    intermediates: &'a [Parsed],
+    roots: &'a [Parsed],
+    usage: Usage,
+    now: Timestamp,
+) -> Result<Vec<&'a Parsed>, ChainError> {
     let leaf = Node::new(leaf).ok_or_else(|| ChainError::Other("it cannot be parsed".to_owned()))?;
-    let intermediates: Vec<Node<'_>> = intermediates.iter().filter_map(node).collect();
-    let roots: Vec<Node<'_>> = roots.iter().filter_map(node).collect();
-    let search = Search { intermediates: &intermediates, roots: &roots, usage, now };
+    let (intermediates, roots) = (nodes(intermediates), nodes(roots));
+    let search = Search { intermediates: &intermediates, roots: &roots, usage, now, below: 0 };
 
     search.check_valid(&leaf, Role::Leaf, &[])?;
     let mut chain = vec![&leaf];
     // A certificate that is itself trusted needs no issuer, whether it is a CA or not.
     if roots.iter().any(|root| root.parsed.der() == leaf.parsed.der()) {
-        return search.check_usage(&chain);
+        search.check_usage(&chain)?;
+    } else {
+        search.extend(&mut chain, &mut { BUDGET })?;
     }
-    search.extend(&mut chain, &mut 100)
+    Ok(chain.into_iter().map(|node| node.parsed).collect())
 }
 
-/// Returns whether a Go server that demands client certificates and trusts `roots` accepts `certificate` at
-/// `now`. A trusted certificate itself does not count: it is the authority, not one of its subjects.
-pub fn acceptable_to(certificate: &Parsed, roots: &[Parsed], now: Timestamp) -> bool {
-    roots.iter().all(|root| root.der() != certificate.der())
-        && chains_to(certificate, &[], roots, Usage::Client, now).is_ok()
+/// Returns the certificates from `certificate` to the root through which a Go server that demands client
+/// certificates and trusts `roots` accepts it at `now`, if it does. Its holder can send any of `known` along. A trusted
+/// certificate itself does not count: it is the authority, not one of its subjects.
+pub fn acceptable_to<'a>(
+    certificate: &'a Parsed,
+    known: &'a [Parsed],
+    roots: &'a [Parsed],
+    now: Timestamp,
+) -> Option<Vec<&'a Parsed>> {
+    let trusted = roots.iter().any(|root| root.der() == certificate.der());
+    path(certificate, known, roots, Usage::Client, now).ok().filter(|_| !trusted)
+}
+
+/// Returns the certificates, from one of `authority` to the root, through which a Go program that trusts `roots` accepts
+/// for `usage` what `authority` issues, and from when on.
+///
+/// An authority is its name and its key: each certificate of it counts, also one that another CA signed. Whoever is
+/// issued a certificate can send any of `known` along with it. What is issued is taken to be valid and for `usage`, and to
+/// have no names, so that no constraint of names excludes it. A CA that is not valid yet will be, so it counts from then
+/// on; one that has expired does not count.
+///
+/// # Errors
+///
+/// The reason why it does not.
+pub fn accepts_issuer<'a>(
+    authority: &'a Parsed,
+    known: &'a [Parsed],
+    roots: &'a [Parsed],
+    usage: Usage,
+    now: Timestamp,
+) -> Result<(Vec<&'a Parsed>, Timestamp), ChainError> {
+    let intermediates = nodes(known.iter().chain([authority]));
+    let roots = nodes(roots);
+    let mut at = now;
+    // Each time, one certificate more has become valid.
+    for _ in 0..=intermediates.len() + roots.len() {
+        let search = Search { intermediates: &intermediates, roots: &roots, usage, now: at, below: 1 };
+        match search.of_issuer(authority) {
+            Err(ChainError::NotYetValid { certificate }) => at = certificate.not_before,
+            found => return found.map(|chain| (chain, at)),
+        }
+    }
+    Err(ChainError::Other(format!(
+        "{} and what is above it are never valid together",
+        authority.certificate.subject
+    )))
+}
+
+/// Returns a certificate, of `authority` or above it, whose issuer is not among `known` and `roots`, so that it cannot be
+/// told whether one of `roots` is still further above. `None` where every way up is known to its end, or no root would
+/// allow a CA more than those.
+pub fn open_end<'a>(authority: &'a Parsed, known: &'a [Parsed], roots: &'a [Parsed]) -> Option<&'a Parsed> {
+    let all = nodes(known.iter().chain(roots).chain([authority]));
+    let roots = nodes(roots);
+    let entity = Node::new(authority)?;
+    let mut reached: Vec<&Node<'_>> = all.iter().filter(|node| node.is_same_entity(&entity)).collect();
+    let (mut next, mut budget) = (0, BUDGET);
+    while let Some(&child) = reached.get(next) {
+        next += 1;
+        if child.x509.issuer().as_raw() == child.x509.subject().as_raw() {
+            continue;
+        }
+        let mut parents = Vec::new();
+        for parent in &all {
+            if parent.x509.subject().as_raw() == child.x509.issuer().as_raw() {
+                let Some(left) = budget.checked_sub(1) else { return Some(child.parsed) };
+                budget = left;
+                parents.extend(check_signed(child, parent).is_ok().then_some(parent));
+            }
+        }
+        // Below the root there would be the CA that is missing, and this one.
+        if parents.is_empty() && roots.iter().any(|root| root.allows_below(2)) {
+            return Some(child.parsed);
+        }
+        parents.retain(|parent| reached.iter().all(|known| known.parsed.der() != parent.parsed.der()));
+        reached.extend(parents);
+    }
+    None
+}
+
+/// Returns those of `known` that signed `certificate`.
+pub fn issuers<'a>(certificate: &Parsed, known: &'a [Parsed]) -> Vec<&'a Parsed> {
+    let Some(child) = Node::new(certificate) else { return Vec::new() };
+    let named =
+        nodes(known).into_iter().filter(|node| node.x509.subject().as_raw() == child.x509.issuer().as_raw());
+    let signers = named.take(BUDGET as usize).filter(|parent| check_signed(&child, parent).is_ok());
+    signers.map(|node| node.parsed).collect()
+}
+
+/// Most signatures that are checked in one search.
+const BUDGET: u32 = 100;
+
+fn nodes<'a>(all: impl IntoIterator<Item = &'a Parsed>) -> Vec<Node<'a>> {
+    all.into_iter().filter_map(Node::new).collect()
 }
 
 struct Node<'a> {
@@ -167,6 +267,27 @@ impl<'a> Node<'a> {
         Box::new(self.parsed.certificate.clone())
     }
 
+    /// Returns whether its path length lets so many CAs be below it.
+    fn allows_below(&self, count: usize) -> bool {
+        self.path_length().is_none_or(|most| count <= usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    fn path_length(&self) -> Option<u32> {
+        self.x509.basic_constraints().ok().flatten().and_then(|found| found.value.path_len_constraint)
+    }
+
+    /// Checks that it may sign other certificates.
+    fn check_may_sign(&self) -> Result<(), ChainError> {
+        // A v1 certificate has no extensions, and may be a CA.
+        let constraints = self.x509.basic_constraints().ok().flatten();
+        let ca = constraints.map_or(self.x509.version() != X509Version::V3, |found| found.value.ca);
+        let usage = self.x509.key_usage().ok().flatten();
+        if ca && usage.is_none_or(|usage| usage.value.key_cert_sign()) {
+            return Ok(());
+        }
+        Err(ChainError::NotACa { certificate: self.boxed() })
+    }
+
     /// Returns whether the two are the same entity, so that a chain through both would be a loop.
     fn is_same_entity(&self, other: &Node<'_>) -> bool {
         self.x509.subject().as_raw() == other.x509.subject().as_raw()
@@ -181,26 +302,70 @@ enum Role {
     Root,
 }
 
-struct Search<'a> {
-    intermediates: &'a [Node<'a>],
-    roots: &'a [Node<'a>],
+struct Search<'n, 'a> {
+    intermediates: &'n [Node<'a>],
+    roots: &'n [Node<'a>],
     usage: Usage,
     now: Timestamp,
+    /// How many certificates there are below the first of the chain.
+    below: usize,
 }
 
-impl<'a> Search<'a> {
+impl<'n, 'a> Search<'n, 'a> {
+    /// Looks for a way from any certificate of `authority` to a root.
+    fn of_issuer(&self, authority: &'a Parsed) -> Result<Vec<&'a Parsed>, ChainError> {
+        let entity =
+            Node::new(authority).ok_or_else(|| ChainError::Other("it cannot be parsed".to_owned()))?;
+        let mut closest = ChainError::UnknownIssuer {
+            subject: entity.subject(),
+            issuer: authority.certificate.issuer.clone(),
+        };
+        let mut budget = BUDGET;
+        for (role, node) in self.candidates().filter(|(_, node)| node.is_same_entity(&entity)) {
+            let mut chain = Vec::new();
+            let attempt = node
+                .check_may_sign()
+                .and_then(|()| self.check_valid(node, role, &chain))
+                .and_then(|()| self.step(role, node, &mut chain, &mut budget));
+            match attempt {
+                Ok(()) => return Ok(chain.into_iter().map(|node| node.parsed).collect()),
+                Err(error) if error.rank() >= closest.rank() => closest = error,
+                Err(_) => {}
+            }
+        }
+        Err(closest)
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = (Role, &'n Node<'a>)> + use<'n, 'a> {
+        let roots = self.roots.iter().map(|node| (Role::Root, node));
+        roots.chain(self.intermediates.iter().map(|node| (Role::Intermediate, node)))
+    }
+
+    /// Adds `parent`, which has been checked, to `chain`, and looks for a way on from there; takes it away again when
+    /// there is none.
+    fn step(
+        &self,
+        role: Role,
+        parent: &'n Node<'a>,
+        chain: &mut Vec<&'n Node<'a>>,
+        budget: &mut u32,
+    ) -> Result<(), ChainError> {
+        chain.push(parent);
+        let result = if role == Role::Root { self.check_usage(chain) } else { self.extend(chain, budget) };
+        if result.is_err() {
+            chain.pop();
+        }
+        result
+    }
+
     /// Looks for a way from the last of `chain` to a root, checking at most `budget` signatures.
-    fn extend(&self, chain: &mut Vec<&'a Node<'a>>, budget: &mut u32) -> Result<(), ChainError>
-    where
-        Self: 'a,
-    {
+    fn extend(&self, chain: &mut Vec<&'n Node<'a>>, budget: &mut u32) -> Result<(), ChainError> {
         let Some(&child) = chain.last() else { return Ok(()) };
         let mut closest = ChainError::UnknownIssuer {
             subject: child.subject(),
             issuer: child.parsed.certificate.issuer.clone(),
         };
-        let roots = self.roots.iter().map(|node| (Role::Root, node));
-        for (role, parent) in roots.chain(self.intermediates.iter().map(|node| (Role::Intermediate, node))) {
+        for (role, parent) in self.candidates() {
             if parent.x509.subject().as_raw() != child.x509.issuer().as_raw()
                 || chain.iter().any(|node| node.is_same_entity(parent))
             {
@@ -210,16 +375,10 @@ impl<'a> Search<'a> {
                 Some(left) => left,
                 None => return Err(ChainError::Other("there are too many candidate issuers".to_owned())),
             };
-            let mut attempt = || {
-                check_signed(child, parent)?;
-                self.check_valid(parent, role, chain)?;
-                chain.push(parent);
-                let result =
-                    if role == Role::Root { self.check_usage(chain) } else { self.extend(chain, budget) };
-                chain.pop();
-                result
-            };
-            match attempt() {
+            let attempt = check_signed(child, parent)
+                .and_then(|()| self.check_valid(parent, role, chain))
+                .and_then(|()| self.step(role, parent, chain, budget));
+            match attempt {
                 Ok(()) => return Ok(()),
                 Err(error) if error.rank() >= closest.rank() => closest = error,
                 Err(_) => {}
@@ -248,9 +407,10 @@ impl<'a> Search<'a> {
         if role == Role::Intermediate && !certificate.ca {
             return Err(ChainError::NotACa { certificate: node.boxed() });
         }
-        let constraints = node.x509.basic_constraints().ok().flatten();
-        match constraints.and_then(|found| found.value.path_len_constraint) {
-            Some(most) if chain.len() > usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1) => {
+        // All but the leaf are CAs.
+        let cas = (chain.len() + self.below).saturating_sub(1);
+        match node.path_length() {
+            Some(most) if !node.allows_below(cas) => {
                 Err(ChainError::Other(format!("{subject} allows only {most} CAs below it")))
             }
             _ => Ok(()),
@@ -266,13 +426,7 @@ impl<'a> Search<'a> {
 }
 
 fn check_signed(child: &Node<'_>, parent: &Node<'_>) -> Result<(), ChainError> {
-    // A v1 certificate has no extensions, and may be a CA.
-    let constraints = parent.x509.basic_constraints().ok().flatten();
-    let ca = constraints.map_or(parent.x509.version() != X509Version::V3, |found| found.value.ca);
-    let may_sign = parent.x509.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
-    if !ca || !may_sign {
-        return Err(ChainError::NotACa { certificate: parent.boxed() });
-    }
+    parent.check_may_sign()?;
     match key::signed_by(&child.x509, parent.x509.public_key()) {
         Some(true) => Ok(()),
         Some(false) => Err(ChainError::BadSignature { subject: child.subject(), issuer: parent.subject() }),
@@ -566,6 +720,7 @@ mod tests {
     fn impostors() {
         let root = ca();
         let roots = [root.parsed.clone()];
+        let middle = Issue::ca("middle").signed_by(&root);
         let cases = [
             (Issue::new("client").usages(&[Eku::ClientAuth]).signed_by(&root), true),
             (Issue::new("server").usages(&[Eku::ServerAuth]).signed_by(&root), false),
@@ -574,12 +729,147 @@ mod tests {
             (root, false),
         ];
         for (entity, want) in cases {
-            assert_eq!(
-                acceptable_to(&entity.parsed, &roots, now()),
-                want,
-                "{}",
-                entity.parsed.certificate.subject
-            );
+            let path = acceptable_to(&entity.parsed, &[], &roots, now());
+            assert_eq!(path.is_some(), want, "{}", entity.parsed.certificate.subject);
         }
+        let below = Issue::new("client").signed_by(&middle);
+        assert_eq!(acceptable_to(&below.parsed, &[], &roots, now()), None);
+        let known = [middle.parsed.clone()];
+        let path = acceptable_to(&below.parsed, &known, &roots, now()).unwrap();
+        assert_eq!(subjects(&path), ["CN=client", "CN=middle", "CN=ca"]);
+    }
+
+    fn subjects(path: &[&Parsed]) -> Vec<String> {
+        path.iter().map(|parsed| parsed.certificate.subject.clone()).collect()
+    }
+
+    /// Returns a certificate of the same name and key that another CA signed.
+    fn cross_signed(entity: &Entity, by: &Entity, edit: impl FnOnce(Issue) -> Issue) -> Entity {
+        let cn = entity.parsed.certificate.common_name.clone().unwrap();
+        let key = KeyPair::from_pem(&entity.key.serialize_pem()).unwrap();
+        edit(Issue::ca(&cn).key(key)).signed_by(by)
+    }
+
+    /// Returns the way from an authority to a root in words, or why there is none.
+    fn way(authority: &Entity, known: &[&Entity], roots: &[&Entity]) -> String {
+        let parsed = |entities: &[&Entity]| entities.iter().map(|e| e.parsed.clone()).collect::<Vec<_>>();
+        let (known, roots) = (parsed(known), parsed(roots));
+        match accepts_issuer(&authority.parsed, &known, &roots, Usage::Client, now()) {
+            Ok((path, from)) => {
+                let from = if from > now() { format!(" from {from}") } else { String::new() };
+                subjects(&path).join(" < ") + &from
+            }
+            Err(error) => word(Err(error)),
+        }
+    }
+
+    #[test]
+    fn what_an_authority_issues_is_accepted_through_every_certificate_of_it() {
+        let root = Issue::ca("root").self_signed();
+        let kube = Issue::ca("kube").self_signed();
+        let etcd = Issue::ca("etcd").self_signed();
+        let below = Issue::ca("kube").signed_by(&root);
+        let deep = Issue::ca("deep").signed_by(&below);
+        let cross = cross_signed(&kube, &etcd, |issue| issue);
+        let other_key = Issue::ca("kube").signed_by(&etcd);
+        let below_kube = Issue::ca("etcd").signed_by(&kube);
+        let cases = [
+            ("trusted itself", way(&kube, &[], &[&kube]), "CN=kube"),
+            ("a bundle", way(&kube, &[], &[&etcd, &kube]), "CN=kube"),
+            ("not related", way(&kube, &[], &[&etcd]), "unknown CN=kube"),
+            ("a root above it", way(&below, &[], &[&root]), "CN=kube < CN=root"),
+            ("a root far above it", way(&deep, &[&below], &[&root]), "CN=deep < CN=kube < CN=root"),
+            ("what is between is not known", way(&deep, &[], &[&root]), "unknown CN=deep"),
+            ("cross-signed", way(&kube, &[&cross], &[&etcd]), "CN=kube < CN=etcd"),
+            ("its cross certificate is not known", way(&kube, &[], &[&etcd]), "unknown CN=kube"),
+            ("the same name and another key", way(&kube, &[&other_key], &[&etcd]), "signature CN=kube"),
+            (
+                "what it signed is trusted, not itself",
+                way(&kube, &[&below_kube], &[&below_kube]),
+                "unknown CN=kube",
+            ),
+            ("its cross certificate is trusted", way(&kube, &[], &[&cross]), "CN=kube"),
+        ];
+        for (about, got, want) in cases {
+            assert_eq!(got, want, "{about}");
+        }
+    }
+
+    #[test]
+    fn what_an_authority_issues_is_judged_as_go_judges_it() {
+        let constrained = |n| {
+            Issue::ca("root").edit(|p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(n))).self_signed()
+        };
+        let names = NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("etcd.local".to_owned())],
+            excluded_subtrees: vec![],
+        };
+        let named = Issue::ca("root").edit(|p| p.name_constraints = Some(names)).self_signed();
+        let servers = Issue::ca("root").usages(&[Eku::ServerAuth]).self_signed();
+        let clients = Issue::ca("root").usages(&[Eku::ClientAuth]).self_signed();
+        let old = Issue::ca("root").valid((2020, 1, 1), (2027, 5, 1)).self_signed();
+        let young = Issue::ca("root").valid((2027, 7, 1), (2037, 1, 1)).self_signed();
+        let plain = Issue::ca("root").self_signed();
+        let kube = || Issue::ca("kube");
+        let cases = [
+            ("path length", &constrained(0), kube(), "CN=root allows only 0 CAs below it"),
+            ("long enough", &constrained(1), kube(), "CN=kube < CN=root"),
+            ("names exclude no certificate without names", &named, kube(), "CN=kube < CN=root"),
+            ("for servers only", &servers, kube(), "usage clientAuth CN=root"),
+            ("for clients only", &clients, kube(), "CN=kube < CN=root"),
+            (
+                "itself for servers only",
+                &plain,
+                kube().usages(&[Eku::ServerAuth]),
+                "usage clientAuth CN=kube",
+            ),
+            ("the root has expired", &old, kube(), "expired CN=root"),
+            ("it has expired", &plain, kube().valid((2020, 1, 1), (2027, 5, 1)), "expired CN=kube"),
+            ("the root is not valid yet", &young, kube(), "CN=kube < CN=root from 2027-07-01T00:00:00Z"),
+            (
+                "they are never valid together",
+                &young,
+                kube().valid((2027, 1, 1), (2027, 6, 15)),
+                "expired CN=kube",
+            ),
+            ("no CA", &plain, kube().edit(|p| p.is_ca = IsCa::NoCa), "no CA CN=kube"),
+        ];
+        for (about, root, issue, want) in cases {
+            assert_eq!(way(&issue.signed_by(root), &[], &[root]), want, "{about}");
+        }
+        // One of its certificates is enough.
+        let kube = Issue::ca("kube").self_signed();
+        let bad = cross_signed(&kube, &plain, |issue| issue.usages(&[Eku::ServerAuth]));
+        let good = cross_signed(&kube, &plain, |issue| issue);
+        assert_eq!(way(&kube, &[&bad], &[&plain]), "usage clientAuth CN=kube");
+        assert_eq!(way(&kube, &[&bad, &good], &[&plain]), "CN=kube < CN=root");
+    }
+
+    #[test]
+    fn a_way_up_that_is_not_known_to_its_end_is_open() {
+        let root = Issue::ca("root").self_signed();
+        let middle = Issue::ca("middle").signed_by(&root);
+        let kube = Issue::ca("kube").signed_by(&middle);
+        let alone = Issue::ca("alone").self_signed();
+        let namesake = Issue::ca("middle").self_signed();
+        let short = |n| {
+            Issue::ca("etcd").edit(|p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(n))).self_signed()
+        };
+        let etcd = ca();
+        let end = |authority: &Entity, known: &[&Entity], root: &Entity| {
+            let known: Vec<Parsed> = known.iter().map(|e| e.parsed.clone()).collect();
+            let roots = [root.parsed.clone()];
+            open_end(&authority.parsed, &known, &roots).map(|p| p.certificate.subject.clone())
+        };
+        let kube_s = Some("CN=kube".to_owned());
+        assert_eq!(end(&alone, &[], &etcd), None);
+        assert_eq!(end(&kube, &[], &etcd), kube_s);
+        assert_eq!(end(&kube, &[&namesake], &etcd), kube_s, "another key signed it");
+        assert_eq!(end(&kube, &[&middle], &etcd), Some("CN=middle".to_owned()));
+        assert_eq!(end(&kube, &[&middle, &root], &etcd), None);
+        assert_eq!(end(&kube, &[], &short(1)), None, "no such root can be two above it");
+        assert_eq!(end(&kube, &[], &short(2)), kube_s);
+        let many: Vec<Entity> = (0..101).map(|_| Issue::ca("middle").self_signed()).collect();
+        assert_eq!(end(&kube, &many.iter().collect::<Vec<_>>(), &etcd), kube_s, "the search ends");
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! * [`certificate`], [`certificates_from_pem`], [`private_key_from_pem`] and [`revocation_list`] read
 //!   evidence from bytes; [`content`] says what kind of file the bytes are.
-//! * [`chains_to`], [`names`] and [`acceptable_to`] predict the verdict of a Go peer.
+//! * [`chains_to`], [`names`], [`Allowed`] and [`acceptable_to`] predict the verdict of a Go peer; [`accepts_issuer`]
+//!   predicts it of all that an authority issues.
 //! * [`problems`] compares all the key material of one side of etcd with its use.
 //!
 //! Architecture invariant: no files, no network, no clock (time is an argument), and no byte of a private key
@@ -25,9 +26,9 @@ mod problems;
 mod testing;
 
 pub use certificate::{Parsed, certificate, distinguished_name};
-pub use chain::{ChainError, Usage, acceptable_to, chains_to};
+pub use chain::{ChainError, Usage, acceptable_to, accepts_issuer, chains_to, issuers, open_end};
 pub use file::{
     MAX_BYTES, MAX_CERTIFICATES, certificates_from_pem, content, private_key_from_pem, revocation_list,
 };
-pub use names::names;
+pub use names::{Allowed, names};
 pub use problems::{Material, Side, Source, Use, problems};

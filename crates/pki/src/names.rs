@@ -30,6 +30,29 @@ pub fn names(certificate: &Certificate, host: &str) -> bool {
     })
 }
 
+/// Names of which the certificate at the other end must carry one (`--peer-cert-allowed-cn`,
+/// `--peer-cert-allowed-hostname`, `--client-cert-allowed-hostname`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The common name is one of these, to the letter.
+    CommonNames(Vec<String>),
+    /// The certificate is for one of these, as [`names`] has it.
+    Hostnames(Vec<String>),
+}
+
+impl Allowed {
+    /// Returns whether `certificate` carries one of the names.
+    pub fn admits(&self, certificate: &Certificate) -> bool {
+        match self {
+            Self::CommonNames(list) => {
+                let own = certificate.common_name.as_deref().unwrap_or_default();
+                list.iter().any(|name| name == own)
+            }
+            Self::Hostnames(list) => list.iter().any(|host| names(certificate, host)),
+        }
+    }
+}
+
 /// Returns whether `ip` is among the addresses of `certificate`.
 pub(crate) fn has_ip(certificate: &Certificate, ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
@@ -80,6 +103,29 @@ mod tests {
         ];
         for (host, want) in cases {
             assert_eq!(names(&certificate, host), want, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn common_names_are_compared_to_the_letter_and_host_names_as_names() {
+        let of = |cn: &str, sans: &[&str]| Issue::new(cn).sans(sans).self_signed().parsed.certificate;
+        let member = of("etcd-peer", &["m1.etcd.local", "10.0.0.3"]);
+        let wild = of("x", &["*.etcd.local"]);
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let cases = [
+            (Allowed::CommonNames(list(&["etcd-peer"])), &member, true),
+            (Allowed::CommonNames(list(&["other", "etcd-peer"])), &member, true),
+            (Allowed::CommonNames(list(&["ETCD-peer"])), &member, false),
+            (Allowed::CommonNames(list(&["m1.etcd.local"])), &member, false),
+            (Allowed::CommonNames(list(&[" etcd-peer", ""])), &member, false),
+            (Allowed::Hostnames(list(&["M1.etcd.local"])), &member, true),
+            (Allowed::Hostnames(list(&["other", "10.0.0.3"])), &member, true),
+            (Allowed::Hostnames(list(&["etcd-peer"])), &member, false),
+            (Allowed::Hostnames(list(&["m7.etcd.local"])), &wild, true),
+            (Allowed::Hostnames(list(&[""])), &wild, false),
+        ];
+        for (allowed, certificate, want) in cases {
+            assert_eq!(allowed.admits(certificate), want, "{allowed:?} {}", certificate.subject);
         }
     }
 

@@ -12,7 +12,7 @@ use rcgen::{
 
 use crate::key::hex;
 use crate::testing::{Entity, Issue, now};
-use crate::{Parsed, Usage, chains_to, names};
+use crate::{ChainError, Parsed, Usage, accepts_issuer, chains_to, names};
 
 struct Question {
     usage: Usage,
@@ -195,6 +195,62 @@ fn chains_are_judged_as_go_judges_them() {
     }
     assert!(wrong.is_empty(), "{} differ: {wrong:#?}", wrong.len());
     assert!((300..2700).contains(&accepted), "{accepted} accepted");
+}
+
+#[test]
+#[ignore = "needs Go"]
+fn authorities_are_judged_as_go_judges_what_they_issue() {
+    let mut choice = Choice(2);
+    let (mut questions, mut authorities) = (Vec::new(), Vec::new());
+    for _ in 0..2000 {
+        let root = choice.certificate("root", true).self_signed();
+        let middle = choice.certificate("middle", true).signed_by(&root);
+        let other = choice.certificate("other", true).self_signed();
+        let by = choice.of(&[0, 1, 2]);
+        let kube = choice.certificate("kube", true);
+        let kube = match by {
+            0 => kube.signed_by(&root),
+            1 => kube.signed_by(&middle),
+            _ => kube.self_signed(),
+        };
+        let cross =
+            choice.certificate("kube", true).key(KeyPair::from_pem(&kube.key.serialize_pem()).unwrap());
+        let cross = cross.signed_by(&other);
+        let leaf = Issue::new("leaf").usages(&[Eku::ClientAuth]).signed_by(&kube);
+        let take = |entities: &[&Entity]| entities.iter().map(|e| e.parsed.clone()).collect::<Vec<_>>();
+        let mut known =
+            choice.of(&[take(&[&middle, &cross]), take(&[&root, &middle]), take(&[&cross]), vec![]]);
+        known.push(kube.parsed.clone());
+        questions.push(Question {
+            usage: Usage::Client,
+            intermediates: known,
+            roots: choice.of(&[
+                take(&[&root]),
+                take(&[&other]),
+                take(&[&kube]),
+                take(&[&other, &root]),
+                take(&[&middle]),
+                take(&[&cross]),
+            ]),
+            leaf: leaf.parsed,
+            host: String::new(),
+        });
+        authorities.push(kube.parsed);
+    }
+    let (mut accepted, mut wrong) = (0, Vec::new());
+    for ((question, authority), (theirs, _)) in questions.iter().zip(&authorities).zip(go(&questions)) {
+        let Question { intermediates, roots, usage, .. } = question;
+        let ours = match accepts_issuer(authority, intermediates, roots, *usage, now()) {
+            Ok((_, from)) if from > now() => Err(ChainError::Other(format!("not before {from}"))),
+            other => other.map(drop),
+        };
+        accepted += u32::from(ours.is_ok());
+        if ours.is_ok() != (theirs == "ok") {
+            wrong.push(format!("Go says {theirs}, we say {ours:?} to {}", question.line()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ: {wrong:#?}", wrong.len());
+    assert!((200..1800).contains(&accepted), "{accepted} accepted");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use seaworthy_evidence::{
 
 use crate::certificate::days_between;
 use crate::names::has_ip;
-use crate::{ChainError, Parsed, Usage, chains_to, names};
+use crate::{Allowed, ChainError, Parsed, Usage, chains_to, names};
 
 /// One configured file: its content, or why it could not be had.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub struct Use<'a> {
     /// Whether listeners compare the address of a dialling peer with its certificate: false with
     /// `peer-skip-client-san-verification` (`experimental-peer-skip-client-san-verification` before 3.6).
     pub checks_client_names: bool,
+    /// The names of which every certificate at the other end must carry one, with the setting that says so.
+    pub allowed: Option<(&'a str, &'a Allowed)>,
     /// etcd's version, for example `3.5.1`; `None` when it is not known.
     pub etcd_version: Option<&'a str>,
 }
@@ -210,6 +212,7 @@ impl<'a> Survey<'a> {
             self.leaf_validity(&identity);
             self.names(&identity);
             self.origin_address(&identity);
+            self.allowed_name(&identity);
             // Where nobody demands client certificates, what this one is as a client does not matter.
             let as_client = (dials && self.usage.client_auth).then_some(Usage::Client);
             for usage in serves.then_some(Usage::Server).into_iter().chain(as_client) {
@@ -311,6 +314,38 @@ impl<'a> Survey<'a> {
             );
             self.add(ProblemKind::WrongSan, true, file.path, &certificate.origin, message);
         }
+    }
+
+    /// Compares a leaf with the names that a member demands of both ends of each connection: of who dials it, where it
+    /// demands a certificate of them, and of whom it dials.
+    fn allowed_name(&mut self, identity: &Identity<'_>) {
+        let Identity { file, leaf: Parsed { certificate, .. }, serves, dials, .. } = identity;
+        let Some((setting, allowed)) = self.usage.allowed else { return };
+        let dials = *dials && self.usage.client_auth;
+        if self.usage.side != Side::Peer || !serves && !dials || allowed.admits(certificate) {
+            return;
+        }
+        let (carries, admitted) = match allowed {
+            Allowed::CommonNames(list) => match certificate.common_name.as_deref() {
+                None | Some("") => ("has no common name".to_owned(), list),
+                Some(name) => (format!("has the common name {name}"), list),
+            },
+            Allowed::Hostnames(list) => match sans(certificate).as_str() {
+                "" => ("names no host".to_owned(), list),
+                names => (format!("names {names}"), list),
+            },
+        };
+        let consequence = match (serves, dials) {
+            (true, true) => "no member with the same restriction connects with this one, in either direction",
+            (true, false) => "no member with the same restriction can dial this one",
+            (false, _) => "this member cannot dial members with the same restriction",
+        };
+        let message = format!(
+            "{} {carries}, and {setting} admits only {}: {consequence}",
+            file.label(certificate),
+            listed(admitted),
+        );
+        self.add(ProblemKind::NameNotAllowed, true, file.path, &certificate.origin, message);
     }
 
     /// Judges whether those who trust the same CAs accept the leaf for `usage`. Returns the fingerprint of
@@ -524,6 +559,7 @@ mod tests {
         dials_from: Vec<IpAddr>,
         client_auth: bool,
         checks_client_names: bool,
+        allowed: Option<(&'static str, Allowed)>,
         version: Option<&'static str>,
         now: Timestamp,
         ca: Entity,
@@ -543,6 +579,7 @@ mod tests {
                 dials_from: vec!["10.0.0.3".parse().unwrap()],
                 client_auth: true,
                 checks_client_names: true,
+                allowed: None,
                 version: Some("3.5.1"),
                 now: now(),
                 ca,
@@ -562,6 +599,10 @@ mod tests {
             let client =
                 edit(Issue::new("m3-client").sans(&["10.0.0.3"]).usages(&[Eku::ClientAuth]).serial(&[4]));
             self.client = Some(read(&client.signed_by(&self.ca).pem, "/pki/client.crt"));
+        }
+
+        fn allow_cn(&mut self, name: &str) {
+            self.allowed = Some(("peer-cert-allowed-cn", Allowed::CommonNames(vec![name.to_owned()])));
         }
 
         fn revoke(&mut self, serials: &[&str], pem: bool) {
@@ -599,6 +640,7 @@ mod tests {
                 dials_from: &self.dials_from,
                 client_auth: self.client_auth,
                 checks_client_names: self.checks_client_names,
+                allowed: self.allowed.as_ref().map(|(setting, allowed)| (*setting, allowed)),
                 etcd_version: self.version,
             };
             problems(&material, &usage, self.now)
@@ -622,6 +664,28 @@ mod tests {
         let cases: &[Case] = &[
             ("nothing", |_| {}, &[]),
             ("nothing is configured", |s| (s.certificate, s.key, s.trusted) = (None, None, None), &[]),
+            ("the name that is demanded", |s| s.allow_cn("m3"), &[]),
+            ("another name", |s| s.allow_cn("etcd-peer"), &[(NameNotAllowed, true,
+                "/pki/peer.crt (CN=m3) has the common name m3, and peer-cert-allowed-cn admits only etcd-peer: no member \
+                 with the same restriction connects with this one, in either direction")]),
+            ("another name, and nobody is asked for a certificate", |s| {
+                s.allow_cn("etcd-peer");
+                s.client_auth = false;
+            }, &[(NameNotAllowed, true, "can dial this one")]),
+            ("another name of the client certificate", |s| {
+                s.allow_cn("m3");
+                s.client(|i| i);
+            }, &[(NameNotAllowed, true,
+                "/pki/client.crt (CN=m3-client) has the common name m3-client, and peer-cert-allowed-cn admits only m3: \
+                 this member cannot dial members")]),
+            ("another host", |s| {
+                let names = Allowed::Hostnames(vec!["peers.etcd".to_owned()]);
+                s.allowed = Some(("peer-cert-allowed-hostname", names));
+            }, &[(NameNotAllowed, true, "names 10.0.0.3, and peer-cert-allowed-hostname admits only peers.etcd")]),
+            ("what clients must be called does not concern the server", |s| {
+                s.allow_cn("etcd-peer");
+                s.side = Side::Client;
+            }, &[]),
             ("expired", |s| s.leaf(|i| i.valid((2026, 1, 1), (2027, 5, 31))), &[(Expired, true,
                 "/pki/peer.crt (CN=m3) expired on 2027-05-31, 1 day ago: its peers refuse every new connection, and the \
                  open ones end with the next restart of either side")]),

@@ -443,6 +443,7 @@ impl Authority {
             dials_from: &[],
             client_auth: true,
             checks_client_names: true,
+            allowed: None,
             etcd_version: None,
         };
         let problems = seaworthy_pki::problems(&material, &usage, now);

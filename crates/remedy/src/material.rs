@@ -128,6 +128,7 @@ pub(crate) fn peer(hosts: &[String]) -> Use<'_> {
         dials_from: &[],
         client_auth: true,
         checks_client_names: true,
+        allowed: None,
         etcd_version: None,
     }
 }

@@ -10,6 +10,7 @@ use seaworthy_evidence::{
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
 
 use super::Survey;
+use super::allowed::Restriction;
 use super::processes::Running;
 use crate::root::Root;
 
@@ -159,6 +160,12 @@ impl Files {
         self.trusted.as_ref().and_then(|t| t.content.as_ref().ok()).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns every certificate in its files, as far as they could be read.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Parsed> {
+        let contents = [&self.certificate, &self.client_certificate, &self.trusted].into_iter().flatten();
+        contents.filter_map(|file| file.content.as_ref().ok()).flatten()
+    }
+
     /// Returns the leaf certificates that this side presents.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = &Parsed> {
         let contents = [&self.certificate, &self.client_certificate].into_iter().flatten();
@@ -197,16 +204,28 @@ impl Files {
             trusted: self.trusted.as_ref().map(Content::slice),
             revocations: self.revocations.as_ref().map(Content::source),
         };
+        // What cannot be told of one of the certificates is not told of the other either.
+        let restriction = usage.restriction;
+        let undecided = self
+            .leaves()
+            .filter_map(|leaf| restriction?.admits(&leaf.certificate).err())
+            .next()
+            .filter(|_| side == Side::Peer);
+        let restriction = restriction.filter(|_| undecided.is_none());
         let usage = Use {
             side,
             dialled: usage.dialled,
             dials_from: usage.dials_from,
             client_auth: usage.client_auth,
             checks_client_names: usage.checks_client_names,
+            allowed: restriction.and_then(|r| Some((r.setting, r.allowed()?))),
             etcd_version: usage.etcd_version,
         };
         let found = problems(&material, &usage, survey.options.now);
-        Observed::seen(found, Origin::derived("the files that the settings name"))
+        match undecided {
+            Some(error) if found.is_empty() => Observed::failed(error),
+            _ => Observed::seen(found, Origin::derived("the files that the settings name")),
+        }
     }
 
     /// Returns the error of a file that may well be in order, but is not ours to read.
@@ -243,6 +262,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) dials_from: &'a [IpAddr],
     pub(crate) client_auth: bool,
     pub(crate) checks_client_names: bool,
+    /// The names that it demands of the other end.
+    pub(crate) restriction: Option<&'a Restriction>,
     pub(crate) etcd_version: Option<&'a str>,
 }
 

@@ -16,6 +16,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_wire::ClientIdentity;
 
+use super::allowed::Restriction;
 use super::attribution::Attributions;
 use super::declarations::Declarations;
 use super::embedded::{self, Embedded};
@@ -295,19 +296,28 @@ impl Finish<'_, '_> {
         let (cluster, cluster_version) =
             membership::cluster(self.survey, &self.server, self.answers.members(pid));
         let version = self.version(cluster_version);
+        let release = version.value().and_then(|v| Version::parse(v));
         if self.server.embedded.is_none() {
             // What a key or flag means depends on the version, which was not known before.
-            let known = version.value().and_then(|v| Version::parse(v));
-            self.server.resolved = resolve(self.server.running, settings::resolve_running, known);
+            self.server.resolved = resolve(self.server.running, settings::resolve_running, release);
         }
         let settings = self.server.resolved.settings.clone();
         let known = settings.value();
         let empty = Settings::default();
+        let restriction = known.and_then(|known| Restriction::of_peers(known, release));
         let reader = Reader::of_process(self.server.running);
         let (peer_listeners, client_listeners) = self.listeners(&cluster);
         let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
             let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
-            let transport = self.transport(purpose, listeners.clone(), &files, names, &cluster, &version);
+            let transport = self.transport(
+                purpose,
+                listeners.clone(),
+                &files,
+                names,
+                &cluster,
+                &version,
+                restriction.as_ref(),
+            );
             (files, transport)
         };
         let declaration = match &self.server.embedded {
@@ -405,8 +415,10 @@ impl Finish<'_, '_> {
             links,
             impostors: match known {
                 Some(known) => {
-                    let (running, files) = (self.server.running, (&peer_files, &client_files));
-                    self.trust.impostors(self.survey, running, known, files, &cluster, self.neighbours)
+                    let files = [&peer_files, &client_files];
+                    let among = (&cluster, self.neighbours);
+                    let running = self.server.running;
+                    self.trust.impostors(self.survey, running, known, restriction.as_ref(), files, among)
                 }
                 None => Observed::failed(unknown(&settings)),
             },
@@ -503,6 +515,7 @@ impl Finish<'_, '_> {
         names: &Names,
         cluster: &Observed<Cluster>,
         version: &Observed<String>,
+        restriction: Option<&Restriction>,
     ) -> Transport {
         let settings = match self.server.resolved.settings.as_result() {
             Ok(settings) => settings,
@@ -522,6 +535,7 @@ impl Finish<'_, '_> {
             client_auth: client_auth.enforced,
             checks_client_names: !on("peer-skip-client-san-verification")
                 && !on("experimental-peer-skip-client-san-verification"),
+            restriction: restriction.filter(|_| side == Purpose::Peer),
             etcd_version: version.value().map(String::as_str),
         };
         let pki_side =

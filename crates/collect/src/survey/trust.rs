@@ -8,10 +8,11 @@ use seaworthy_evidence::{
     CaUse, Certificate, Cluster, ErrorKind, EvidenceError, Impostor, Observed, Origin, Purpose, Setting,
     SharedCa, Url,
 };
-use seaworthy_pki::{Parsed, acceptable_to};
+use seaworthy_pki::{Parsed, Usage, acceptable_to, accepts_issuer, open_end};
 
 use super::Survey;
-use super::material::{CLIENT, Files, PEER, Reader};
+use super::allowed::Restriction;
+use super::material::{CLIENT, Content, Files, PEER, Reader};
 use super::processes::{Found, Running};
 use super::server::Server;
 use crate::declared::Argument;
@@ -22,22 +23,41 @@ const KUBERNETES_CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// The flags of kube-apiserver that name CAs (kube-apiserver reference, v1.34).
 const CA_FLAGS: [&str; 3] =
     ["client-ca-file", "requestheader-client-ca-file", "kubelet-certificate-authority"];
+/// The flags of kube-apiserver that name certificates which it presents, and to whom.
+const IDENTITIES: [(&str, &str); 3] = [
+    ("tls-cert-file", "the API server's own certificate"),
+    ("kubelet-client-certificate", "the API server's certificate for kubelets"),
+    ("proxy-client-cert-file", "the API server's certificate for its extensions"),
+];
+/// The certificate with which kubelet is a client of the API server.
+const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Folders in which certificates lie that etcd's peers might accept.
 pub(crate) const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
 
 /// What Kubernetes trusts and holds on this node.
+#[derive(Default)]
 pub(crate) struct Trust {
-    uses: Vec<(CaUse, Origin)>,
-    /// The certificates that API servers present, with their intermediate CAs.
-    serving: Vec<Serving>,
+    uses: Vec<CaUse>,
+    authorities: Vec<Authority>,
+    /// Certificates that Kubernetes presents, with their intermediate CAs: what issued them is an authority, too.
+    presented: Vec<Presented>,
     held: Held,
-    /// The first error that kept a CA or a certificate of an API server from being read.
+    /// The first error that kept a CA or a certificate of Kubernetes from being read.
     error: Option<EvidenceError>,
 }
 
-/// The certificate of an API server.
-struct Serving {
+/// A CA, and what it is used for.
+#[derive(Clone)]
+struct Authority {
+    certificate: Parsed,
+    other_use: String,
+    origin: Origin,
+}
+
+/// A certificate that Kubernetes presents.
+struct Presented {
     chain: Vec<Parsed>,
+    what: &'static str,
     path: String,
     origin: Origin,
 }
@@ -45,7 +65,8 @@ struct Serving {
 /// Certificates that lie on the node.
 #[derive(Default)]
 struct Held {
-    leaves: Vec<Parsed>,
+    /// The first certificate of each file, with the rest of the file behind it.
+    chains: Vec<Vec<Parsed>>,
     /// SHA-256 of the certificates that another program is known to use as a client.
     of_clients: BTreeSet<String>,
     /// The folders whose files were all looked at.
@@ -55,10 +76,10 @@ struct Held {
 }
 
 impl Trust {
-    /// Reads the CAs of the API servers that run here, or kubeadm's CA file where none runs, and the certificates in
-    /// Kubernetes' folders and in the API server's `--etcd-certfile`.
+    /// Reads the CAs of the API servers that run here, or kubeadm's CA file where none runs, the certificates that API
+    /// servers and kubelet present, and those in Kubernetes' folders and in the API server's `--etcd-certfile`.
     pub(crate) fn read(survey: &Survey<'_>, found: Option<&Found>) -> Self {
-        let mut trust = Self { uses: Vec::new(), serving: Vec::new(), held: Held::default(), error: None };
+        let mut trust = Self::default();
         let servers = found.map_or(&[][..], |f| &f.api_servers);
         for server in servers {
             trust.read_api_server(survey, server);
@@ -66,6 +87,7 @@ impl Trust {
         if servers.is_empty() {
             trust.read_ca(survey, survey.root, "Kubernetes' CA", KUBERNETES_CA, true);
         }
+        trust.read_identity(survey, survey.root, "kubelet's certificate", KUBELET, true);
         for folder in PKI_FOLDERS {
             trust.held.folder(survey, survey.root, folder);
         }
@@ -76,59 +98,93 @@ impl Trust {
     pub(crate) fn uses(&self) -> Observed<Vec<CaUse>> {
         match &self.error {
             Some(error) => Observed::failed(error.clone()),
-            None => {
-                let uses = self.uses.iter().map(|(u, _)| u.clone()).collect();
-                Observed::seen(uses, Origin::derived("the API server's arguments and the PKI directory"))
-            }
+            None => Observed::seen(
+                self.uses.clone(),
+                Origin::derived("the API server's arguments and the PKI directory"),
+            ),
         }
     }
 
-    /// Returns the CAs that etcd trusts in `files` and Kubernetes uses for something else, compared by their keys.
+    /// Returns the authorities that Kubernetes uses, and of which a CA that etcd trusts in `sides` accepts what they issue
+    /// to clients: as Go decides it, when they send along any of the CA certificates on this node.
     pub(crate) fn shared(&self, sides: [&Files; 2], now: jiff::Timestamp) -> Observed<Vec<SharedCa>> {
         let mut errors = sides.iter().filter_map(|files| files.trusted.as_ref()?.content.as_ref().err());
         if let Some(error) = errors.next().or(self.error.as_ref()) {
             return Observed::failed(error.clone());
         }
-        let mut shared: Vec<SharedCa> = Vec::new();
-        for files in sides {
-            let Some(trusted) = &files.trusted else { continue };
-            for root in files.roots() {
-                let certificate = &root.certificate;
-                let of = |other_use: String, origin: &Origin| SharedCa {
-                    path: trusted.path.clone(),
-                    subject: certificate.subject.clone(),
-                    spki: certificate.key.spki.clone(),
-                    other_use,
-                    origin: origin.clone(),
-                };
-                let same = self.uses.iter().filter(|(u, _)| u.spkis.contains(&certificate.key.spki));
-                let mut found: Vec<_> =
-                    same.map(|(u, origin)| of(format!("{} {}", u.purpose, u.path), origin)).collect();
-                for Serving { chain, path, origin } in &self.serving {
-                    let Some((leaf, intermediates)) = chain.split_first() else { continue };
-                    let root = std::slice::from_ref(root);
-                    let usage = seaworthy_pki::Usage::Server;
-                    // One that has expired was issued by the same CA as the one that follows it.
-                    let valid = (leaf.certificate.not_before, leaf.certificate.not_after);
-                    let then = now.min(valid.1).max(valid.0);
-                    if seaworthy_pki::chains_to(leaf, intermediates, root, usage, then).is_ok() {
-                        found.push(of(format!("issuing the API server's own certificate {path}"), origin));
+        let known = self.known(sides);
+        let authorities = self.authorities(&known);
+        let (mut shared, mut undecided): (Vec<SharedCa>, _) = (Vec::new(), None);
+        let trusted = sides.into_iter().filter_map(|files| Some((files.trusted.as_ref()?, files.roots())));
+        for (trusted, roots) in trusted {
+            for authority in &authorities {
+                match accepts_issuer(&authority.certificate, &known, roots, Usage::Client, now) {
+                    Ok((way, from)) => {
+                        let new = share(trusted, authority, &way, (from > now).then_some(from));
+                        let told = |old: &SharedCa| old.spki == new.spki && old.other_use == new.other_use;
+                        if !shared.iter().any(told) {
+                            shared.push(new);
+                        }
                     }
-                }
-                for new in found {
-                    if !shared.iter().any(|known| known.spki == new.spki && known.other_use == new.other_use)
-                    {
-                        shared.push(new);
+                    Err(_) => {
+                        let end = open_end(&authority.certificate, &known, roots);
+                        undecided = undecided.or_else(|| Some(open(trusted, authority, &end?.certificate)));
                     }
                 }
             }
         }
-        Observed::seen(shared, Origin::derived("the keys of the CAs that etcd and Kubernetes use"))
+        let from = format!(
+            "the CAs that etcd and Kubernetes use, and the {} CA certificates on this node that a client could send along",
+            known.len()
+        );
+        match undecided {
+            Some(error) if shared.is_empty() => Observed::failed(error),
+            _ => Observed::seen(shared, Origin::derived(from)),
+        }
     }
 
-    /// Returns the certificates on this node that are no member's and that peers would accept nevertheless: those
-    /// in Kubernetes' folders, and, as the process sees them, in the folders of the files that the settings name. A name
-    /// that peers must carry (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`) keeps the others out.
+    /// Returns the CA certificates on this node, which whoever has a certificate can send along with it.
+    fn known(&self, sides: [&Files; 2]) -> Vec<Parsed> {
+        let of_etcd = sides.into_iter().flat_map(Files::certificates);
+        let of_kubernetes = self.authorities.iter().map(|authority| &authority.certificate);
+        let presented = self.presented.iter().flat_map(|presented| &presented.chain);
+        let held = self.held.chains.iter().flatten();
+        let mut seen = BTreeSet::new();
+        let all = of_etcd.chain(of_kubernetes).chain(presented).chain(held);
+        let cas = all.filter(|p| {
+            (p.certificate.ca || p.certificate.self_signed) && seen.insert(p.certificate.fingerprint.clone())
+        });
+        cas.cloned().collect()
+    }
+
+    /// Returns the authorities that Kubernetes uses, each once with all its uses: those that it trusts, and those that
+    /// issued what it presents.
+    fn authorities(&self, known: &[Parsed]) -> Vec<Authority> {
+        let issuers = self.presented.iter().flat_map(|Presented { chain, what, path, origin }| {
+            let issuers = chain.first().into_iter().flat_map(|leaf| seaworthy_pki::issuers(leaf, known));
+            issuers.map(move |issuer| Authority {
+                certificate: issuer.clone(),
+                other_use: format!("issuing {what} {path}"),
+                origin: origin.clone(),
+            })
+        });
+        let mut authorities: Vec<Authority> = Vec::new();
+        for new in self.authorities.iter().cloned().chain(issuers) {
+            let (subject, key) = (&new.certificate.certificate.subject, &new.certificate.certificate.key);
+            let same = |old: &&mut Authority| {
+                old.certificate.certificate.subject == *subject && old.certificate.certificate.key == *key
+            };
+            match authorities.iter_mut().find(same) {
+                Some(old) => old.other_use = format!("{}, {}", old.other_use, new.other_use),
+                None => authorities.push(new),
+            }
+        }
+        authorities
+    }
+
+    /// Returns the certificates on this node that are no member's and that peers would accept nevertheless: those in
+    /// Kubernetes' folders, and, as the process sees them, in the folders of the files that the settings name. Any CA
+    /// certificate on the node may be sent along with them. The names that peers must carry keep the others out.
     ///
     /// A member's are those of this etcd and of its `neighbours` in the cluster, and those that name a member.
     pub(crate) fn impostors(
@@ -136,17 +192,14 @@ impl Trust {
         survey: &Survey<'_>,
         running: &Running,
         settings: &BTreeMap<String, Setting>,
-        (peer, client): (&Files, &Files),
-        cluster: &Observed<Cluster>,
-        neighbours: &[Neighbour],
+        restriction: Option<&Restriction>,
+        sides: [&Files; 2],
+        (cluster, neighbours): (&Observed<Cluster>, &[Neighbour]),
     ) -> Observed<Vec<Impostor>> {
+        let [peer, client] = sides;
         let origin = Origin::derived("the certificates on this node and the peer CA");
         if let Some(Err(error)) = peer.trusted.as_ref().map(|t| &t.content) {
             return Observed::failed(error.clone());
-        }
-        let restricted = |name: &str| settings.get(name).is_some_and(|s| s.set);
-        if restricted("peer-cert-allowed-cn") || restricted("peer-cert-allowed-hostname") {
-            return Observed::seen(Vec::new(), origin);
         }
         let mut beside = Held::default();
         let mut folders: BTreeSet<String> = BTreeSet::new();
@@ -171,14 +224,14 @@ impl Trust {
         }
         let mut seen: BTreeSet<&str> =
             peer.leaves().chain(client.leaves()).map(|p| p.certificate.fingerprint.as_str()).collect();
+        let mut known = self.known(sides);
+        known.extend(beside.chains.iter().flatten().filter(|p| p.certificate.ca).cloned());
         let mut impostors: Vec<Impostor> = Vec::new();
         let mut doubtful = None;
-        for candidate in self.held.leaves.iter().chain(&beside.leaves) {
+        for candidate in self.held.chains.iter().chain(&beside.chains).filter_map(|chain| chain.first()) {
             let certificate = &candidate.certificate;
             let Origin::File { path, .. } = &certificate.origin else { continue };
-            if !seen.insert(&certificate.fingerprint)
-                || !acceptable_to(candidate, peer.roots(), survey.options.now)
-            {
+            if !seen.insert(&certificate.fingerprint) {
                 continue;
             }
             let presenting = neighbours
@@ -198,18 +251,15 @@ impl Trust {
                 }
                 _ => {}
             }
-            let anywhere = certificate.sans.ip.is_empty() && certificate.sans.dns.is_empty();
-            let from = if anywhere { ", from any address" } else { "" };
-            impostors.push(Impostor {
-                path: path.clone(),
-                subject: certificate.subject.clone(),
-                message: format!(
-                    "{path} ({}) is issued by the peer CA for client authentication, so whoever holds its key can act \
-                     as a member{from}",
-                    certificate.subject
-                ),
-                origin: certificate.origin.clone(),
-            });
+            let way = acceptable_to(candidate, &known, peer.roots(), survey.options.now);
+            let Some(way) = way else { continue };
+            match restriction.map_or(Ok(true), |restriction| restriction.admits(certificate)) {
+                Ok(true) => impostors.push(impostor(path, certificate, &way, restriction)),
+                Ok(false) => {}
+                Err(error) => {
+                    beside.error.get_or_insert(error);
+                }
+            }
         }
         // One that was found is proof enough; that there is none is proved only by what could all be read.
         match self.held.error.as_ref().or(beside.error.as_ref()).or(doubtful) {
@@ -235,50 +285,148 @@ impl Trust {
             }
             None => None,
         };
-        let (serving, client) = (named("tls-cert-file"), named("etcd-certfile"));
+        let identities = IDENTITIES.map(|(flag, what)| (what, named(flag)));
+        let client = named("etcd-certfile");
         let cas: Vec<_> = CA_FLAGS.into_iter().filter_map(|flag| Some((flag, named(flag)?))).collect();
         for (flag, path) in cas {
             self.read_ca(survey, root, &format!("kube-apiserver --{flag}"), &path, false);
         }
-        if let Some(path) = serving {
-            let origin = root.origin(&path);
-            let chain = Reader::new(Ok(root))
-                .bytes(&path)
-                .and_then(|b| seaworthy_pki::certificates_from_pem(&b, origin.clone(), survey.options.now));
-            match chain {
-                Ok(chain) => self.serving.push(Serving { chain, path, origin }),
-                Err(error) => drop(self.error.get_or_insert(error)),
-            }
+        for (what, path) in identities.into_iter().filter_map(|(what, path)| Some((what, path?))) {
+            self.read_identity(survey, root, what, &path, false);
         }
         if let Some(path) = client {
-            let before = self.held.leaves.len();
+            let before = self.held.chains.len();
             self.held.file(survey, root, &path);
-            let read = self.held.leaves.iter().skip(before);
+            let read = self.held.chains.iter().skip(before).filter_map(|chain| chain.first());
             self.held.of_clients.extend(read.map(|leaf| leaf.certificate.fingerprint.clone()));
         }
     }
 
     fn read_ca(&mut self, survey: &Survey<'_>, root: &Root, purpose: &str, path: &str, optional: bool) {
-        let origin = root.origin(path);
+        let Some(list) = self.certificates(survey, root, path, optional) else { return };
+        let spkis = list.iter().map(|p| p.certificate.key.spki.clone()).collect();
+        self.uses.push(CaUse { purpose: purpose.to_owned(), path: path.to_owned(), spkis });
+        self.authorities.extend(list.into_iter().map(|certificate| Authority {
+            certificate,
+            other_use: format!("{purpose} {path}"),
+            origin: root.origin(path),
+        }));
+    }
+
+    fn read_identity(
+        &mut self,
+        survey: &Survey<'_>,
+        root: &Root,
+        what: &'static str,
+        path: &str,
+        optional: bool,
+    ) {
+        let Some(chain) = self.certificates(survey, root, path, optional) else { return };
+        self.presented.push(Presented { chain, what, path: path.to_owned(), origin: root.origin(path) });
+    }
+
+    /// Returns the certificates in a file. The first error is remembered; that an optional file is not there is none.
+    fn certificates(
+        &mut self,
+        survey: &Survey<'_>,
+        root: &Root,
+        path: &str,
+        optional: bool,
+    ) -> Option<Vec<Parsed>> {
         let read = root
             .read(path, 1 << 20)
-            .and_then(|b| seaworthy_pki::certificates_from_pem(&b, origin.clone(), survey.options.now));
+            .and_then(|b| seaworthy_pki::certificates_from_pem(&b, root.origin(path), survey.options.now));
         match read {
-            Ok(list) => {
-                let spkis = list.iter().map(|p| p.certificate.key.spki.clone()).collect();
-                let use_ = CaUse { purpose: purpose.to_owned(), path: path.to_owned(), spkis };
-                self.uses.push((use_, origin));
-            }
-            Err(error) if optional && error.kind == ErrorKind::NotFound => {}
+            Ok(list) => Some(list),
+            Err(error) if optional && error.kind == ErrorKind::NotFound => None,
             Err(error) => {
                 self.error.get_or_insert(error);
+                None
             }
         }
     }
 }
 
+/// Returns what it means that `trusted` accepts what `authority` issues, by the `way` from the one to the other.
+fn share(
+    trusted: &Content<Vec<Parsed>>,
+    authority: &Authority,
+    way: &[&Parsed],
+    from: Option<jiff::Timestamp>,
+) -> SharedCa {
+    let root = way.last().map_or(&authority.certificate.certificate, |root| &root.certificate);
+    let (subject, path, other_use) = (&root.subject, &trusted.path, &authority.other_use);
+    let own = &authority.certificate.certificate.subject;
+    let cost = match from {
+        Some(from) => format!("so from {from} on certificates that were not meant for etcd open it"),
+        None => "so certificates that were not meant for etcd open it".to_owned(),
+    };
+    let message = match through(way) {
+        None => format!("{subject} in {path} is also used for {other_use}, {cost}"),
+        Some(through) => format!(
+            "{subject} in {path} accepts what {own} issues, which is used for {other_use} (through {through}), {cost}"
+        ),
+    };
+    SharedCa {
+        path: path.clone(),
+        subject: subject.clone(),
+        spki: root.key.spki.clone(),
+        through: way.iter().map(|p| p.certificate.subject.clone()).collect(),
+        message,
+        other_use: other_use.clone(),
+        origin: authority.origin.clone(),
+    }
+}
+
+/// Returns the error for an authority of which it cannot be told whether etcd accepts what it issues: the issuer of `end`
+/// is not known.
+fn open(trusted: &Content<Vec<Parsed>>, authority: &Authority, end: &Certificate) -> EvidenceError {
+    let message = format!(
+        "{} (used for {}) was issued by {}, whose certificate is nowhere that was looked, so whether {} accepts what it \
+         issues cannot be told: looked at were the files of etcd, kubelet and the API servers, and {}",
+        end.subject,
+        authority.other_use,
+        end.issuer,
+        trusted.path,
+        PKI_FOLDERS.join(" and "),
+    );
+    EvidenceError::new(ErrorKind::NotFound, message).at(authority.origin.clone())
+}
+
+/// Returns the certificates of `way` but its last in words: each by its subject and its file. `None` where there is none.
+fn through(way: &[&Parsed]) -> Option<String> {
+    let words = way.split_last()?.1.iter().map(|p| match &p.certificate.origin {
+        Origin::File { path, .. } => format!("{} in {path}", p.certificate.subject),
+        _ => p.certificate.subject.clone(),
+    });
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| words.join(", then "))
+}
+
+fn impostor(
+    path: &str,
+    certificate: &Certificate,
+    way: &[&Parsed],
+    restriction: Option<&Restriction>,
+) -> Impostor {
+    let subject = &certificate.subject;
+    let issued = match through(way.get(1..).unwrap_or_default()) {
+        None => "is issued by the peer CA for client authentication".to_owned(),
+        Some(through) => format!("is accepted by the peer CA for client authentication (through {through})"),
+    };
+    let named = restriction.map(|r| format!(", and carries a name that {} admits", r.setting));
+    let anywhere = certificate.sans.ip.is_empty() && certificate.sans.dns.is_empty();
+    let from = if anywhere { ", from any address" } else { "" };
+    let message = format!(
+        "{path} ({subject}) {issued}{}, so whoever holds its key can act as a member{from}",
+        named.unwrap_or_default()
+    );
+    let (path, subject) = (path.to_owned(), subject.clone());
+    Impostor { path, subject, message, origin: certificate.origin.clone() }
+}
+
 impl Held {
-    /// Remembers the leaf certificates in the files of a folder.
+    /// Remembers the certificates in the files of a folder.
     fn folder(&mut self, survey: &Survey<'_>, root: &Root, folder: &str) {
         let names = match root.list(folder, 1000) {
             Ok(names) => names,
@@ -297,13 +445,13 @@ impl Held {
         }
     }
 
-    /// Remembers the leaf certificate in the file `path`, if it holds one.
+    /// Remembers the certificates in the file `path`, if it holds any.
     fn file(&mut self, survey: &Survey<'_>, root: &Root, path: &str) {
         let read = root
             .read(path, 1 << 20)
             .and_then(|b| seaworthy_pki::certificates_from_pem(&b, root.origin(path), survey.options.now));
         match read {
-            Ok(list) => self.leaves.extend(list.into_iter().next()),
+            Ok(list) => self.chains.push(list),
             Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Io) => {
                 self.error.get_or_insert(error);
             }
@@ -430,15 +578,11 @@ mod tests {
     fn with_api_servers(argvs: &[&[&str]]) -> Trust {
         let (options, host, users) = (options(Path::new("/")), Root::host("/").unwrap(), Users::default());
         let survey = Survey { options: &options, root: &host, users: &users };
-        let mut trust = nothing();
+        let mut trust = Trust::default();
         for argv in argvs {
             trust.read_api_server(&survey, &Running::ourselves(argv));
         }
         trust
-    }
-
-    fn nothing() -> Trust {
-        Trust { uses: Vec::new(), serving: Vec::new(), held: Held::default(), error: None }
     }
 
     #[test]
@@ -455,7 +599,7 @@ mod tests {
         let uses = trust.uses();
         let uses: Vec<_> = uses.value().expect("all could be read").iter().collect();
         assert_eq!((uses.len(), uses[0].path.as_str(), uses[0].spkis.len()), (1, absolute.as_str(), 1));
-        assert_eq!((trust.serving.len(), trust.held.leaves.len()), (1, 1));
+        assert_eq!((trust.presented.len(), trust.held.chains.len()), (1, 1));
     }
 
     #[test]
@@ -464,7 +608,7 @@ mod tests {
         let (good, missing) = (serving("v1-leaf.crt"), serving("missing.crt"));
         let argvs: [&[&str]; 2] = [&["kube-apiserver", &good], &["kube-apiserver", &missing]];
         let trust = with_api_servers(&argvs);
-        assert_eq!(trust.serving.len(), 1);
+        assert_eq!(trust.presented.len(), 1);
         assert_eq!(trust.uses().error().map(|e| e.kind), Some(ErrorKind::NotFound));
         let trusted = || Files {
             certificate: None,
@@ -475,7 +619,7 @@ mod tests {
         };
         let shared = trust.shared([&trusted(), &trusted()], jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(shared.error().map(|e| e.kind), Some(ErrorKind::NotFound));
-        assert_eq!(with_api_servers(&[argvs[0], argvs[0]]).serving.len(), 2);
+        assert_eq!(with_api_servers(&[argvs[0], argvs[0]]).presented.len(), 2);
     }
 
     #[test]
@@ -495,9 +639,13 @@ mod tests {
         let now = "2027-06-01T12:00:00Z".parse().unwrap();
         let origin = || Origin::file("/x");
         let parsed = |pem: &str| seaworthy_pki::certificates_from_pem(pem.as_bytes(), origin(), now);
-        let serving =
-            Serving { chain: parsed(&leaf).unwrap(), path: "/apiserver.crt".to_owned(), origin: origin() };
-        let trust = Trust { serving: vec![serving], ..nothing() };
+        let serving = Presented {
+            chain: parsed(&leaf).unwrap(),
+            what: "its certificate",
+            path: "/apiserver.crt".to_owned(),
+            origin: origin(),
+        };
+        let trust = Trust { presented: vec![serving], ..Trust::default() };
         let etcd = || Files {
             certificate: None,
             key: None,
@@ -508,6 +656,86 @@ mod tests {
         let shared = trust.shared([&etcd(), &etcd()], now);
         let [one] = &shared.value().unwrap()[..] else { panic!("{shared:?}") };
         assert!(one.other_use.contains("/apiserver.crt"), "{}", one.other_use);
+    }
+
+    /// Returns the parsed certificate of a CA below another one, or below none.
+    fn authority(name: &str, below: Option<&(rcgen::CertificateParams, rcgen::KeyPair)>) -> Made {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = match below {
+            None => params.self_signed(&key),
+            Some((above, signer)) => params.signed_by(&key, &rcgen::Issuer::from_params(above, signer)),
+        };
+        let origin = Origin::file(format!("/{name}.crt"));
+        let parsed =
+            Parsed::from_der(certificate.unwrap().der(), origin, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        (parsed, (params, key))
+    }
+
+    type Made = (Parsed, (rcgen::CertificateParams, rcgen::KeyPair));
+
+    #[test]
+    fn an_authority_is_shared_where_etcd_accepts_what_it_issues_whoever_signed_it() {
+        let (root, root_key) = authority("root", None);
+        let (middle, middle_key) = authority("middle", Some(&root_key));
+        let (kube, _) = authority("kube", Some(&middle_key));
+        let (etcd, _) = authority("etcd", None);
+        let (alone, _) = authority("kube", None);
+        let trusted = |ca: &Parsed| Files {
+            certificate: None,
+            key: None,
+            client_certificate: None,
+            trusted: Some(Content {
+                path: "/etcd.crt".to_owned(),
+                origin: Origin::file("/etcd.crt"),
+                content: Ok(vec![ca.clone()]),
+            }),
+            revocations: None,
+        };
+        // What etcd trusts, what the API server does, which other CAs lie there, and what that must say.
+        let cases = [
+            (&etcd, &alone, &root, Ok("")),
+            (
+                &root,
+                &kube,
+                &middle,
+                Ok(
+                    "CN=root in /etcd.crt accepts what CN=kube issues, which is used for clients /kube.crt (through \
+                    CN=kube in /kube.crt, then CN=middle in /middle.crt), so certificates",
+                ),
+            ),
+            (&middle, &kube, &etcd, Ok("CN=middle in /etcd.crt accepts what CN=kube issues")),
+            (&kube, &kube, &etcd, Ok("CN=kube in /etcd.crt is also used for clients /kube.crt, so")),
+            (&kube, &middle, &root, Ok("")),
+            (&root, &kube, &etcd, Err("CN=kube (used for clients /kube.crt) was issued by CN=middle, whose")),
+        ];
+        for (of_etcd, of_kubernetes, other, want) in cases {
+            let authority = Authority {
+                certificate: of_kubernetes.clone(),
+                other_use: "clients /kube.crt".to_owned(),
+                origin: Origin::file("/kube.crt"),
+            };
+            let held = Held { chains: vec![vec![other.clone()]], ..Held::default() };
+            let trust = Trust { authorities: vec![authority], held, ..Trust::default() };
+            let now = "2027-06-01T12:00:00Z".parse().unwrap();
+            let shared = trust.shared([&trusted(of_etcd), &trusted(of_etcd)], now);
+            let said = |shared: &Vec<SharedCa>| {
+                assert!(shared.len() < 2, "{shared:?}");
+                shared.first().map(|s| s.message.clone()).unwrap_or_default()
+            };
+            let got = shared.as_result().map(said).map_err(|e| e.message);
+            let names = [of_etcd, of_kubernetes].map(|p| &p.certificate.subject);
+            match (got, want) {
+                (Ok(got), Ok("")) => assert_eq!(got, "", "{names:?}"),
+                (Ok(got), Ok(want)) | (Err(got), Err(want)) => {
+                    assert!(got.starts_with(want), "{names:?}: {got}")
+                }
+                (got, want) => panic!("{names:?}: {got:?} and not {want:?}"),
+            }
+        }
     }
 
     #[test]
@@ -583,10 +811,10 @@ mod tests {
             revocations: None,
         };
         let error = |message: &str| EvidenceError::new(ErrorKind::Malformed, message);
-        let blind = Trust { error: Some(error("the API server's")), ..nothing() };
+        let blind = Trust { error: Some(error("the API server's")), ..Trust::default() };
         let cases = [
-            (nothing(), Ok(Vec::new()), None),
-            (nothing(), Err(error("etcd's")), Some("etcd's")),
+            (Trust::default(), Ok(Vec::new()), None),
+            (Trust::default(), Err(error("etcd's")), Some("etcd's")),
             (blind, Ok(Vec::new()), Some("the API server's")),
         ];
         for (trust, content, want) in cases {

@@ -19,6 +19,7 @@ use super::flags::shown;
 use super::names::{self, Shape};
 use super::{Chosen, ConfigText, failure, values};
 use crate::Version;
+use crate::version::LISTS;
 
 /// A configuration file bound to etcd's settings.
 #[derive(Debug)]
@@ -700,9 +701,7 @@ impl<'de> Deserialize<'de> for Value {
 /// How many keys without effect are reported at most.
 pub(super) const MAX_IGNORED: usize = 200;
 
-/// Releases from which on `allowed-cn` and `allowed-hostname` are lists.
-const LISTS: &[(u32, u32)] = &[(5, 15)];
-/// The release, as (minor, patch), in which they are scalars.
+/// The release, as (minor, patch), in which `allowed-cn` and `allowed-hostname` are scalars.
 const SCALARS: (u32, u32) = (5, 14);
 
 /// The releases, as (minor, patch), that read the file in another way than the one before.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::Version;
+use crate::version::LISTS;
 use seaworthy_evidence::{AutoTls, ClientAuth, Member, Origin, Purpose, Setting, Url};
 
 /// Returns the URLs that etcd listens on for `purpose`, each with the origin of its setting.
@@ -71,6 +73,29 @@ pub fn client_auth(settings: &BTreeMap<String, Setting>, purpose: Purpose) -> Cl
         }
     };
     ClientAuth { enforced: flag || !ca.is_empty(), flag, system_roots: flag && ca.is_empty(), why }
+}
+
+/// Returns the names in the setting `name`, which was one name and is a list since 3.5.15 and 3.6. Nothing is trimmed.
+/// Where the release is not known and the two differ, both readings are returned; an empty one restricts nothing.
+pub fn allowed_names(
+    settings: &BTreeMap<String, Setting>,
+    name: &str,
+    version: Option<Version>,
+) -> Vec<Vec<String>> {
+    let text = settings.text(name);
+    let one: Vec<String> = (!text.is_empty()).then(|| text.to_owned()).into_iter().collect();
+    // A flag with nothing behind it is a list with one name, which is empty.
+    let flag = settings.get(name).is_some_and(|s| matches!(s.origin, Origin::Argv { .. }));
+    let list = match text.is_empty() && !flag {
+        true => Vec::new(),
+        false => text.split(',').map(str::to_owned).collect(),
+    };
+    match version.and_then(|version| version.reached_for_certain(LISTS)) {
+        Some(true) => vec![list],
+        Some(false) => vec![one],
+        None if one == list => vec![one],
+        None => vec![one, list],
+    }
 }
 
 /// Returns whether self-made certificates are asked for and in effect for `purpose`.

@@ -434,6 +434,7 @@ impl Cluster {
             dials_from: &[],
             client_auth: true,
             checks_client_names: true,
+            allowed: None,
             etcd_version: Some(VERSION),
         };
         let found = problems(&material, &usage, now);

@@ -24,4 +24,5 @@ mod fix_signals;
 mod hostile;
 mod identity;
 mod oracle;
+mod trust;
 mod truth_table;

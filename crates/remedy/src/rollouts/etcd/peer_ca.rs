@@ -534,6 +534,8 @@ mod tests {
             path: path.to_owned(),
             subject: "CN=kubernetes".to_owned(),
             spki: spki(authority),
+            through: vec!["CN=kubernetes".to_owned()],
+            message: String::new(),
             other_use: "kube-apiserver --client-ca-file /etc/kubernetes/pki/ca.crt".to_owned(),
             origin: origin(),
         };

@@ -1,0 +1,121 @@
+//! Whom etcd lets in: what decides is what it would verify, and what it has loaded, not what looks alike.
+
+use seaworthy_lab::{Authority, EtcdBinary, Leaf, PKI_DIR, Ready, Usage};
+
+use crate::common::{Audit, cluster, spec, start, versions};
+use crate::oracle::expect_whole;
+
+/// Runs `judge` on every etcd version.
+fn on_every_version(judge: impl Fn(&EtcdBinary)) {
+    for binary in versions() {
+        eprintln!("etcd {}", binary.version);
+        judge(&binary);
+    }
+}
+
+#[test]
+fn a_root_above_the_kubernetes_ca_lets_a_kubelet_in() {
+    const CA: &str = "/etc/kubernetes/pki/ca.crt";
+    const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    on_every_version(|binary| {
+        let root = Authority::new("corp-root").unwrap();
+        let kubernetes = root.intermediate("kubernetes").unwrap();
+        let subject = Leaf::new("system:node:m1").organization("system:nodes").usage(Usage::Client);
+        let kubelet = kubernetes.issue(&subject).unwrap();
+        let (ca, bundle) = (kubernetes.pem(), kubelet.bundle());
+        let key = kubelet.key.clone();
+        let spec = spec(binary, 1, move |m| {
+            m.file(CA, ca.clone(), 0o644);
+            m.file(KUBELET, bundle.clone(), 0o644);
+            m.file("/srv/kubelet.key", key.clone(), 0o600);
+        });
+        let cluster = start(binary, spec.authority(&root));
+        let node = cluster.node(0);
+        node.set_client(&[
+            "--endpoints=https://127.0.0.1:2379",
+            &format!("--cacert={PKI_DIR}/ca.crt"),
+            &format!("--cert={KUBELET}"),
+            "--key=/srv/kubelet.key",
+        ]);
+        node.etcdctl(["get", "/registry", "--prefix"]).expect("the kubelet reads every Secret");
+        let words = [
+            "CN=corp-root in /etc/kubernetes/pki/etcd/ca.crt accepts what CN=kubernetes issues",
+            "through CN=kubernetes in /etc/kubernetes/pki/ca.crt",
+        ];
+        Audit::of(node).expect("etcd-unique-ca", "fail", &words);
+
+        // One that has nothing to do with etcd's, and one of which nobody knows what is above it.
+        let other = Authority::new("kubernetes").unwrap();
+        node.remove(KUBELET).unwrap();
+        node.write(CA, other.pem(), 0o644).unwrap();
+        Audit::of(node).expect("etcd-unique-ca", "pass", &[]);
+        let deep = other.intermediate("middle").unwrap().intermediate("kubernetes").unwrap();
+        node.write(CA, deep.pem(), 0o644).unwrap();
+        Audit::of(node).expect(
+            "etcd-unique-ca",
+            "unknown",
+            &["was issued by CN=middle, whose certificate is nowhere"],
+        );
+    });
+}
+
+#[test]
+fn a_name_that_its_own_certificate_does_not_carry_isolates_a_member() {
+    const RULE: &str = "etcd-peer-certificate";
+    on_every_version(|binary| {
+        let fits = cluster(binary, 3, |m| {
+            m.set("peer-cert-allowed-cn", "etcd-peer");
+            m.issue("peer", &m.authority.clone(), m.leaf().common_name("etcd-peer"));
+        });
+        expect_whole(&fits);
+        Audit::of(fits.node(0)).expect(RULE, "pass", &[]);
+        drop(fits);
+        let apart = cluster(binary, 3, |m| {
+            m.set("peer-cert-allowed-cn", "etcd-peer");
+            m.ready = Ready::Listening;
+        });
+        assert!(apart.connections().iter().all(|connected| connected.is_empty()));
+        let words = ["has the common name m1, and peer-cert-allowed-cn admits only etcd-peer", "no member"];
+        Audit::of(apart.node(0)).expect(RULE, "fail", &words);
+        drop(apart);
+        // A list for those that know lists, one name for the others.
+        let lists = binary.minor() >= (3, 6);
+        let several = cluster(binary, 3, |m| {
+            m.set("peer-cert-allowed-cn", "etcd-peer,m1,m2,m3");
+            m.ready = Ready::Listening;
+        });
+        if lists {
+            expect_whole(&several);
+        }
+        // Before members have met, nothing tells their release.
+        let (status, words) =
+            if lists { ("pass", "") } else { ("unknown", "depends on the release of etcd") };
+        Audit::of(several.node(0)).expect(RULE, status, &[words]);
+    });
+}
+
+#[test]
+fn a_name_that_a_client_carries_as_well_keeps_nobody_out() {
+    const CLIENT: &str = "/etc/kubernetes/pki/apiserver-etcd-client";
+    on_every_version(|binary| {
+        let authority = Authority::new("etcd-ca").unwrap();
+        let client = authority.issue(&Leaf::new("kube-etcd").usage(Usage::Client)).unwrap();
+        let (pem, key) = (client.pem.clone(), client.key.clone());
+        let spec = spec(binary, 1, move |m| {
+            m.set("peer-cert-allowed-cn", "kube-etcd");
+            m.issue("peer", &m.authority.clone(), m.leaf().common_name("kube-etcd"));
+            m.file(format!("{CLIENT}.crt"), pem.clone(), 0o644);
+            m.file(format!("{CLIENT}.key"), key.clone(), 0o600);
+        });
+        let cluster = start(binary, spec.authority(&authority));
+        let node = cluster.node(0);
+        let audit = Audit::of(node);
+        let words = [&format!("{CLIENT}.crt"), "carries a name that peer-cert-allowed-cn admits"];
+        audit.expect("etcd-peer-ca", "fail", &words);
+        let said = audit.finding("etcd-peer-ca").to_string();
+        assert!(!said.contains("healthcheck-client.crt"), "it has another name: {said}");
+        let other = authority.issue(&Leaf::new("kube-apiserver-etcd-client").usage(Usage::Client)).unwrap();
+        node.write(&format!("{CLIENT}.crt"), &other.pem, 0o644).unwrap();
+        Audit::of(node).expect("etcd-peer-ca", "pass", &["peers must carry a name"]);
+    });
+}

@@ -280,9 +280,10 @@ impl OpenFile {
         u64::try_from(self.stat.st_size).unwrap_or(0)
     }
 
-    /// Returns when the content was last changed.
-    pub fn modified(&self) -> Option<Timestamp> {
-        Timestamp::new(self.stat.st_mtime, i32::try_from(self.stat.st_mtime_nsec).ok()?).ok()
+    /// Returns when the inode was last changed: its content, its name, its owner or its mode. Unlike the time of the
+    /// content, which comes along with a file that is moved here or copied with its times, nobody can set it.
+    pub fn changed(&self) -> Option<Timestamp> {
+        Timestamp::new(self.stat.st_ctime, i32::try_from(self.stat.st_ctime_nsec).ok()?).ok()
     }
 
     /// Returns owner and mode of the very inode that is read.
@@ -514,7 +515,7 @@ mod tests {
         assert_eq!((file.read_at(&mut buffer, 2).unwrap(), &buffer), (4, b"side"));
         assert_eq!(file.read_at(&mut buffer, 6).unwrap(), 0);
         assert_eq!(file.stat(&Users::default()).mode, 0o4640);
-        assert!(file.modified().is_some_and(|at| at.duration_since(Timestamp::now()).as_secs().abs() < 60));
+        assert!(file.changed().is_some_and(|at| at.duration_since(Timestamp::now()).as_secs().abs() < 60));
     }
 
     #[test]

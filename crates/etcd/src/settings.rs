@@ -53,8 +53,8 @@ pub struct Variable {
 pub struct ConfigText {
     /// Its content. More than [`ConfigText::MAX`] bytes are refused, so one byte more is enough to read.
     pub bytes: Vec<u8>,
-    /// When it was last modified, if that is known.
-    pub modified_at: Option<Timestamp>,
+    /// When it was last changed or replaced, if that is known.
+    pub changed_at: Option<Timestamp>,
     /// The file.
     pub origin: Origin,
 }

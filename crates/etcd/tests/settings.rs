@@ -62,7 +62,7 @@ fn run(
             let bytes = file.ok_or_else(|| {
                 EvidenceError::new(ErrorKind::NotFound, format!("{path}: no such file")).at(origin.clone())
             })?;
-            Ok(ConfigText { bytes: bytes.to_vec(), modified_at: None, origin })
+            Ok(ConfigText { bytes: bytes.to_vec(), changed_at: None, origin })
         },
     })
 }
@@ -920,7 +920,7 @@ fn what_releases_of_a_line_agree_on_is_known() {
             version: version.and_then(Version::parse),
             read: &mut |_| {
                 let origin = Origin::process_file(812, "/c");
-                Ok(ConfigText { bytes: text.as_bytes().to_vec(), modified_at: None, origin })
+                Ok(ConfigText { bytes: text.as_bytes().to_vec(), changed_at: None, origin })
             },
         })
     };

@@ -181,9 +181,9 @@ pub struct ConfigFile {
     pub path: String,
     /// How it was written.
     pub format: ConfigFormat,
-    /// When it was last modified; null when unknown. Later than the process start means that the process may still
-    /// run with older content.
-    pub modified_at: Option<Timestamp>,
+    /// When it was last changed or replaced, or its owner or mode was; null when unknown. Later than the process start
+    /// means that the process may still run with other content.
+    pub changed_at: Option<Timestamp>,
     /// Keys that etcd ignores without a word.
     pub ignored: Vec<IgnoredKey>,
 }

@@ -211,7 +211,7 @@ fn argv() {
 
 /// Returns how much is told about the settings of an etcd with these inputs and, if it names one, this file.
 fn settings(arguments: &[Argument], variables: &[Variable], file: &[u8], version: &str) -> usize {
-    let mut read = |_: &str| Ok(ConfigText { bytes: file.to_vec(), modified_at: None, origin: origin() });
+    let mut read = |_: &str| Ok(ConfigText { bytes: file.to_vec(), changed_at: None, origin: origin() });
     let resolved = resolve(Inputs {
         arguments,
         environment: Ok(variables),

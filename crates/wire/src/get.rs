@@ -1,6 +1,6 @@
 //! One bounded request.
 
-use crate::connection::{Connector, is_timeout};
+use crate::connection::{Connector, is_hang_up, is_timeout};
 use crate::http::{HttpError, HttpResponse, Question, ask};
 use crate::identity::{ClientIdentity, Roots};
 use crate::tls::{self, Session};
@@ -33,12 +33,55 @@ pub fn get(
     question: Question,
     options: &Options,
 ) -> Result<HttpResponse, EvidenceError> {
-    const MAX_BODY: usize = 1 << 20;
+    request(target, security, question, options)?.map_err(|error| failure(target, question, error))
+}
+
+/// Returns whether the listener at `target` lets a client with `identity` in: true when it answers a request, false when it
+/// refuses the certificate. Whether it looks at the certificate at all is another question.
+///
+/// # Errors
+///
+/// When it does neither, so that it cannot be told.
+pub fn lets_in(target: &Target, identity: &ClientIdentity, options: &Options) -> Result<bool, EvidenceError> {
+    const TRIES: u32 = 3;
+    let security = Security::Tls { roots: &Roots::Any, identity: Some(identity) };
+    let ask = || request(target, security, Question::Version, options);
+    let mut answer = ask()?;
+    // The alert is lost when the connection is closed before the request has been read.
+    for _ in 1..TRIES {
+        match &answer {
+            Err(HttpError::Closed) => answer = ask()?,
+            Err(HttpError::Io(error)) if is_hang_up(error) => answer = ask()?,
+            _ => break,
+        }
+    }
+    match answer {
+        Ok(_) | Err(HttpError::TooLong { .. }) => Ok(true),
+        Err(HttpError::Io(error)) if tls::tls_error(&error).is_some_and(refuses_certificate) => Ok(false),
+        Err(error) => Err(failure(target, Question::Version, error)),
+    }
+}
+
+/// Returns whether `error` is what Go sends when a certificate was issued by nobody it knows: until Go 1.20 the former alert,
+/// since then the latter.
+fn refuses_certificate(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription::{BadCertificate, UnknownCA};
+    matches!(error, rustls::Error::AlertReceived(BadCertificate | UnknownCA))
+}
+
+const MAX_BODY: usize = 1 << 20;
+
+fn request(
+    target: &Target,
+    security: Security<'_>,
+    question: Question,
+    options: &Options,
+) -> Result<Result<HttpResponse, HttpError>, EvidenceError> {
     let asked = question.to_string();
     let connector = Connector::new(target, options);
     let mut connection = connector.connect(2 * MAX_BODY).map_err(|e| target.failure(&asked, &e))?;
     let (host, mut buffer) = (target.host(), Vec::new());
-    let result = match security {
+    Ok(match security {
         Security::Plaintext => ask(&mut connection, &mut buffer, &host, question, MAX_BODY),
         Security::Tls { roots, identity } => {
             let failure = |e: rustls::Error| {
@@ -54,8 +97,12 @@ pub fn get(
             session.close();
             result
         }
-    };
-    result.map_err(|error| match error {
+    })
+}
+
+fn failure(target: &Target, question: Question, error: HttpError) -> EvidenceError {
+    let asked = question.to_string();
+    match error {
         HttpError::Io(e) if tls::tls_error(&e).is_none() || is_timeout(&e) => target.failure(&asked, &e),
         HttpError::Io(e) => EvidenceError::new(ErrorKind::Io, format!("{target} to {asked}: TLS: {e}"))
             .at(target.origin(&asked)),
@@ -66,5 +113,5 @@ pub fn get(
         .at(target.origin(&asked)),
         error => EvidenceError::new(ErrorKind::Malformed, format!("{target} to {asked}: {error}"))
             .at(target.origin(&asked)),
-    })
+    }
 }

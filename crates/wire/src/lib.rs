@@ -29,7 +29,7 @@ mod tls;
 
 pub use connection::{Options, Target};
 pub use flight::{Alert, Flight, FlightError, ServerHello, parse_server_flight};
-pub use get::{Security, get};
+pub use get::{Security, get, lets_in};
 pub use http::{HttpError, HttpResponse, Question, parse_response};
 pub use identity::{ClientIdentity, IdentityError, Roots};
 pub use observe::{Seen, observe};

@@ -17,16 +17,28 @@ pub(crate) struct Restriction {
 impl Restriction {
     /// Returns what `settings` demand of peers; `None` when nothing.
     pub(crate) fn of_peers(settings: &BTreeMap<String, Setting>, version: Option<Version>) -> Option<Self> {
-        let read = |setting: &'static str, allowed: fn(Vec<String>) -> Allowed| {
-            let readings = settings::allowed_names(settings, setting, version);
-            let readings: Vec<_> =
-                readings.into_iter().map(|names| (!names.is_empty()).then(|| allowed(names))).collect();
-            let value = settings.get(setting).map(|s| s.value.clone()).unwrap_or_default();
-            readings.iter().any(Option::is_some).then_some(Self { setting, value, readings })
-        };
+        let read = |setting, allowed| Self::read(settings, setting, version, allowed);
         // etcd takes one of the two only.
-        read("peer-cert-allowed-cn", Allowed::CommonNames)
+        read("peer-cert-allowed-cn", Allowed::CommonNames as fn(_) -> _)
             .or_else(|| read("peer-cert-allowed-hostname", Allowed::Hostnames))
+    }
+
+    /// Returns what `settings` demand of clients; `None` when nothing.
+    pub(crate) fn of_clients(settings: &BTreeMap<String, Setting>, version: Option<Version>) -> Option<Self> {
+        Self::read(settings, "client-cert-allowed-hostname", version, Allowed::Hostnames)
+    }
+
+    fn read(
+        settings: &BTreeMap<String, Setting>,
+        setting: &'static str,
+        version: Option<Version>,
+        allowed: fn(Vec<String>) -> Allowed,
+    ) -> Option<Self> {
+        let readings = settings::allowed_names(settings, setting, version);
+        let readings: Vec<_> =
+            readings.into_iter().map(|names| (!names.is_empty()).then(|| allowed(names))).collect();
+        let value = settings.get(setting).map(|s| s.value.clone()).unwrap_or_default();
+        readings.iter().any(Option::is_some).then_some(Self { setting, value, readings })
     }
 
     /// Returns whether it admits `certificate`.

@@ -383,7 +383,7 @@ fn declared(
             let mut read = |path: &str| {
                 let file = root.open(on_host(path)?)?;
                 let origin = file.origin().clone();
-                Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, modified_at: file.modified(), origin })
+                Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
             };
             let inputs = Inputs {
                 arguments: &arguments,

@@ -246,6 +246,11 @@ pub(crate) fn addresses(sockets: &Sockets) -> impl Iterator<Item = Socket> {
     tcp.chain(unix.map(Socket::Unix))
 }
 
+/// Returns the listening socket with this address.
+pub(crate) fn socket(sockets: &Sockets, address: &str) -> Option<Socket> {
+    addresses(sockets).find(|socket| socket.to_string() == address)
+}
+
 /// Returns where to connect to reach a socket that listens on `local`.
 fn reachable(local: SocketAddr) -> SocketAddr {
     let ip = match local.ip() {
@@ -261,8 +266,9 @@ pub(crate) fn configured(urls: &[(Url, Origin, Purpose)], sockets: &Sockets) -> 
     let mut found: Vec<(Socket, bool)> = Vec::new();
     for (url, ..) in urls {
         let Some(address) = socket_of(url, sockets) else { continue };
-        let socket = addresses(sockets).find(|socket| socket.to_string() == address);
-        if let Some(socket) = socket.filter(|socket| !found.iter().any(|(known, _)| known == socket)) {
+        if let Some(socket) =
+            socket(sockets, &address).filter(|socket| !found.iter().any(|(known, _)| known == socket))
+        {
             found.push((socket, url.is_tls()));
         }
     }

@@ -11,8 +11,8 @@ use rayon::join;
 use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
-    Advertised, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener, Member, Observed,
-    Origin, Purpose, SETTINGS, Setting, Settings, Transport, Url,
+    Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener,
+    Member, Observed, Origin, Purpose, SETTINGS, Setting, Settings, Transport, Url,
 };
 use seaworthy_wire::ClientIdentity;
 
@@ -31,6 +31,9 @@ use crate::sockets::Sockets;
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// Most certificates that are shown to one listener.
+const MAX_SHOWN: usize = 2;
 
 /// One etcd process with what was read of it on the node.
 pub(crate) struct Server<'a> {
@@ -182,7 +185,7 @@ fn resolve(running: &Running, how: impl Fn(Inputs<'_>) -> Resolved, version: Opt
         let root = running.root.as_ref().map_err(Clone::clone)?;
         let file = root.open(running.absolute(path)?)?;
         let origin = file.origin().clone();
-        Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, modified_at: file.modified(), origin })
+        Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
     };
     how(Inputs {
         arguments: running.arguments(),
@@ -368,18 +371,31 @@ impl Finish<'_, '_> {
                 }
             }
         }
-        for (files, listeners, what) in
-            [(&peer_files, &peer_listeners, "peer"), (&client_files, &client_listeners, "client")]
-        {
-            let modified = files.trusted.as_ref().and_then(|trusted| {
-                let path = self.server.running.absolute(&trusted.path).ok()?;
-                root.as_ref().ok()?.open(path).ok()?.modified()
-            });
+        let changed =
+            |path: &str| root.clone().ok()?.open(self.server.running.absolute(path).ok()?).ok()?.changed();
+        let sides = [
+            (Purpose::Peer, &peer_files, &peer_listeners),
+            (Purpose::Client, &client_files, &client_listeners),
+        ];
+        let pool = |files: &Files| Some(self.server.running.absolute(&files.trusted.as_ref()?.path));
+        let same_pool = pool(&peer_files) == pool(&client_files);
+        for (purpose, files, listeners) in sides {
             let listeners = listeners.value().map_or(&[][..], Vec::as_slice);
-            match drift::trusted(files, modified, &process, listeners, what, now) {
+            let what = if purpose == Purpose::Peer { "peer" } else { "client" };
+            let loaded = drift::Loaded { files, process: &process, listeners, what };
+            // One file is read for both sides at one start, so what is known of either is known of both.
+            let asked = |(side, _, listeners): &(Purpose, &Files, &Observed<Vec<Listener>>)| {
+                let asked = *side == purpose || same_pool;
+                asked.then(|| self.shown(*side, known.unwrap_or(&empty), release, listeners, &reader))
+            };
+            let shown = || sides.iter().filter_map(asked).flatten().collect();
+            let modified = files.trusted.as_ref().and_then(|trusted| changed(&trusted.path));
+            match loaded.trusted(modified, shown, now) {
                 Ok(found) => drifts.extend(found),
                 Err(error) => doubtful = Some(error),
             }
+            let modified = || changed(&files.certificate.as_ref()?.path);
+            drifts.extend(loaded.served(modified, self.survey.options.now));
         }
         // What was not compared may have drifted, too.
         let declared = declaration.as_ref().map(|d| d.as_ref().and_then(|d| d.settings.error()));
@@ -446,6 +462,60 @@ impl Finish<'_, '_> {
                 Observed::failed(EvidenceError::new(ErrorKind::NotFound, message))
             }
         }
+    }
+
+    /// Shows this member's own certificates to a listener of `side` that demands one, and returns what it made of them.
+    fn shown(
+        &self,
+        side: Purpose,
+        settings: &BTreeMap<String, Setting>,
+        release: Option<Version>,
+        listeners: &Observed<Vec<Listener>>,
+        reader: &Reader<'_>,
+    ) -> Vec<drift::Shown> {
+        let demands = |listener: &&Listener| {
+            let wire = listener.wire.as_ref().and_then(Observed::value);
+            wire.is_some_and(|wire| wire.client_certificate == Some(ClientCertificate::Required))
+        };
+        let demanding = listeners.value().into_iter().flatten().find(demands);
+        let Some(address) = demanding.and_then(|listener| listener.address.as_ref()) else {
+            return Vec::new();
+        };
+        let Ok(sockets) = &self.server.sockets else { return Vec::new() };
+        let Some(socket) = listeners::socket(sockets, address) else { return Vec::new() };
+        let restriction = match side {
+            Purpose::Peer => Restriction::of_peers(settings, release),
+            _ => Restriction::of_clients(settings, release),
+        };
+        let now = self.survey.options.now;
+        let own = |(certificate, key): (&str, &str)| {
+            let path = |name: &str| settings.get(name).filter(|s| s.set).map(|s| s.value.clone());
+            let (path, key) = (path(certificate)?, reader.bytes(&path(key)?).ok()?);
+            let bytes = reader.bytes(&path).ok()?;
+            let chain = seaworthy_pki::certificates_from_pem(&bytes, reader.origin(&path), now).ok()?;
+            let leaf = &chain.first()?.certificate;
+            // What is refused for another reason proves nothing.
+            let usable = seaworthy_pki::Usage::Client.allowed_by(leaf)
+                && (leaf.not_before..=leaf.not_after).contains(&now)
+                && restriction.as_ref().is_none_or(|r| matches!(r.admits(leaf), Ok(true)));
+            Some((path, ClientIdentity::from_pem(&bytes, &key).ok()?, chain)).filter(|_| usable)
+        };
+        let of_peers = [("peer-client-cert-file", "peer-client-key-file"), (PEER.certificate, PEER.key)];
+        let of_clients = [("client-cert-file", "client-key-file"), (CLIENT.certificate, CLIENT.key)];
+        let pairs = if side == Purpose::Peer { [of_peers, of_clients] } else { [of_clients, of_peers] };
+        let identities = pairs.into_iter().flatten().filter_map(own).take(MAX_SHOWN);
+        let ask = |(path, identity, chain)| {
+            let let_in = listeners::in_its_network(self.server.running, || {
+                let options = self.survey.probing_until(Instant::now() + self.survey.options.timeout)?;
+                seaworthy_wire::lets_in(&socket.target(self.server.running)?, &identity, &options)
+            });
+            drift::Shown { path, chain, listener: address.clone(), let_in }
+        };
+        // The thread may have to leave our own network.
+        std::thread::scope(|scope| {
+            let asking = std::thread::Builder::new().spawn_scoped(scope, || identities.map(ask).collect());
+            asking.ok().and_then(|asking| asking.join().ok()).unwrap_or_default()
+        })
     }
 
     /// Returns the listeners for peers, and those for clients and metrics.

@@ -60,7 +60,7 @@ pub(super) fn bind(text: &ConfigText, path: &str, version: Option<Version>) -> R
     let file = ConfigFile {
         path: path.to_owned(),
         format: if json { ConfigFormat::Json } else { ConfigFormat::Yaml },
-        modified_at: text.modified_at,
+        changed_at: text.changed_at,
         ignored: ignored.iter().map(|ignored| ignored.key.clone()).collect(),
     };
     Ok(Bound { origin: text.origin.clone(), file, values, lost, ignored, fatal })

@@ -475,18 +475,27 @@ fn a_process_has_one_identity_also_where_the_boot_has_none() {
 }
 
 #[test]
-fn the_time_of_a_ca_file_proves_drift_only_where_the_clock_can_tell() {
+fn a_ca_file_with_the_content_that_is_loaded_is_no_drift_whatever_its_times() {
     let cluster = cluster(&newest(), 1, |_| {});
     let node = cluster.node(0);
     let ca = format!("{PKI_DIR}/ca.crt");
-    let audit_after = |touch: &str| {
-        shell(node, &format!("touch {touch} \"$1\""), &ca);
-        audit(node)
-    };
-    audit_after("-d 'last hour'").expect("etcd-drift", "pass", &[]);
-    audit_after("").expect("etcd-drift", "fail", &[&ca, "was changed at"]);
-    // Another clock wrote it, or the clock has been set back since.
-    audit_after("-d 'next hour'").expect("etcd-drift", "unknown", &[&ca, "which was first cannot be told"]);
+    for change in ["touch", "touch -d 'last hour'", "touch -d 'next hour'", "chmod 600"] {
+        shell(node, &format!("{change} \"$1\""), &ca);
+        audit(node).expect("etcd-drift", "pass", &[]);
+    }
+    // Nobody was asked what is loaded.
+    let offline = Audit::with(node, &["--no-wire"]);
+    offline.expect("etcd-drift", "unknown", &[&ca, "is unknown since the file was changed or replaced"]);
+}
+
+#[test]
+fn a_configuration_file_that_was_replaced_is_not_known_to_be_in_effect() {
+    let cluster = cluster(&newest(), 1, |m| m.source = Source::Yaml);
+    let node = cluster.node(0);
+    audit(node).expect("etcd-drift", "pass", &[]);
+    shell(node, "cp \"$1\" \"$1.old\" && touch -d 'last year' \"$1.old\" && mv \"$1.old\" \"$1\"", CONFIG);
+    let words = [CONFIG, "is unknown since the file was changed or replaced"];
+    audit(node).expect("etcd-drift", "unknown", &words);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Whom etcd lets in: what decides is what it would verify, and what it has loaded, not what looks alike.
 
-use seaworthy_lab::{Authority, EtcdBinary, Leaf, PKI_DIR, Ready, Usage};
+use seaworthy_lab::{Authority, Certificate, EtcdBinary, Leaf, Node, PKI_DIR, Ready, Usage};
 
 use crate::common::{Audit, cluster, spec, start, versions};
-use crate::oracle::expect_whole;
+use crate::oracle::{expect_whole, sh};
 
 /// Runs `judge` on every etcd version.
 fn on_every_version(judge: impl Fn(&EtcdBinary)) {
@@ -11,6 +11,11 @@ fn on_every_version(judge: impl Fn(&EtcdBinary)) {
         eprintln!("etcd {}", binary.version);
         judge(&binary);
     }
+}
+
+/// Returns what the first member's certificates say.
+fn leaf(name: &str) -> Leaf {
+    Leaf::new(name).san("localhost").san("10.77.0.1").san("127.0.0.1")
 }
 
 #[test]
@@ -56,6 +61,51 @@ fn a_root_above_the_kubernetes_ca_lets_a_kubelet_in() {
             "unknown",
             &["was issued by CN=middle, whose certificate is nowhere"],
         );
+    });
+}
+
+/// Moves files to where they replace those of the member. They are years old.
+fn replace(node: &Node, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let mode = if name.ends_with(".key") { 0o600 } else { 0o644 };
+        node.write(&format!("{PKI_DIR}/{name}.old"), text, mode).unwrap();
+        sh(node, &format!("cd {PKI_DIR} && touch -d 2020-01-01 {name}.old && mv {name}.old {name}"));
+    }
+}
+
+fn pair<'a>(name: &str, certificate: &'a Certificate) -> [(String, &'a str); 2] {
+    [(format!("{name}.crt"), certificate.pem.as_str()), (format!("{name}.key"), certificate.key.as_str())]
+}
+
+#[test]
+fn older_files_of_the_same_names_are_not_what_is_loaded() {
+    on_every_version(|binary| {
+        let cluster = cluster(binary, 1, |_| {});
+        let node = cluster.node(0);
+        let ca = format!("{PKI_DIR}/ca.crt");
+        let own = String::from_utf8(node.read(&ca).unwrap()).unwrap();
+        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        // The same content is no drift, whatever its times say.
+        replace(node, &[("ca.crt", &own)]);
+        Audit::of(node).expect("etcd-drift", "pass", &[]);
+
+        let other = Authority::new("etcd-ca").unwrap();
+        replace(node, &[("ca.crt", &other.pem())]);
+        let words = [&*ca, "was changed or replaced at", "which the running etcd at", "accepts"];
+        Audit::of(node).expect("etcd-drift", "fail", &words);
+        let (peer, server) = (other.issue(&leaf("m1")).unwrap(), other.issue(&leaf("m1")).unwrap());
+        let issued = [pair("peer", &peer), pair("server", &server)].concat();
+        let issued: Vec<(&str, &str)> = issued.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        replace(node, &issued);
+        let audit = Audit::of(node);
+        audit.expect("etcd-peer-certificate", "pass", &[]);
+        audit.expect("etcd-drift", "fail", &["which the running etcd at", "refuses", "another key"]);
+
+        // Certificates of neither prove nothing.
+        replace(node, &[("ca.crt", &own)]);
+        let words = ["is unknown since the file was changed or replaced"];
+        Audit::of(node).expect("etcd-drift", "unknown", &words);
+        Audit::with(node, &["--no-wire"]).expect("etcd-drift", "unknown", &words);
     });
 }
 

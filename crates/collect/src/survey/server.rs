@@ -371,6 +371,7 @@ impl Finish<'_, '_> {
                 }
             }
         }
+        let mut unloaded: Vec<(Purpose, EvidenceError)> = Vec::new();
         let changed =
             |path: &str| root.clone().ok()?.open(self.server.running.absolute(path).ok()?).ok()?.changed();
         let sides = [
@@ -391,8 +392,15 @@ impl Finish<'_, '_> {
             let shown = || sides.iter().filter_map(asked).flatten().collect();
             let modified = files.trusted.as_ref().and_then(|trusted| changed(&trusted.path));
             match loaded.trusted(modified, shown, now) {
-                Ok(found) => drifts.extend(found),
-                Err(error) => doubtful = Some(error),
+                Ok(found) => {
+                    let other = found.iter().map(|drift| (purpose, not_loaded(&drift.message)));
+                    unloaded.extend(other);
+                    drifts.extend(found);
+                }
+                Err(error) => {
+                    unloaded.push((purpose, error.clone()));
+                    doubtful = Some(error);
+                }
             }
             let modified = || changed(&files.certificate.as_ref()?.path);
             drifts.extend(loaded.served(modified, self.survey.options.now));
@@ -404,6 +412,12 @@ impl Finish<'_, '_> {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration, the files and the process")),
         };
+        // That nobody else is let in is known only of the CAs that are loaded.
+        let doubt = |side: Option<Purpose>| {
+            let of_side = |(of, _): &&(Purpose, EvidenceError)| side.is_none_or(|side| side == *of);
+            unloaded.iter().find(of_side).map(|(_, error)| error.clone())
+        };
+        let (of_peers, of_both) = (doubt(Some(Purpose::Peer)), doubt(None));
         let this = || cluster.value()?.members.iter().find(|m| m.this && !m.name.is_empty());
         let name = match self.server.embedded {
             Some(_) => this().map(|member| member.name.clone()),
@@ -431,15 +445,18 @@ impl Finish<'_, '_> {
             links,
             impostors: match known {
                 Some(known) => {
-                    let files = [&peer_files, &client_files];
+                    let (running, files) = (self.server.running, [&peer_files, &client_files]);
                     let among = (&cluster, self.neighbours);
-                    let running = self.server.running;
-                    self.trust.impostors(self.survey, running, known, restriction.as_ref(), files, among)
+                    let found =
+                        self.trust.impostors(self.survey, running, known, restriction.as_ref(), files, among);
+                    unless_doubted(found, of_peers)
                 }
                 None => Observed::failed(unknown(&settings)),
             },
             shared_cas: match known {
-                Some(_) => self.trust.shared([&peer_files, &client_files], self.survey.options.now),
+                Some(_) => {
+                    unless_doubted(self.trust.shared(self.survey, [&peer_files, &client_files]), of_both)
+                }
                 None => Observed::failed(unknown(&settings)),
             },
             files,
@@ -667,6 +684,19 @@ fn decided<T>(settings: &Settings, value: T, origin: Origin) -> Observed<T> {
     match decisive.filter_map(|name| settings.why_unknown(name)).next() {
         Some(error) => Observed::failed(error.clone()),
         None => Observed::seen(value, origin),
+    }
+}
+
+/// Returns the error for what is true of the CAs in a file and not known of those that are loaded.
+fn not_loaded(why: &str) -> EvidenceError {
+    EvidenceError::new(ErrorKind::Unsupported, format!("the CAs that are loaded are not known: {why}"))
+}
+
+/// Returns what was found; that nothing was found is not known where there is a `doubt`.
+fn unless_doubted<T>(found: Observed<Vec<T>>, doubt: Option<EvidenceError>) -> Observed<Vec<T>> {
+    match (&found, doubt) {
+        (Observed::Seen { value, .. }, Some(error)) if value.is_empty() => Observed::failed(error),
+        _ => found,
     }
 }
 

@@ -31,6 +31,9 @@ const IDENTITIES: [(&str, &str); 3] = [
 ];
 /// The certificate with which kubelet is a client of the API server.
 const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// Files with the roots that the system trusts (Debian, Red Hat, SUSE): the end of many a way up.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 /// Folders in which certificates lie that etcd's peers might accept.
 pub(crate) const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
 
@@ -107,18 +110,41 @@ impl Trust {
 
     /// Returns the authorities that Kubernetes uses, and of which a CA that etcd trusts in `sides` accepts what they issue
     /// to clients: as Go decides it, when they send along any of the CA certificates on this node.
-    pub(crate) fn shared(&self, sides: [&Files; 2], now: jiff::Timestamp) -> Observed<Vec<SharedCa>> {
+    pub(crate) fn shared(&self, survey: &Survey<'_>, sides: [&Files; 2]) -> Observed<Vec<SharedCa>> {
         let mut errors = sides.iter().filter_map(|files| files.trusted.as_ref()?.content.as_ref().err());
         if let Some(error) = errors.next().or(self.error.as_ref()) {
             return Observed::failed(error.clone());
         }
-        let known = self.known(sides);
-        let authorities = self.authorities(&known);
+        let mut known = self.known(sides);
+        let (mut shared, mut undecided) = self.shared_through(&known, sides, survey.options.now);
+        if undecided.is_some() {
+            known.extend(SYSTEM_ROOTS.iter().flat_map(|path| read_system_roots(survey, path)));
+            (shared, undecided) = self.shared_through(&known, sides, survey.options.now);
+        }
+        let from = format!(
+            "the CAs that etcd and Kubernetes use, and the {} CA certificates on this node that a client could send along",
+            known.len()
+        );
+        match undecided.or_else(|| self.held.error.clone()) {
+            Some(error) if shared.is_empty() => Observed::failed(error),
+            _ => Observed::seen(shared, Origin::derived(from)),
+        }
+    }
+
+    /// Returns the authorities of [`shared`](Self::shared) when the `known` can be sent along, and why that cannot be told of
+    /// one of the others.
+    fn shared_through(
+        &self,
+        known: &[Parsed],
+        sides: [&Files; 2],
+        now: jiff::Timestamp,
+    ) -> (Vec<SharedCa>, Option<EvidenceError>) {
         let (mut shared, mut undecided): (Vec<SharedCa>, _) = (Vec::new(), None);
+        let authorities = self.authorities(known);
         let trusted = sides.into_iter().filter_map(|files| Some((files.trusted.as_ref()?, files.roots())));
         for (trusted, roots) in trusted {
             for authority in &authorities {
-                match accepts_issuer(&authority.certificate, &known, roots, Usage::Client, now) {
+                match accepts_issuer(&authority.certificate, known, roots, Usage::Client, now) {
                     Ok((way, from)) => {
                         let new = share(trusted, authority, &way, (from > now).then_some(from));
                         let told = |old: &SharedCa| old.spki == new.spki && old.other_use == new.other_use;
@@ -127,20 +153,28 @@ impl Trust {
                         }
                     }
                     Err(_) => {
-                        let end = open_end(&authority.certificate, &known, roots);
-                        undecided = undecided.or_else(|| Some(open(trusted, authority, &end?.certificate)));
+                        let end = open_end(&authority.certificate, known, roots);
+                        let error = end.map(|end| open(trusted, authority, &end.certificate));
+                        undecided = undecided.or(error);
                     }
                 }
             }
+            undecided = undecided.or_else(|| self.orphan(trusted, known));
         }
-        let from = format!(
-            "the CAs that etcd and Kubernetes use, and the {} CA certificates on this node that a client could send along",
-            known.len()
-        );
-        match undecided {
-            Some(error) if shared.is_empty() => Observed::failed(error),
-            _ => Observed::seen(shared, Origin::derived(from)),
-        }
+        (shared, undecided)
+    }
+
+    /// Returns the error for a certificate that Kubernetes presents and whose issuer is not among `known`.
+    fn orphan(&self, trusted: &Content<Vec<Parsed>>, known: &[Parsed]) -> Option<EvidenceError> {
+        self.presented.iter().find_map(|Presented { chain, what, path, origin }| {
+            let leaf = chain.first()?;
+            if leaf.certificate.self_signed || !seaworthy_pki::issuers(leaf, known).is_empty() {
+                return None;
+            }
+            let other_use = format!("{what} {path}");
+            let authority = Authority { certificate: leaf.clone(), other_use, origin: origin.clone() };
+            Some(open(trusted, &authority, &leaf.certificate))
+        })
     }
 
     /// Returns the CA certificates on this node, which whoever has a certificate can send along with it.
@@ -183,7 +217,8 @@ impl Trust {
     }
 
     /// Returns the certificates on this node that are no member's and that peers would accept nevertheless: those in
-    /// Kubernetes' folders, and, as the process sees them, in the folders of the files that the settings name. Any CA
+    /// Kubernetes' folders, those that Kubernetes presents, and, as the process sees them, in the folders of the files that the
+    /// settings name. Any CA
     /// certificate on the node may be sent along with them. The names that peers must carry keep the others out.
     ///
     /// A member's are those of this etcd and of its `neighbours` in the cluster, and those that name a member.
@@ -228,7 +263,9 @@ impl Trust {
         known.extend(beside.chains.iter().flatten().filter(|p| p.certificate.ca).cloned());
         let mut impostors: Vec<Impostor> = Vec::new();
         let mut doubtful = None;
-        for candidate in self.held.chains.iter().chain(&beside.chains).filter_map(|chain| chain.first()) {
+        let presented = self.presented.iter().map(|presented| &presented.chain);
+        let candidates = self.held.chains.iter().chain(&beside.chains).chain(presented);
+        for candidate in candidates.filter_map(|chain| chain.first()) {
             let certificate = &candidate.certificate;
             let Origin::File { path, .. } = &certificate.origin else { continue };
             if !seen.insert(&certificate.fingerprint) {
@@ -382,8 +419,8 @@ fn share(
 /// is not known.
 fn open(trusted: &Content<Vec<Parsed>>, authority: &Authority, end: &Certificate) -> EvidenceError {
     let message = format!(
-        "{} (used for {}) was issued by {}, whose certificate is nowhere that was looked, so whether {} accepts what it \
-         issues cannot be told: looked at were the files of etcd, kubelet and the API servers, and {}",
+        "{} ({}) was issued by {}, whose certificate is nowhere that was looked, so whether {} accepts what is issued there \
+         cannot be told: looked at were the files of etcd, kubelet and the API servers, {}, and the roots of the system",
         end.subject,
         authority.other_use,
         end.issuer,
@@ -401,6 +438,15 @@ fn through(way: &[&Parsed]) -> Option<String> {
     });
     let words: Vec<String> = words.collect();
     (!words.is_empty()).then(|| words.join(", then "))
+}
+
+/// Returns the certificates in a file of the system's roots, if it is there.
+fn read_system_roots(survey: &Survey<'_>, path: &str) -> Vec<Parsed> {
+    let root = survey.root;
+    let bytes = root.read(path, 1 << 20);
+    let read =
+        |bytes: Vec<u8>| seaworthy_pki::certificates_from_pem(&bytes, root.origin(path), survey.options.now);
+    bytes.and_then(read).unwrap_or_default()
 }
 
 fn impostor(
@@ -574,6 +620,13 @@ mod tests {
         }
     }
 
+    fn shared(trust: &Trust, sides: [&Files; 2], now: jiff::Timestamp) -> Observed<Vec<SharedCa>> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { now, ..options(directory.path()) };
+        let (host, users) = (Root::host(directory.path()).unwrap(), Users::default());
+        trust.shared(&Survey { options: &options, root: &host, users: &users }, sides)
+    }
+
     /// Returns what is known of CAs when these API servers run.
     fn with_api_servers(argvs: &[&[&str]]) -> Trust {
         let (options, host, users) = (options(Path::new("/")), Root::host("/").unwrap(), Users::default());
@@ -617,7 +670,7 @@ mod tests {
             trusted: None,
             revocations: None,
         };
-        let shared = trust.shared([&trusted(), &trusted()], jiff::Timestamp::UNIX_EPOCH);
+        let shared = shared(&trust, [&trusted(), &trusted()], jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(shared.error().map(|e| e.kind), Some(ErrorKind::NotFound));
         assert_eq!(with_api_servers(&[argvs[0], argvs[0]]).presented.len(), 2);
     }
@@ -653,7 +706,7 @@ mod tests {
             trusted: Some(Content { path: "/ca.crt".to_owned(), origin: origin(), content: parsed(&root) }),
             revocations: None,
         };
-        let shared = trust.shared([&etcd(), &etcd()], now);
+        let shared = shared(&trust, [&etcd(), &etcd()], now);
         let [one] = &shared.value().unwrap()[..] else { panic!("{shared:?}") };
         assert!(one.other_use.contains("/apiserver.crt"), "{}", one.other_use);
     }
@@ -710,7 +763,7 @@ mod tests {
             (&middle, &kube, &etcd, Ok("CN=middle in /etcd.crt accepts what CN=kube issues")),
             (&kube, &kube, &etcd, Ok("CN=kube in /etcd.crt is also used for clients /kube.crt, so")),
             (&kube, &middle, &root, Ok("")),
-            (&root, &kube, &etcd, Err("CN=kube (used for clients /kube.crt) was issued by CN=middle, whose")),
+            (&root, &kube, &etcd, Err("CN=kube (clients /kube.crt) was issued by CN=middle, whose")),
         ];
         for (of_etcd, of_kubernetes, other, want) in cases {
             let authority = Authority {
@@ -721,7 +774,7 @@ mod tests {
             let held = Held { chains: vec![vec![other.clone()]], ..Held::default() };
             let trust = Trust { authorities: vec![authority], held, ..Trust::default() };
             let now = "2027-06-01T12:00:00Z".parse().unwrap();
-            let shared = trust.shared([&trusted(of_etcd), &trusted(of_etcd)], now);
+            let shared = shared(&trust, [&trusted(of_etcd), &trusted(of_etcd)], now);
             let said = |shared: &Vec<SharedCa>| {
                 assert!(shared.len() < 2, "{shared:?}");
                 shared.first().map(|s| s.message.clone()).unwrap_or_default()
@@ -785,6 +838,57 @@ mod tests {
     }
 
     #[test]
+    fn what_issued_a_certificate_that_kubernetes_presents_is_an_authority_or_unknown() {
+        let (root, root_key) = authority("root", None);
+        let (middle, middle_key) = authority("middle", Some(&root_key));
+        let (leaf, _) = authority("apiserver", Some(&middle_key));
+        let (etcd, _) = authority("etcd", None);
+        let files = Files {
+            certificate: None,
+            key: None,
+            client_certificate: None,
+            trusted: Some(Content {
+                path: "/etcd.crt".to_owned(),
+                origin: Origin::file("/etcd.crt"),
+                content: Ok(vec![etcd]),
+            }),
+            revocations: None,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let told = |chain: &[&Parsed]| {
+            let presented = Presented {
+                chain: chain.iter().map(|p| (*p).clone()).collect(),
+                what: "the certificate",
+                path: "/apiserver.crt".to_owned(),
+                origin: Origin::file("/apiserver.crt"),
+            };
+            let trust = Trust { presented: vec![presented], ..Trust::default() };
+            let (host, users) = (Root::host(directory.path()).unwrap(), Users::default());
+            let options =
+                Options { now: "2027-06-01T12:00:00Z".parse().unwrap(), ..options(directory.path()) };
+            let survey = Survey { options: &options, root: &host, users: &users };
+            let shared = trust.shared(&survey, [&files, &files]);
+            shared.as_result().map(Vec::len).map_err(|error| error.message)
+        };
+        let issued_by = |got: Result<usize, String>, issuer: &str| {
+            let message = got.expect_err(issuer);
+            assert!(
+                message.contains(&format!("was issued by {issuer}, whose certificate is nowhere")),
+                "{message}"
+            );
+        };
+        issued_by(told(&[&leaf]), "CN=middle");
+        issued_by(told(&[&leaf, &middle]), "CN=root");
+        assert_eq!(told(&[&leaf, &middle, &root]), Ok(0));
+        // The way up may end among the roots of the system.
+        let pem = root_key.0.self_signed(&root_key.1).unwrap().pem();
+        std::fs::create_dir_all(directory.path().join("etc/ssl/certs")).unwrap();
+        std::fs::write(directory.path().join("etc/ssl/certs/ca-certificates.crt"), pem).unwrap();
+        assert_eq!(told(&[&leaf, &middle]), Ok(0));
+        issued_by(told(&[&leaf]), "CN=middle");
+    }
+
+    #[test]
     fn flags_of_kubernetes_are_read_as_it_reads_them() {
         let cases: [(&[&str], Option<&str>); 7] = [
             (&["--client-ca-file=/a"], Some("/a")),
@@ -819,7 +923,7 @@ mod tests {
         ];
         for (trust, content, want) in cases {
             let sides = [&trusted(content), &trusted(Ok(Vec::new()))];
-            let shared = trust.shared(sides, jiff::Timestamp::UNIX_EPOCH);
+            let shared = shared(&trust, sides, jiff::Timestamp::UNIX_EPOCH);
             assert_eq!(shared.error().map(|e| e.message.as_str()), want);
         }
     }

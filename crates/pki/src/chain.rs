@@ -139,7 +139,8 @@ fn path<'a>(
     now: Timestamp,
 ) -> Result<Vec<&'a Parsed>, ChainError> {
     let leaf = Node::new(leaf).ok_or_else(|| ChainError::Other("it cannot be parsed".to_owned()))?;
-    let (intermediates, roots) = (nodes(intermediates), nodes(roots));
+    let names = names_above(leaf.parsed, intermediates, roots);
+    let (intermediates, roots) = (named(&names, intermediates), named(&names, roots));
     let search = Search { intermediates: &intermediates, roots: &roots, usage, now, below: 0 };
 
     search.check_valid(&leaf, Role::Leaf, &[])?;
@@ -184,11 +185,11 @@ pub fn accepts_issuer<'a>(
     usage: Usage,
     now: Timestamp,
 ) -> Result<(Vec<&'a Parsed>, Timestamp), ChainError> {
-    let intermediates = nodes(known.iter().chain([authority]));
-    let roots = nodes(roots);
+    let names = names_above(authority, known, roots);
+    let (intermediates, roots) = (named(&names, known.iter().chain([authority])), named(&names, roots));
     let mut at = now;
     // Each time, one certificate more has become valid.
-    for _ in 0..=intermediates.len() + roots.len() {
+    for _ in 0..MAX_WAITS {
         let search = Search { intermediates: &intermediates, roots: &roots, usage, now: at, below: 1 };
         match search.of_issuer(authority) {
             Err(ChainError::NotYetValid { certificate }) => at = certificate.not_before,
@@ -205,7 +206,8 @@ pub fn accepts_issuer<'a>(
 /// told whether one of `roots` is still further above. `None` where every way up is known to its end, or no root would
 /// allow a CA more than those.
 pub fn open_end<'a>(authority: &'a Parsed, known: &'a [Parsed], roots: &'a [Parsed]) -> Option<&'a Parsed> {
-    let all = nodes(known.iter().chain(roots).chain([authority]));
+    let names = names_above(authority, known, roots);
+    let all = named(&names, known.iter().chain(roots).chain([authority]));
     let roots = nodes(roots);
     let entity = Node::new(authority)?;
     let mut reached: Vec<&Node<'_>> = all.iter().filter(|node| node.is_same_entity(&entity)).collect();
@@ -236,11 +238,35 @@ pub fn open_end<'a>(authority: &'a Parsed, known: &'a [Parsed], roots: &'a [Pars
 /// Returns those of `known` that signed `certificate`.
 pub fn issuers<'a>(certificate: &Parsed, known: &'a [Parsed]) -> Vec<&'a Parsed> {
     let Some(child) = Node::new(certificate) else { return Vec::new() };
-    let named =
-        nodes(known).into_iter().filter(|node| node.x509.subject().as_raw() == child.x509.issuer().as_raw());
+    let named = named(&[&certificate.certificate.issuer], known);
+    let named = named.into_iter().filter(|node| node.x509.subject().as_raw() == child.x509.issuer().as_raw());
     let signers = named.take(BUDGET as usize).filter(|parent| check_signed(&child, parent).is_ok());
     signers.map(|node| node.parsed).collect()
 }
+
+/// Returns the names of `start`, of what may have issued it, and so on. Only certificates with such a name can be above it,
+/// and only those have to be parsed.
+fn names_above<'a>(start: &'a Parsed, known: &'a [Parsed], roots: &'a [Parsed]) -> Vec<&'a str> {
+    let all = || known.iter().chain(roots).chain([start]).map(|parsed| &parsed.certificate);
+    let mut names = vec![start.certificate.subject.as_str()];
+    let mut next = 0;
+    while let Some(&name) = names.get(next) {
+        next += 1;
+        for certificate in all().filter(|certificate| certificate.subject == name) {
+            if !names.contains(&certificate.issuer.as_str()) {
+                names.push(&certificate.issuer);
+            }
+        }
+    }
+    names
+}
+
+fn named<'a>(names: &[&str], all: impl IntoIterator<Item = &'a Parsed>) -> Vec<Node<'a>> {
+    nodes(all.into_iter().filter(|parsed| names.contains(&parsed.certificate.subject.as_str())))
+}
+
+/// How often a later time is tried, at which one certificate more is valid.
+const MAX_WAITS: u32 = 8;
 
 /// Most signatures that are checked in one search.
 const BUDGET: u32 = 100;

@@ -17,7 +17,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use seaworthy_evidence::{ClientCertificate, ErrorKind, Protocol, Wire};
-use seaworthy_wire::{ClientIdentity, Options, Question, Roots, Security, Target, get, probe};
+use seaworthy_wire::{ClientIdentity, Options, Question, Roots, Security, Target, get, lets_in, probe};
 
 /// A listener in this process.
 struct Server {
@@ -515,6 +515,10 @@ fn requests_are_made_with_the_nodes_own_identity() {
         assert_eq!((response.status, response.cluster_id()), (200, Some("cdf818194e3a8c32")));
         assert!(response.body.starts_with(b"[{"));
         assert!(ask(&server.target(), &Roots::Any, Some(&identity)).is_ok());
+        assert_eq!(lets_in(&server.target(), &identity, &options()), Ok(true));
+        let (cert, key) = other_ca.issue(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let stranger = ClientIdentity::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(lets_in(&server.target(), &stranger, &options()), Ok(false));
 
         let untrusted = Roots::from_pem(other_ca.2.as_bytes()).unwrap();
         let failures = [
@@ -528,6 +532,16 @@ fn requests_are_made_with_the_nodes_own_identity() {
             assert!(error.message.contains(message), "{error}");
         }
     }
+}
+
+#[test]
+fn who_is_cut_off_without_an_alert_is_neither_let_in_nor_refused() {
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let identity = ClientIdentity::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
+    let server = Server::start(drop);
+    assert_eq!(lets_in(&server.target(), &identity, &options()).unwrap_err().kind, ErrorKind::Io);
+    assert!(server.accepted.load(Ordering::SeqCst) > 1, "it may be by chance");
 }
 
 #[test]

@@ -312,15 +312,8 @@ impl Finish<'_, '_> {
         let (peer_listeners, client_listeners) = self.listeners(&cluster);
         let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
             let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
-            let transport = self.transport(
-                purpose,
-                listeners.clone(),
-                &files,
-                names,
-                &cluster,
-                &version,
-                restriction.as_ref(),
-            );
+            let transport =
+                self.transport(purpose, listeners.clone(), &files, &cluster, &version, restriction.as_ref());
             (files, transport)
         };
         let declaration = match &self.server.embedded {
@@ -599,11 +592,11 @@ impl Finish<'_, '_> {
         side: Purpose,
         listeners: Observed<Vec<Listener>>,
         files: &Files,
-        names: &Names,
         cluster: &Observed<Cluster>,
         version: &Observed<String>,
         restriction: Option<&Restriction>,
     ) -> Transport {
+        let names = if side == Purpose::Peer { &PEER } else { &CLIENT };
         let settings = match self.server.resolved.settings.as_result() {
             Ok(settings) => settings,
             Err(error) => return nothing_known(listeners, error),

@@ -179,7 +179,7 @@ impl Planner<'_> {
         if let Some(ca) = shared.iter().find(|ca| of_clients.contains(&ca.spki)) {
             return Err(refuse(
                 RefusalKind::Unsupported,
-                format!("{}, which etcd trusts for clients, is also used for {}", ca.subject, ca.other_use),
+                format!("etcd trusts {} for clients: {}", ca.subject, ca.message),
                 "the API servers and all other clients need other certificates as well, on their own nodes, and who \
                  has none when etcd drops the former authority is locked out",
                 "by hand, each point on all nodes before the next: make an authority for etcd; let trusted-ca-file, and \
@@ -248,7 +248,7 @@ impl Planner<'_> {
         let path = &authority.certificate;
         let shared = self.s.etcd.shared_cas.value().into_iter().flatten().find(|ca| ca.spki == *spki);
         if let Some(ca) = shared {
-            return again(format!("{path} is also used for {}", ca.other_use));
+            return again(format!("{path} is not for peers alone: {}", ca.message));
         }
         if self.rule == RULE && self.trusted_for_clients()?.contains(spki) {
             return again(format!("{path} is the authority of etcd's clients"));

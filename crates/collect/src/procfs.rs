@@ -117,20 +117,29 @@ impl Proc {
         &self.boot.id
     }
 
-    /// Looks at every process once and returns those that are `interesting`.
+    /// Looks at every process once and returns those that are `interesting`. What runs an executable that is `dull` is not.
     ///
-    /// Only the path of the executable is read of the others, or argv\[0\] where that may not be seen; of one that is
-    /// interesting it is read twice.
+    /// Only which file the executable is, is read of the others, and its path the first time, or argv\[0\] where that may not
+    /// be seen; of one that is interesting it is read twice.
     ///
     /// # Errors
     ///
     /// When the list of processes cannot be read.
-    pub fn scan(&self, interesting: impl Fn(&Glimpse<'_>) -> bool + Sync) -> Result<Scan, EvidenceError> {
+    pub fn scan(
+        &self,
+        dull: impl Fn(&FileId) -> bool + Sync,
+        interesting: impl Fn(&Glimpse<'_>) -> bool + Sync,
+    ) -> Result<Scan, EvidenceError> {
         let look = |share: &[u32]| {
             let mut scan = Scan::default();
             let mut buffers = ([0; 4096], [0; 4096]);
             for pid in share {
-                self.look(*pid, &interesting, &mut buffers, &mut scan);
+                match self.executable(*pid).stat() {
+                    Ok(id) if dull(&id) => scan.total += 1,
+                    // A kernel thread or a zombie.
+                    Err(Errno::NOENT) => scan.total += 1,
+                    _ => self.look(*pid, &interesting, &mut buffers, &mut scan),
+                }
             }
             scan
         };
@@ -567,6 +576,7 @@ pub struct FileId {
     inode: u64,
     size: i64,
     modified: (i64, u64),
+    several_names: bool,
 }
 
 impl Executable<'_> {
@@ -576,8 +586,11 @@ impl Executable<'_> {
     ///
     /// `PermissionDenied`; `NotFound` for a kernel thread and a zombie, which have none, and when the process has exited.
     pub fn id(&self) -> Result<FileId, EvidenceError> {
-        let stat = rustix::fs::statat(self.directory, &self.name, AtFlags::empty());
-        stat.map(|stat| FileId::of(&stat)).map_err(|error| self.error(error))
+        self.stat().map_err(|error| self.error(error))
+    }
+
+    fn stat(&self) -> Result<FileId, Errno> {
+        Ok(FileId::of(&rustix::fs::statat(self.directory, &self.name, AtFlags::empty())?))
     }
 
     /// Opens it for reading, and returns which file that is.
@@ -604,7 +617,13 @@ impl Executable<'_> {
 impl FileId {
     fn of(stat: &rustix::fs::Stat) -> Self {
         let modified = (stat.st_mtime, stat.st_mtime_nsec);
-        Self { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, modified }
+        let several_names = stat.st_nlink > 1;
+        Self { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, modified, several_names }
+    }
+
+    /// Returns whether it has several names (hard links), so that not all that run it need be called the same.
+    pub fn has_several_names(&self) -> bool {
+        self.several_names
     }
 }
 
@@ -783,7 +802,8 @@ mod tests {
             ],
         );
         let proc = Proc::open("/proc").unwrap();
-        let scan = proc.scan(|glimpse| glimpse.pid == child.0.id() && glimpse.exe.is_some()).unwrap();
+        let scan =
+            proc.scan(|_| false, |glimpse| glimpse.pid == child.0.id() && glimpse.exe.is_some()).unwrap();
         let [process] = &scan.processes[..] else { panic!("{scan:?}") };
         let argv = process.argv().unwrap();
         assert_eq!(argv.iter().map(|a| &*a.text).collect::<Vec<_>>(), [&argv0[..], b"\n60", b"0x0"]);
@@ -838,7 +858,7 @@ mod tests {
             sets.effective = rustix::thread::CapabilitySet::empty();
             rustix::thread::set_capabilities(None, sets).unwrap();
             let proc = Proc::open("/proc").unwrap();
-            let scan = proc.scan(|glimpse| glimpse.pid == 1).unwrap();
+            let scan = proc.scan(|_| false, |glimpse| glimpse.pid == 1).unwrap();
             let [init] = &scan.processes[..] else { panic!("{scan:?}") };
             assert!(init.argv().is_ok() && init.credentials().is_ok());
             let errors = [
@@ -947,7 +967,7 @@ mod tests {
         let proc = Proc::open("/proc").unwrap();
         let best = (0..5).map(|_| {
             let started = Instant::now();
-            let scan = proc.scan(|glimpse| glimpse.program() == Some(b"etcd")).unwrap();
+            let scan = proc.scan(|_| false, |glimpse| glimpse.program() == Some(b"etcd")).unwrap();
             assert!(scan.total as usize > children.len());
             (started.elapsed(), scan.total)
         });

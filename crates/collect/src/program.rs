@@ -74,10 +74,14 @@ pub struct Programs {
 pub type Told = Result<Program, EvidenceError>;
 
 impl Programs {
+    /// Returns what the file is, if it has been read before.
+    pub fn known(&self, id: &FileId) -> Option<Arc<Told>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     /// Returns what `file` is.
     pub fn of(&self, file: &File<'_>) -> Arc<Told> {
-        let known = |id| self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        if let Some(known) = file.id().ok().and_then(known) {
+        if let Some(known) = file.id().ok().and_then(|id| self.known(&id)) {
             return known;
         }
         let (opened, id) = match file.open() {

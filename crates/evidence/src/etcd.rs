@@ -18,7 +18,7 @@ pub struct Etcd {
     pub name: Option<String>,
     /// The running process.
     pub process: Observed<Process>,
-    /// Version, for example `3.5.1`, or `3.5` when only the cluster version is known.
+    /// Version, for example `3.5.1`, or `3.5` when only the release line is known.
     pub version: Observed<String>,
     /// Effective settings by flag name.
     pub settings: Observed<Settings>,

@@ -9,7 +9,7 @@ use seaworthy_evidence::{Build, ErrorKind, EvidenceError, Observed, Origin, Proc
 use super::Survey;
 use crate::cgroup::Cgroup;
 use crate::declared::Argument;
-use crate::procfs::{Glimpse, Proc, ProcessEntry};
+use crate::procfs::{FileId, Glimpse, Proc, ProcessEntry};
 use crate::program::{Module, Program, Programs, Told};
 use crate::root::Root;
 
@@ -42,7 +42,12 @@ impl Found {
     /// Returns the processes of interest in `proc`. One that could not be read is noted in `unreadable`.
     pub(crate) fn look(proc: &Proc, unreadable: &mut Vec<EvidenceError>) -> Result<Self, EvidenceError> {
         let programs = Programs::default();
-        let scan = proc.scan(|glimpse| {
+        // Executables are only known here if they are not called like one that is interesting.
+        let dull = |id: &FileId| {
+            let told = programs.known(id).filter(|_| !id.has_several_names());
+            told.is_some_and(|told| told.is_ok() && !tells_something(&told))
+        };
+        let scan = proc.scan(dull, |glimpse| {
             is_interesting(glimpse)
                 || glimpse.exe.is_some() && tells_something(&programs.of(&proc.executable(glimpse.pid)))
         })?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, MemberSpec, Node};
+use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, MemberSpec, Node, Process, Program};
 use serde_json::Value;
 
 /// Where the nodes see the folder of the program under test.
@@ -46,6 +46,16 @@ pub(crate) fn cluster(
 /// Starts a cluster.
 pub(crate) fn start(binary: &EtcdBinary, spec: ClusterSpec) -> Cluster {
     Cluster::start(spec).unwrap_or_else(|error| panic!("etcd {}: {error}", binary.version))
+}
+
+/// Starts `program` on `node`, and waits until it is what the process runs.
+pub(crate) fn spawn(node: &Node, program: &Program) -> Process {
+    let process = node.spawn(program).expect("it starts");
+    let until = "until [ \"$(readlink /proc/$0/exe)\" = \"$1\" ]; do sleep 0.02; done";
+    let arguments = ["-c".into(), until.into(), process.pid.to_string().into(), program.path.clone()];
+    let output = node.run("bash", arguments).expect("bash runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    process
 }
 
 /// Runs the program under test on `node`.

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use seaworthy_lab::{Declared, MANIFEST, MemberSpec, Node, PKI_DIR, Program, Source, Supervisor, UNIT};
 
-use crate::common::{Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy, seaworthy_as};
+use crate::common::{
+    Audit, SEAWORTHY, check, cluster, fix_document, newest, said, seaworthy, seaworthy_as, spawn,
+};
 
 const PEER_TLS: &str = "etcd-peer-tls";
 const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
@@ -398,7 +400,7 @@ fn a_process_that_nothing_is_known_of_is_attributed_by_likeness_and_says_so() {
     node.sleeper("/srv/etcd").unwrap();
     let etcd = |group: Option<String>| {
         let program = Program::new("/srv/etcd").args(["--name=m1", "--data-dir=/var/lib/etcd"]);
-        node.spawn(&Program { group, ..program }).unwrap()
+        spawn(node, &Program { group, ..program })
     };
     let likeness = ("likeness".to_owned(), MANIFEST.to_owned());
     let nothing = (String::new(), String::new());

@@ -7,7 +7,7 @@ use seaworthy_lab::{
 };
 use serde_json::Value;
 
-use crate::common::{Audit, check, cluster, newest, seaworthy, seaworthy_as, spec, start, versions};
+use crate::common::{Audit, check, cluster, newest, seaworthy, seaworthy_as, spawn, spec, start, versions};
 
 const CLIENT_TLS: &str = "etcd-client-tls";
 const CONFIG: &str = "/etc/etcd/etcd.conf.yaml";
@@ -28,15 +28,6 @@ fn idle(binary: &EtcdBinary, mut change: impl FnMut(&mut MemberSpec) + 'static) 
 fn run(node: &Node, script: &str) {
     let output = node.run("bash", ["-c", script]).expect("bash runs");
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Starts `program`, and waits until it is what runs.
-fn spawn(node: &Node, program: &str, arguments: &[&str]) -> Process {
-    let process = node.spawn(&Program::new(program).args(arguments.iter().copied())).expect("it starts");
-    let until =
-        format!("until [ \"$(readlink /proc/{}/exe)\" = {program} ]; do sleep 0.02; done", process.pid);
-    run(node, &until);
-    process
 }
 
 /// Waits until the node listens on `port`.
@@ -118,7 +109,7 @@ fn what_is_only_called_etcd_is_not() {
     });
     let node = cluster.node(0);
     run(node, "mkdir -p /srv/fake; cp /bin/sleep /srv/fake/etcd");
-    let _fake = spawn(node, "/srv/fake/etcd", &["600"]);
+    let _fake = spawn(node, &Program::new("/srv/fake/etcd").args(["600"]));
     let audit = Audit::of(node);
     audit.expect(CLIENT_TLS, "not-applicable", &["no etcd runs on this node"]);
     assert_eq!(audit.code, 0);
@@ -206,7 +197,7 @@ fn a_program_that_has_etcd_among_its_modules_and_runs_none_is_none() {
     let Some(cluster) = embedding(MemberSpec::plain) else { return };
     let node = cluster.node(0);
     for program in ["/opt/fake/etcd", "/opt/apps"] {
-        let _process = spawn(node, program, &[]);
+        let _process = spawn(node, &Program::new(program));
         let audit = Audit::of(node);
         audit.expect(CLIENT_TLS, "not-applicable", &["no etcd runs on this node"]);
         assert_eq!(audit.code, 0);

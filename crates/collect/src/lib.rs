@@ -23,6 +23,7 @@ pub mod sockets;
 pub mod systemd;
 pub mod users;
 
+mod access;
 mod declared;
 mod sock_diag;
 mod survey;

@@ -17,9 +17,16 @@ pub fn hostname(root: &Root) -> String {
     kernels.or_else(file).unwrap_or_else(this)
 }
 
-/// Returns the kernel that runs the host of `root`; `None` where there is no `/proc`, as in an image of another machine.
+/// Returns the kernel that runs the host of `root`; `None` where there is no `/proc`, as in an image of another machine. A host
+/// that is mounted without it is the one that we see processes of, if that is the root of the first of them.
 pub(crate) fn kernel(root: &Root) -> Option<Kernel> {
-    Proc::below(root).map(Kernel)
+    let ours = || Proc::open("/proc").ok().filter(|proc| is_root_of(root, proc) == Some(true));
+    Proc::below(root).or_else(ours).map(Kernel)
+}
+
+fn is_root_of(root: &Root, proc: &Proc) -> Option<bool> {
+    let init = Root::of_process(&proc.process(1).ok()?).ok()?;
+    Some(init.identity("/").ok()? == root.identity("/").ok()?)
 }
 
 /// The running kernel, as the host of a root sees it.

@@ -82,6 +82,12 @@ pub struct Container {
     pub other_variables: bool,
     /// Directories and files of the host that it sees.
     pub mounts: Vec<Mount>,
+    /// Its user; `None` when that is the image's.
+    pub uid: Option<u32>,
+    /// Its group; `None` when that is the image's, or root's.
+    pub gid: Option<u32>,
+    /// Groups beside it.
+    pub groups: Vec<u32>,
 }
 
 /// An environment variable of a container.
@@ -183,6 +189,17 @@ impl StaticPod {
 }
 
 impl Container {
+    /// Returns where on the host `path` is, and what of the host is mounted for it; `None` when it is in the container only.
+    pub fn on_host(&self, path: &str) -> Option<(String, &Mount)> {
+        let inside = |mount: &Mount| {
+            let rest = path.strip_prefix(mount.container.trim_end_matches('/'))?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        };
+        let mounts = self.mounts.iter().filter_map(|mount| Some((inside(mount)?, mount)));
+        let (below, mount) = mounts.max_by_key(|(_, mount)| mount.container.len())?;
+        Some((format!("{}{below}", mount.host.trim_end_matches('/')), mount))
+    }
+
     /// Returns the whole command line. When there is no `command` its beginning is the image's entrypoint,
     /// which the manifest does not say.
     pub fn argv(&self) -> Vec<Argument> {
@@ -221,6 +238,17 @@ struct RawSpec {
     init_containers: Option<Vec<RawContainer>>,
     containers: Option<Vec<RawContainer>>,
     volumes: Option<Vec<RawVolume>>,
+    security_context: Option<RawSecurity>,
+}
+
+/// The security context of a pod or of a container, of which each has its part.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawSecurity {
+    run_as_user: Option<u32>,
+    run_as_group: Option<u32>,
+    fs_group: Option<u32>,
+    supplemental_groups: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -233,6 +261,7 @@ struct RawContainer {
     env: Option<Vec<RawVariable>>,
     env_from: Option<IgnoredAny>,
     volume_mounts: Option<Vec<RawMount>>,
+    security_context: Option<RawSecurity>,
 }
 
 #[derive(Deserialize)]
@@ -268,6 +297,7 @@ impl RawPod {
         let Self { metadata, spec, .. } = self;
         let metadata = metadata.unwrap_or_default();
         let spec = spec.unwrap_or_default();
+        let security = spec.security_context.unwrap_or_default();
         let volumes: BTreeMap<_, _> = spec
             .volumes
             .into_iter()
@@ -285,13 +315,15 @@ impl RawPod {
             namespace: metadata.namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned()),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.filter(|uid| !uid.is_empty()),
-            containers: containers.map(|container| container.interpret(origin, &volumes)).collect(),
+            containers: containers
+                .map(|container| container.interpret(origin, &volumes, &security))
+                .collect(),
         }
     }
 }
 
 impl RawContainer {
-    fn interpret(self, origin: &Origin, volumes: &BTreeMap<String, String>) -> Container {
+    fn interpret(self, origin: &Origin, volumes: &BTreeMap<String, String>, pod: &RawSecurity) -> Container {
         let mut variables = Variables {
             values: BTreeMap::new(),
             others: self.env_from.is_some(),
@@ -336,6 +368,7 @@ impl RawContainer {
             };
             Some(Mount { host, container: mount.mount_path? })
         };
+        let own = self.security_context.unwrap_or_default();
         Container {
             name: self.name.unwrap_or_default(),
             image: self.image,
@@ -345,6 +378,9 @@ impl RawContainer {
             unresolved,
             other_variables: variables.others,
             mounts: self.volume_mounts.into_iter().flatten().filter_map(mount).collect(),
+            uid: own.run_as_user.or(pod.run_as_user),
+            gid: own.run_as_group.or(pod.run_as_group),
+            groups: pod.supplemental_groups.iter().flatten().copied().chain(pod.fs_group).collect(),
         }
     }
 }

@@ -406,11 +406,30 @@ impl ProcessEntry {
     pub fn credentials(&self) -> Result<(u32, u32), EvidenceError> {
         let bytes = self.read("status", FILE_CAP)?;
         // real, effective, saved, file system
-        let effective = |name: &[u8]| {
-            let ids = line_value(&bytes, name)?;
-            ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty()).nth(1).and_then(parse_ascii)
-        };
+        let effective = |name: &[u8]| words(line_value(&bytes, name)?).nth(1).and_then(parse_ascii);
         effective(b"Uid:").zip(effective(b"Gid:")).ok_or_else(|| self.malformed("status"))
+    }
+
+    /// Returns by which user, groups and capabilities the kernel decides which files it may use, as seen in the user namespace
+    /// of the audit.
+    pub(crate) fn file_identity(&self) -> Result<FileIdentity, EvidenceError> {
+        let bytes = self.read("status", FILE_CAP)?;
+        parse_file_identity(&bytes).ok_or_else(|| self.malformed("status"))
+    }
+
+    /// Returns `uid_map` or `gid_map` of its user namespace.
+    pub(crate) fn id_map(&self, name: &str) -> Result<Vec<IdRange>, EvidenceError> {
+        parse_id_map(&self.read(name, FILE_CAP)?).ok_or_else(|| self.malformed(name))
+    }
+
+    /// Returns whether every user and group of the machine has a number in the user namespace of the audit.
+    pub(crate) fn sees_every_user() -> bool {
+        let whole = |name: &str| {
+            let map = std::fs::read(format!("/proc/self/{name}")).ok();
+            let map = map.and_then(|map| parse_id_map(&map)).unwrap_or_default();
+            matches!(map.as_slice(), [IdRange { inside: 0, count: u32::MAX, .. }])
+        };
+        whole("uid_map") && whole("gid_map")
     }
 
     /// Returns its control groups.
@@ -433,13 +452,14 @@ impl ProcessEntry {
         Ok(self.read_link(&format!("ns/{kind}"))? != own.as_os_str().as_bytes())
     }
 
-    /// Returns its working directory, as the process sees it.
+    /// Returns its working directory, and its root, as paths from the root of the audit, or from that of its mount namespace
+    /// where that is another.
     ///
     /// # Errors
     ///
     /// `PermissionDenied` for another user's process.
-    pub fn working_directory(&self) -> Result<Vec<u8>, EvidenceError> {
-        self.read_link("cwd")
+    pub(crate) fn working_directory(&self) -> Result<[Vec<u8>; 2], EvidenceError> {
+        Ok([self.read_link("cwd")?, self.read_link("root")?])
     }
 
     /// Moves the calling thread, and what it starts, into the network namespace of this process. There is no way back:
@@ -625,6 +645,52 @@ impl FileId {
     pub fn has_several_names(&self) -> bool {
         self.several_names
     }
+}
+
+/// The part of `/proc/PID/status` by which the kernel decides which files a process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    /// Its effective capabilities, by the bits of their numbers.
+    pub(crate) capabilities: u64,
+}
+
+/// A line of `/proc/PID/uid_map` (user_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdRange {
+    pub(crate) inside: u32,
+    pub(crate) outside: u32,
+    pub(crate) count: u32,
+}
+
+fn parse_file_identity(status: &[u8]) -> Option<FileIdentity> {
+    let words = |name: &[u8]| Some(words(line_value(status, name)?));
+    // real, effective, saved, file system
+    let of_files = |name: &[u8]| words(name)?.nth(3).and_then(parse_ascii);
+    let capabilities = std::str::from_utf8(words(b"CapEff:")?.next()?).ok()?;
+    Some(FileIdentity {
+        uid: of_files(b"Uid:")?,
+        gid: of_files(b"Gid:")?,
+        groups: words(b"Groups:")?.map(parse_ascii).collect::<Option<_>>()?,
+        capabilities: u64::from_str_radix(capabilities, 16).ok()?,
+    })
+}
+
+fn parse_id_map(map: &[u8]) -> Option<Vec<IdRange>> {
+    let lines = map.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    let range = |line| {
+        let mut numbers = words(line).map(parse_ascii);
+        let mut next = || numbers.next().flatten();
+        Some(IdRange { inside: next()?, outside: next()?, count: next()? })
+    };
+    lines.map(range).collect()
+}
+
+/// Returns the words of a line.
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 /// A part of `/proc/PID/stat`.

@@ -152,16 +152,57 @@ impl Root {
     ///
     /// When `path` does not exist or cannot be reached.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<Option<OsString>, EvidenceError> {
+        Ok(match self.place(path)? {
+            Place::Link(target) => Some(target),
+            Place::Other(..) => None,
+        })
+    }
+
+    /// Returns what is at `path` itself, and who may use it. A link at its end is not followed.
+    pub(crate) fn place(&self, path: impl AsRef<Path>) -> Result<Place, EvidenceError> {
         let path = path.as_ref();
-        let read = || {
+        let look = || {
             let fd = self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
-            if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::Symlink {
-                return Ok(None);
+            let stat = rustix::fs::fstat(&fd)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                return Ok(Place::Other(fd, stat));
             }
             let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;
-            Ok(Some(OsString::from_vec(target.into_bytes())))
+            Ok(Place::Link(OsString::from_vec(target.into_bytes())))
         };
-        read().map_err(|error| self.error(path, error))
+        look().map_err(|error| self.error(path, error))
+    }
+
+    /// Returns the path of the working directory of `process` in this root, which is its own.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where it is not in it, as after a chroot(2) alone, or was removed.
+    pub(crate) fn working_directory(&self, process: &ProcessEntry) -> Result<String, EvidenceError> {
+        let [directory, root] = process.working_directory()?;
+        let root = root.strip_suffix(b"/").unwrap_or(&root);
+        let inside = directory.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        let path = inside.and_then(|path| String::from_utf8(path.to_vec()).ok());
+        let path = path.map(|path| if path.is_empty() { "/".to_owned() } else { path });
+        // What the link says is a name, which may be that of something else in the root.
+        let there = rustix::fs::fstat(process.open("cwd", DIRECTORY)?).map(|stat| (stat.st_dev, stat.st_ino));
+        match path.filter(|path| there.is_ok_and(|there| self.identity(path) == Ok(there))) {
+            Some(path) => Ok(path),
+            None => {
+                let message = format!(
+                    "its working directory {} is not in its root, so what a relative path means to it is not known",
+                    String::from_utf8_lossy(&directory)
+                );
+                Err(EvidenceError::new(ErrorKind::Unsupported, message).at(process.origin("cwd")))
+            }
+        }
+    }
+
+    /// Returns which file system object is at `path`: its device and inode.
+    pub(crate) fn identity(&self, path: impl AsRef<Path>) -> Result<(u64, u64), EvidenceError> {
+        let path = path.as_ref();
+        let stat = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).and_then(rustix::fs::fstat);
+        stat.map(|stat| (stat.st_dev, stat.st_ino)).map_err(|error| self.error(path, error))
     }
 
     /// Returns the Unix socket at `path` as a file descriptor that says which one it is, to connect to.
@@ -223,6 +264,14 @@ impl Root {
             error => EvidenceError::from_io(&error.into(), self.origin(path)).at(self.origin(path)),
         }
     }
+}
+
+/// What is at a path.
+pub(crate) enum Place {
+    /// A symbolic link, with what it holds.
+    Link(OsString),
+    /// Anything else, as a descriptor that only names it.
+    Other(OwnedFd, Stat),
 }
 
 /// A regular file that is open for reading.

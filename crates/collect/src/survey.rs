@@ -19,6 +19,7 @@ mod pods;
 mod processes;
 mod proxy;
 mod server;
+mod tree;
 mod trust;
 
 use std::path::PathBuf;

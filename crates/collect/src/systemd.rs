@@ -90,11 +90,37 @@ pub struct Unit {
     pub environment: Vec<Variable>,
     /// The user it runs as; `None` when it names none, which means root.
     pub user: Option<String>,
+    /// The group it runs as; `None` when that is the user's own.
+    pub group: Option<String>,
+    /// Groups beside it.
+    pub supplementary_groups: Vec<String>,
+    /// The folder below which its relative paths are; `None` when that is the root.
+    pub working_directory: Option<String>,
+    /// The folder that is its root; `None` when that is the host's.
+    pub root_directory: Option<String>,
     /// What could not be read or told; the rest is as if it were not there.
     pub errors: Vec<EvidenceError>,
 }
 
 impl Unit {
+    /// Returns where on the host its process sees `path`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` when it is relative to a home directory.
+    pub fn on_host(&self, path: &str) -> Result<String, EvidenceError> {
+        let working = self.working_directory.as_deref().unwrap_or("/").trim_start_matches('-');
+        let root = self.root_directory.as_deref().unwrap_or("").trim_end_matches('/');
+        if path.starts_with('/') {
+            return Ok(format!("{root}{path}"));
+        }
+        if !working.starts_with('/') {
+            let message = format!("{}: {path} is below a home directory, which is not looked up", self.path);
+            return Err(EvidenceError::new(ErrorKind::Unsupported, message).at(Origin::file(&self.path)));
+        }
+        Ok(format!("{root}{}/{path}", working.trim_end_matches('/')))
+    }
+
     /// Returns the unit `name` below `root`, with all its drop-ins; `None` when it does not exist or is
     /// masked.
     ///
@@ -135,13 +161,24 @@ impl Unit {
         let environment = loader.environment();
         let arguments = loader.arguments(&environment);
         let user = loader.service.user.take().map(|user| loader.expand(user));
+        let group = loader.service.group.take().map(|group| loader.expand(group));
+        let [working, root_directory] =
+            [loader.service.working_directory.take(), loader.service.root_directory.take()]
+                .map(|directory| directory.map(|directory| loader.expand(directory)));
+        let groups = std::mem::take(&mut loader.service.supplementary_groups);
+        let text = |argument: Argument| String::from_utf8_lossy(&argument.text).into_owned();
+        let supplementary_groups = groups.into_iter().map(|group| text(loader.expand(group))).collect();
         Self {
             name: name.to_owned(),
             path: path.to_string_lossy().into_owned(),
             drop_ins: drop_ins.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             arguments,
             environment: environment.into_iter().filter(|v| may_be_shown(v.name.as_bytes())).collect(),
-            user: user.map(|user| String::from_utf8_lossy(&user.text).into_owned()),
+            user: user.map(text),
+            group: group.map(text),
+            supplementary_groups,
+            working_directory: working.map(text),
+            root_directory: root_directory.map(text),
             errors: loader.errors,
         }
     }
@@ -157,6 +194,10 @@ struct Service {
     /// Paths, with a `-` before those of files that may be missing.
     environment_files: Vec<Argument>,
     user: Option<Argument>,
+    group: Option<Argument>,
+    supplementary_groups: Vec<Argument>,
+    working_directory: Option<Argument>,
+    root_directory: Option<Argument>,
 }
 
 struct Loader<'a> {
@@ -241,6 +282,11 @@ impl Loader<'_> {
             b"EnvironmentFile" if empty => service.environment_files.clear(),
             b"EnvironmentFile" => service.environment_files.push(whole()),
             b"User" => service.user = (!empty).then(whole),
+            b"WorkingDirectory" => service.working_directory = (!empty).then(whole),
+            b"RootDirectory" => service.root_directory = (!empty).then(whole),
+            b"Group" => service.group = (!empty).then(whole),
+            b"SupplementaryGroups" if empty => service.supplementary_groups.clear(),
+            b"SupplementaryGroups" => service.supplementary_groups.extend(words()),
             _ => {}
         }
     }
@@ -626,6 +672,7 @@ mod tests {
         let unit = node.etcd();
         assert_eq!(unit.path, "/usr/lib/systemd/system/etcd.service");
         assert_eq!(unit.user.as_deref(), Some("etcd"));
+        assert_eq!(unit.on_host("etcd.conf").unwrap(), "/etcd.conf");
         assert_eq!(unit.errors, []);
         assert_eq!(
             arguments(&unit),
@@ -760,6 +807,23 @@ mod tests {
         let got: Vec<_> = unit.arguments.iter().map(|a| String::from_utf8_lossy(&a.text)).collect();
         assert_eq!(got, ["/etcd", "--name=events", "etcd@events.service", "etcd@events", "etcd"]);
         assert_eq!(environment(&unit), ["ETCD_A=2 @/etc/systemd/system/etcd@events.service.d/b.conf:2:13"]);
+    }
+
+    #[test]
+    fn paths_of_a_unit_are_below_its_directories() {
+        let cases = [
+            ("", "a.conf", Some("/a.conf")),
+            ("WorkingDirectory=/var/lib/etcd/\n", "a.conf", Some("/var/lib/etcd/a.conf")),
+            ("WorkingDirectory=-/x\nRootDirectory=/srv/%p/\n", "a.conf", Some("/srv/etcd/x/a.conf")),
+            ("WorkingDirectory=/x\nWorkingDirectory=\nRootDirectory=/srv\n", "/a.conf", Some("/srv/a.conf")),
+            ("WorkingDirectory=~\n", "/a.conf", Some("/a.conf")),
+            ("WorkingDirectory=~\n", "a.conf", None),
+        ];
+        for (text, path, want) in cases {
+            let text = format!("[Service]\nExecStart=/etcd\n{text}");
+            let unit = Node::new(&[("/etc/systemd/system/etcd.service", &text)]).etcd();
+            assert_eq!(unit.on_host(path).ok().as_deref(), want, "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,21 @@ const CAP: usize = 16 << 20;
 pub struct Users {
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
+    /// User and group by the names of users.
+    accounts: HashMap<String, (u32, u32)>,
+    /// Group and the names of its members, by the names of groups.
+    members: HashMap<String, (u32, Vec<String>)>,
+}
+
+/// A user with the groups that what runs as it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Other groups.
+    pub groups: Vec<u32>,
 }
 
 impl Users {
@@ -39,7 +54,39 @@ impl Users {
     /// Returns the users in `passwd` and the groups in `group`. Lines of another form are ignored, and the
     /// first of several names of one id wins, as it does for the C library.
     pub fn parse(passwd: &[u8], group: &[u8]) -> Self {
-        Self { users: names(passwd), groups: names(group) }
+        let mut parsed = Self { users: names(passwd), groups: names(group), ..Self::default() };
+        for [name, _, uid, gid] in lines(passwd) {
+            if let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) {
+                parsed.accounts.entry(name).or_insert((uid, gid));
+            }
+        }
+        for [name, _, gid, members] in lines(group) {
+            if let Ok(gid) = gid.parse() {
+                let members = members.split(',').map(|member| member.trim().to_owned()).collect();
+                parsed.members.entry(name).or_insert((gid, members));
+            }
+        }
+        parsed
+    }
+
+    /// Returns the user that `name` names, or has as its number, as an account with its groups.
+    pub fn account(&self, name: &str) -> Option<Account> {
+        let by_number = || {
+            let uid: u32 = name.parse().ok()?;
+            self.accounts
+                .iter()
+                .find(|(_, (other, _))| *other == uid)
+                .map(|(name, ids)| (name.as_str(), *ids))
+        };
+        let known = self.accounts.get_key_value(name).map(|(name, ids)| (name.as_str(), *ids));
+        let (name, (uid, gid)) = known.or_else(by_number)?;
+        let of = |(gid, members): &(u32, Vec<String>)| members.iter().any(|m| m == name).then_some(*gid);
+        Some(Account { uid, gid, groups: self.members.values().filter_map(of).collect() })
+    }
+
+    /// Returns the number of the group that `name` names, or is.
+    pub fn group_id(&self, name: &str) -> Option<u32> {
+        self.members.get(name).map(|(gid, _)| *gid).or_else(|| name.parse().ok())
     }
 
     /// Returns the name of user `uid`.
@@ -67,6 +114,15 @@ fn names(text: &[u8]) -> HashMap<u32, String> {
     names
 }
 
+/// Returns the first four fields of lines of the form `a:b:c:d[:…]`.
+fn lines(text: &[u8]) -> impl Iterator<Item = [String; 4]> {
+    text.split(|&b| b == b'\n').filter_map(|line| {
+        let mut fields =
+            line.split(|&b| b == b':').map(|field| String::from_utf8_lossy(field).trim().to_owned());
+        Some([fields.next().filter(|name| !name.is_empty())?, fields.next()?, fields.next()?, fields.next()?])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +139,14 @@ mod tests {
         assert_eq!(users.user(7), Some("n\u{fffd}me"));
         assert_eq!(users.user(5), None);
         assert_eq!((users.group(990), users.group(12), users.group(1)), (Some("etcd"), Some("last"), None));
+        let etcd = Account { uid: 991, gid: 990, groups: Vec::new() };
+        assert_eq!((users.account("etcd"), users.account("991")), (Some(etcd.clone()), Some(etcd)));
+        assert_eq!(
+            (users.account("broken"), users.account("5"), users.group_id("etcd")),
+            (None, None, Some(990))
+        );
+        let member = Users::parse(b"a:x:7:7:", b"a:x:7:\nb:x:8:b, a\nc:x:9:aa");
+        assert_eq!(member.account("a"), Some(Account { uid: 7, gid: 7, groups: vec![8] }));
     }
 
     #[test]

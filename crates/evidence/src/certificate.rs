@@ -154,6 +154,8 @@ pub enum ProblemKind {
     RevocationListUnusable,
     /// It does not chain to the trusted CA.
     UnknownCa,
+    /// The process may not read it.
+    Unreadable,
     /// RSA below 2048 bits, or an elliptic curve below 224 bits.
     WeakKey,
     /// Signed with MD5 or SHA-1.

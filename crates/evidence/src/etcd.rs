@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigFile, Credentials, File, IgnoredKey, Observed, Origin, PassiveView, PkiFile, Problem, Process,
-    Settings, Url, Wire,
+    ConfigFile, Credentials, File, FileAccess, IgnoredKey, Observed, Origin, PassiveView, PkiFile, Problem,
+    Process, Settings, Url, Wire,
 };
 
 /// One etcd server on the node.
@@ -81,6 +81,9 @@ pub struct Listener {
     pub address: Option<String>,
     /// What it said on the wire; null when it was not asked.
     pub wire: Option<Observed<Wire>>,
+    /// Of a UNIX socket: one clause that says who beside root and the user of the process may use or replace it; empty when nobody
+    /// else may. Null for other sockets, and in a snapshot of a version that did not collect it.
+    pub open_to: Option<Observed<String>>,
     /// Where the URL or the socket was found.
     pub origin: Origin,
 }
@@ -188,6 +191,11 @@ pub struct Declared {
     /// Why an etcd started from it would exit at once; empty when none of the known reasons applies, and an error where it is not
     /// known with what it would be started.
     pub fatal: Observed<Vec<PredictedFailure>>,
+    /// The user that it names, as a number; null when it names none, and in a snapshot of a version that did not collect it.
+    pub uid: Option<u32>,
+    /// Files that it names and that the user who would run it may not use; an error where that could not be told. Null when that
+    /// user is not known and none runs, and in a snapshot of a version that did not collect it.
+    pub files: Option<Observed<Vec<PredictedFailure>>>,
     /// What ties the running process to it; null when none runs, and in a snapshot of a version that did not collect it.
     pub attributed_by: Option<AttributedBy>,
 }
@@ -410,9 +418,12 @@ pub struct EtcdFiles {
     pub rival_manifests: Observed<Vec<RivalManifest>>,
     /// Its data directory.
     pub data_directory: Observed<File>,
-    /// Files of its public key infrastructure: those its settings name, and all in the `etcd` folder of
+    /// Files of its public key infrastructure: those its settings name, and all in and below the `etcd` folder of
     /// Kubernetes' PKI directory, with the folders they are in.
     pub pki: Observed<Vec<PkiFile>>,
+    /// What the process may do with the files that its settings name and the folders they are in, and with its data directory.
+    /// Null in a snapshot of a version that did not collect it.
+    pub access: Option<Observed<Vec<FileAccess>>>,
 }
 
 /// A file that declares the same pod as the manifest of an etcd; kubelet runs only one of them.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Origin;
+use crate::{Observed, Origin};
 
 /// One file system object, as stat(2) shows it after following symbolic links inside the root it was found in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,4 +65,25 @@ pub enum PkiContent {
     Other,
     /// A private key, with or without certificates beside it.
     PrivateKey,
+}
+
+/// A file or directory that a process uses, and whether it may: by its user, its groups and its capabilities, and by owner, mode
+/// and access control list of each directory on the way and of the file itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileAccess {
+    /// The setting that names it, or a file in it.
+    pub setting: String,
+    /// Where it is, as the process sees it.
+    pub path: String,
+    /// User and group by whom the process uses files, as chown(1) takes them: `998:997`. Empty when they are not known.
+    pub account: String,
+    /// Whether the process may use it: read a file, search a folder of key material, read and write a data directory.
+    pub granted: Observed<bool>,
+    /// Whether it still might if it belonged to root:root, with the mode that it has.
+    pub as_roots: Observed<bool>,
+    /// Whether it still might if nobody but its owner could use it.
+    pub closed: Observed<bool>,
+    /// One clause: which user is kept out, by what; empty unless it is known that the process may not use it.
+    pub message: String,
 }

@@ -28,7 +28,7 @@ pub use etcd::{
     Direction, Drift, Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource,
     PredictedFailure, Proxy, ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
 };
-pub use file::{File, FileKind, PkiContent, PkiFile};
+pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;
 pub use process::{Build, Process, ProcessId};

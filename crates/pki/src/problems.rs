@@ -20,6 +20,8 @@ pub struct Source<'a, T: ?Sized> {
     pub origin: &'a Origin,
     /// What is in it.
     pub content: Result<&'a T, &'a EvidenceError>,
+    /// Why the process may not read it: one clause that names the file; `None` when it may.
+    pub refusal: Option<&'a str>,
 }
 
 impl<T: ?Sized> Clone for Source<'_, T> {
@@ -39,6 +41,8 @@ pub struct Material<'a> {
     pub key: Option<Source<'a, PrivateKey>>,
     /// The separate certificate for outgoing dials (etcd 3.5+), leaf first.
     pub client_certificate: Option<Source<'a, [Parsed]>>,
+    /// Its private key.
+    pub client_key: Option<Source<'a, PrivateKey>>,
     /// The trusted CA file.
     pub trusted: Option<Source<'a, [Parsed]>>,
     /// The revocation list.
@@ -151,10 +155,13 @@ impl<'a> Survey<'a> {
     /// Files that are not there, or not what they should be.
     fn files(&mut self) {
         const OWN: &str = "etcd exits when it next starts, and a running one refuses new connections";
-        let Material { certificate, key, client_certificate, trusted, revocations } = *self.material;
+        let Material { certificate, key, client_certificate, client_key, trusted, revocations } =
+            *self.material;
         self.file(certificate, ProblemKind::Malformed, true, OWN);
         self.file(key, ProblemKind::Malformed, true, OWN);
-        self.file(client_certificate, ProblemKind::Malformed, true, "etcd exits when it next starts");
+        const CLIENTS: &str = "etcd exits when it next starts";
+        self.file(client_certificate, ProblemKind::Malformed, true, CLIENTS);
+        self.file(client_key, ProblemKind::Malformed, true, CLIENTS);
         self.file(trusted, ProblemKind::Malformed, true, "etcd will not start with it, or trust nobody");
         let refuses = "etcd refuses every connection that brings a certificate";
         let asks = self.usage.client_auth;
@@ -168,7 +175,12 @@ impl<'a> Survey<'a> {
         breaks: bool,
         consequence: &str,
     ) {
-        let Some(Source { path, origin, content: Err(error) }) = source else { return };
+        let Some(Source { path, origin, content, refusal }) = source else { return };
+        if let Some(refusal) = refusal {
+            let message = format!("{refusal}, so {consequence}");
+            self.add(ProblemKind::Unreadable, breaks, path, origin, message);
+        }
+        let Err(error) = content else { return };
         let kind = match error.kind {
             ErrorKind::NotFound => ProblemKind::Missing,
             ErrorKind::Malformed | ErrorKind::Unsupported => unusable,
@@ -182,7 +194,7 @@ impl<'a> Survey<'a> {
     }
 
     fn key(&mut self) {
-        let (Some(file), Some(Source { path, origin, content: Ok(key) })) =
+        let (Some(file), Some(Source { path, origin, content: Ok(key), .. })) =
             (File::of(&self.material.certificate), self.material.key)
         else {
             return;
@@ -475,7 +487,7 @@ impl<'a> Survey<'a> {
 
     /// etcd looks up serial numbers, and nothing else: neither issuer nor signature nor date of the list.
     fn revocations(&mut self) {
-        let Some(Source { path, origin, content: Ok(list) }) = self.material.revocations else { return };
+        let Some(Source { path, origin, content: Ok(list), .. }) = self.material.revocations else { return };
         if list.pem && self.usage.etcd_version.is_some_and(reads_der_only) {
             let message = format!(
                 "{path} is PEM, and etcd {} reads DER only: it refuses every connection that brings a \
@@ -620,17 +632,24 @@ mod tests {
                 (path, origin): (&'a str, &'a Origin),
             ) -> Option<Source<'a, T>> {
                 let content = read.as_ref()?.as_ref().map(AsRef::as_ref);
-                Some(Source { path, origin, content })
+                Some(Source { path, origin, content, refusal: None })
             }
             let at = |i: usize| (paths[i], &origins[i]);
             let (path, origin) = at(1);
-            let key = self.key.as_ref().map(|key| Source { path, origin, content: key.as_ref() });
+            let key =
+                self.key.as_ref().map(|key| Source { path, origin, content: key.as_ref(), refusal: None });
             let (path, origin) = at(4);
-            let list = self.revocations.as_ref().map(|list| Source { path, origin, content: list.as_ref() });
+            let list = self.revocations.as_ref().map(|list| Source {
+                path,
+                origin,
+                content: list.as_ref(),
+                refusal: None,
+            });
             let material = Material {
                 certificate: source(&self.certificate, at(0)),
                 key,
                 client_certificate: source(&self.client, at(2)),
+                client_key: None,
                 trusted: source(&self.trusted, at(3)),
                 revocations: list,
             };
@@ -902,6 +921,35 @@ mod tests {
                 assert!(problem.message.contains(&problem.path), "{name}: {:?}", problem.message);
                 assert!(!problem.message.ends_with('.'), "{name}: {:?}", problem.message);
             }
+        }
+    }
+
+    #[test]
+    fn a_file_that_the_process_may_not_read_is_a_problem_whatever_is_in_it() {
+        let origin = Origin::file("/peer.key");
+        let ours = EvidenceError::new(ErrorKind::PermissionDenied, "/peer.key: permission denied");
+        let key = Source {
+            path: "/peer.key",
+            origin: &origin,
+            content: Err(&ours),
+            refusal: Some("uid 998 may not read /peer.key: it belongs to root:root with mode 0600"),
+        };
+        let usage = Use {
+            side: Side::Peer,
+            dialled: &[],
+            dials_from: &[],
+            client_auth: true,
+            checks_client_names: true,
+            allowed: None,
+            etcd_version: None,
+        };
+        let own = Material { key: Some(key), ..Material::default() };
+        let clients = Material { client_key: Some(key), ..Material::default() };
+        for (material, words) in [(own, "refuses new connections"), (clients, "exits when it next starts")] {
+            let found = problems(&material, &usage, Timestamp::UNIX_EPOCH);
+            let [problem] = &found[..] else { panic!("{found:?}") };
+            assert_eq!((problem.kind, problem.breaks), (ProblemKind::Unreadable, true));
+            assert!(problem.message.starts_with("uid 998 ") && problem.message.contains(words), "{found:?}");
         }
     }
 

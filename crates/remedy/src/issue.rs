@@ -430,8 +430,9 @@ impl Authority {
         };
         let dialled: Vec<String> = profile.hosts.iter().map(Host::to_string).collect();
         let origin = Origin::file("the new certificate");
-        let source =
-            |content| Some(Source { path: "the new certificate", origin: &origin, content: Ok(content) });
+        let source = |content| {
+            Some(Source { path: "the new certificate", origin: &origin, content: Ok(content), refusal: None })
+        };
         let material = Material {
             certificate: source(std::slice::from_ref(leaf)),
             trusted: source(roots),

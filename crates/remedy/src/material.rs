@@ -100,9 +100,19 @@ impl Pair {
             certificates_from_pem(ca, ca_origin.clone(), now).map_err(|error| error.to_string())?;
         let private = PrivateKey { path: key.clone(), key: self.public.clone() };
         let material = Material {
-            certificate: Some(Source { path: certificate, origin: &origin, content: Ok(&chain) }),
-            key: Some(Source { path: key, origin: &key_origin, content: Ok(&private) }),
-            trusted: Some(Source { path: ca_path, origin: &ca_origin, content: Ok(&authorities) }),
+            certificate: Some(Source {
+                path: certificate,
+                origin: &origin,
+                content: Ok(&chain),
+                refusal: None,
+            }),
+            key: Some(Source { path: key, origin: &key_origin, content: Ok(&private), refusal: None }),
+            trusted: Some(Source {
+                path: ca_path,
+                origin: &ca_origin,
+                content: Ok(&authorities),
+                refusal: None,
+            }),
             ..Material::default()
         };
         // Another authority in the file may be past its time and matter to nobody.

@@ -17,6 +17,7 @@ const API_SERVER: Names = Names {
     certificate: "etcd-certfile",
     key: "etcd-keyfile",
     client_certificate: "",
+    client_key: "",
     trusted: "etcd-cafile",
     revocations: "",
 };

@@ -10,12 +10,13 @@ use seaworthy_evidence::{
 
 use super::processes::Found;
 use super::server::nothing_known;
-use super::{Survey, not_running};
+use super::{Survey, files, not_running};
 use crate::cgroup::Owner;
 use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 use crate::root::Root;
+use crate::users::{Account, Users};
 use crate::{machine, shell, systemd};
 
 /// The unit that distributions install.
@@ -120,7 +121,7 @@ impl Declarations {
             // As sd_booted(3) tells it.
             systemd_runs: is_directory("/run/systemd/system").unwrap_or(false),
         };
-        all.found.extend(all.pods.iter().flat_map(|pod| of_pod(survey.root, pod)));
+        all.found.extend(all.pods.iter().flat_map(|pod| of_pod(survey, pod)));
         all.found.dedup_by(|a, b| a.declared == b.declared);
         if all.systemd_runs {
             all.wanted = systemd::wanted(survey.root, b"etcd", unreadable);
@@ -138,7 +139,7 @@ impl Declarations {
         let unit = match systemd::Unit::find(survey.root, name, host) {
             Ok(None) => return,
             Ok(Some(unit)) if let Some(command) = server(&unit) => {
-                self.found.push(of_unit(survey.root, &unit, command));
+                self.found.push(of_unit(survey, &unit, command));
                 Unit::Declares(self.found.len() - 1)
             }
             Ok(Some(unit)) => match (unit.errors.into_iter().next(), unit.arguments.first()) {
@@ -256,7 +257,7 @@ pub(super) fn is_pod(declared: &Declared) -> bool {
     declared.kind == DeclaredKind::StaticPod
 }
 
-fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declaration> {
+fn of_pod(survey: &Survey<'_>, pod: &StaticPod) -> Vec<Declaration> {
     let declared = pod.containers.iter().filter_map(|container| {
         let program = container.program(is_etcd_path)?;
         let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
@@ -264,7 +265,7 @@ fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declaration> {
             Ok(arguments) => !is_proxy(arguments),
             Err(_) => may_serve(container),
         };
-        serves.then(|| of_container(root, pod, container, command))
+        serves.then(|| of_container(survey, pod, container, command))
     });
     let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.declared.settings.value().is_some());
     // Scripts that merely mention etcd, as those of init containers do, are no further servers.
@@ -272,7 +273,7 @@ fn of_pod(root: &Root, pod: &StaticPod) -> Vec<Declaration> {
 }
 
 fn of_container(
-    root: &Root,
+    survey: &Survey<'_>,
     pod: &StaticPod,
     container: &Container,
     command: Result<Vec<Argument>, EvidenceError>,
@@ -283,29 +284,22 @@ fn of_container(
     };
     let environment: Vec<Variable> = container.environment.iter().filter_map(known).collect();
     // What a path in the container is on the host.
-    let on_host = |path: &str| {
-        let mount = container
-            .mounts
-            .iter()
-            .filter(|m| {
-                let rest = path.strip_prefix(m.container.trim_end_matches('/'));
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
-            .max_by_key(|m| m.container.len());
-        match mount {
-            Some(mount) => {
-                let below = path.get(mount.container.trim_end_matches('/').len()..).unwrap_or_default();
-                Ok(format!("{}{below}", mount.host.trim_end_matches('/')))
-            }
-            None => {
-                let message = format!("{path} is in the container, on no path of the host, and is not read");
-                Err(EvidenceError::new(ErrorKind::Unsupported, message))
-            }
+    let on_host = |path: &str| match container.on_host(path) {
+        Some((path, _)) => Ok(path),
+        None => {
+            let message = format!("{path} is in the container, on no path of the host, and is not read");
+            Err(EvidenceError::new(ErrorKind::Unsupported, message))
         }
     };
     let indirect = command.as_ref().is_ok_and(|arguments| decides_by_reference(arguments, container));
-    let mut declared = declared(root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
+    let mut declared =
+        declared(survey.root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
     without_unknown(&mut declared, container, indirect);
+    if let Some(uid) = container.uid {
+        let account = Account { uid, gid: container.gid.unwrap_or(0), groups: container.groups.clone() };
+        let on_host = |path: &str| Ok((on_host(path)?, container.on_host(path).map(|(_, m)| m.host.clone())));
+        files::judge_as(survey, &mut declared, Ok(account), on_host);
+    }
     Declaration { declared, container: Some(container.name.clone()) }
 }
 
@@ -362,11 +356,39 @@ fn server(unit: &systemd::Unit) -> Option<Result<Vec<Argument>, EvidenceError>> 
     (!command.as_ref().is_ok_and(|arguments| is_proxy(arguments))).then_some(command)
 }
 
-fn of_unit(root: &Root, unit: &systemd::Unit, command: Result<Vec<Argument>, EvidenceError>) -> Declaration {
+fn of_unit(
+    survey: &Survey<'_>,
+    unit: &systemd::Unit,
+    command: Result<Vec<Argument>, EvidenceError>,
+) -> Declaration {
     let command = unit.errors.first().map_or(command, |error| Err(error.clone()));
-    let same = |path: &str| Ok(path.to_owned());
-    let declared = declared(root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, same);
+    let on_host = |path: &str| unit.on_host(path);
+    let mut declared =
+        declared(survey.root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, on_host);
+    files::judge_as(survey, &mut declared, account(unit, survey.users), |path| {
+        Ok((on_host(path)?, unit.root_directory.clone()))
+    });
     Declaration { declared, container: None }
+}
+
+/// Returns the account that `unit` runs as.
+fn account(unit: &systemd::Unit, users: &Users) -> Result<Account, EvidenceError> {
+    let unknown = |what: &str, name: &str| {
+        let message = format!("{}: the {what} {name} is in no file of this node", unit.path);
+        EvidenceError::new(ErrorKind::NotFound, message).at(Origin::file(&unit.path))
+    };
+    let mut account = match unit.user.as_deref() {
+        None | Some("root" | "0") => Account::default(),
+        Some(name) => users.account(name).ok_or_else(|| unknown("user", name))?,
+    };
+    let group = |name: &String| users.group_id(name).ok_or_else(|| unknown("group", name));
+    if let Some(name) = &unit.group {
+        account.gid = group(name)?;
+    }
+    for name in &unit.supplementary_groups {
+        account.groups.push(group(name)?);
+    }
+    Ok(account)
 }
 
 fn declared(
@@ -400,7 +422,7 @@ fn declared(
             (resolved.settings, fatal)
         }
     };
-    Declared { kind, path: path.to_owned(), settings, fatal, attributed_by: None }
+    Declared { kind, path: path.to_owned(), settings, fatal, uid: None, files: None, attributed_by: None }
 }
 
 /// Returns the etcd that `declared` promises and that does not run.
@@ -434,6 +456,7 @@ fn absent(
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             data_directory: Observed::failed(error.clone()),
             pki: Observed::failed(error),
+            access: None,
         },
     }
 }
@@ -604,6 +627,63 @@ pub(super) mod tests {
         declarations(&files, |found, _| {
             assert_eq!(found.found[0].declared.settings.value().unwrap()["name"].value, "m7");
         });
+    }
+
+    #[test]
+    fn the_user_that_a_declaration_names_must_be_able_to_use_its_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let key = "/srv/pki/peer.key";
+        let unit = |more: &str| {
+            let text = format!("[Service]\n{more}ExecStart=/usr/bin/etcd --name=m1 --peer-key-file={key}\n");
+            (UNIT_FILE.to_owned(), text)
+        };
+        let pod = |security: &str, inside: &str| {
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  securityContext: {security}\n  containers:\n  - command: [etcd, \
+                 --peer-key-file={inside}]\n    volumeMounts: [{{name: a, mountPath: /pki}}]\n  volumes: [{{name: a, hostPath: {{path: \
+                 /srv/pki}}}}]\n"
+            );
+            (format!("{MANIFESTS}/etcd.yaml"), text)
+        };
+        let passwd = ("/etc/passwd".to_owned(), "etcd:x:998:997::/:\n".to_owned());
+        let refused = "peer-key-file: uid 998 (etcd) may not read /srv/pki/peer.key: it belongs to ";
+        let cases = [
+            (unit(""), Some(0), Some("")),
+            (unit("User=etcd\n"), Some(998), Some(refused)),
+            (unit("User=998\nGroup=5\n"), Some(998), Some(refused)),
+            (unit("User=nobody-knows\n"), None, None),
+            (unit("User=etcd\nGroup=nobody-knows\n"), None, None),
+            (pod("{runAsUser: 998}", "/pki/peer.key"), Some(998), Some(refused)),
+            (pod("{runAsUser: 998}", "/elsewhere/peer.key"), Some(998), None),
+            (pod("{runAsUser: 0}", "/elsewhere/peer.key"), Some(0), Some("")),
+        ];
+        for (file, uid, want) in cases {
+            let files = [file.clone(), passwd.clone(), (key.to_owned(), String::new())];
+            let judge = |survey: &Survey<'_>| {
+                let path = survey.options.root.join(key.trim_start_matches('/'));
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                // Nobody enters the folder of a test but its user, which says nothing of the node.
+                fs::set_permissions(&survey.options.root, fs::Permissions::from_mode(0o755)).unwrap();
+                let users = Users::read(survey.root).0;
+                let survey = Survey { users: &users, ..*survey };
+                let found = Declarations::read(&survey, &[], std::iter::empty(), &mut Vec::new());
+                found.found[0].declared.clone()
+            };
+            let declared = declarations(&files, |_, survey| judge(survey));
+            assert_eq!(declared.uid, uid, "{}", file.1);
+            let told = declared.files.expect("it names a user, or is of root's service");
+            let told = told.value().map(|all| {
+                let each = all.iter().map(|f| format!("{}: {}", f.setting, f.message));
+                each.collect::<String>()
+            });
+            let fits = match (&told, want) {
+                (Some(told), Some(want)) => told.starts_with(want) && told.is_empty() == want.is_empty(),
+                (told, want) => told.is_none() && want.is_none(),
+            };
+            assert!(fits, "{}: {told:?}", file.1);
+        }
+        let image = declarations(&[pod("{}", "/pki/peer.key")], |found, _| found.found[0].declared.clone());
+        assert_eq!((image.uid, image.files), (None, None));
     }
 
     #[test]

@@ -408,6 +408,7 @@ mod tests {
             configured,
             address: bound.then(|| "10.0.0.1:2380".to_owned()),
             wire,
+            open_to: None,
             origin: Origin::file("/etc/etcd.yaml"),
         }
     }
@@ -566,11 +567,13 @@ mod tests {
             path: "/ca.crt".to_owned(),
             origin: Origin::file("/ca.crt"),
             content: Ok(content.iter().map(|ca| ca.certificate()).collect()),
+            refusal: Ok(None),
         };
         let files = Files {
             certificate: None,
             key: None,
             client_certificate: None,
+            client_key: None,
             trusted: Some(trusted_file),
             revocations: None,
         };
@@ -677,11 +680,13 @@ mod tests {
                 path: "/peer.crt".to_owned(),
                 origin: Origin::file("/peer.crt"),
                 content: Ok(vec![on_disk.clone()]),
+                refusal: Ok(None),
             };
             let files = Files {
                 certificate: Some(file),
                 key: None,
                 client_certificate: None,
+                client_key: None,
                 trusted: None,
                 revocations: None,
             };

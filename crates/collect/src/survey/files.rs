@@ -1,21 +1,48 @@
 //! Owners and modes of the files of an etcd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use seaworthy_evidence::{
-    ErrorKind, EtcdFiles, EvidenceError, File, FileKind, Observed, Origin, PkiContent, PkiFile,
-    RivalManifest, Settings,
+    Declared, DeclaredKind, ErrorKind, EtcdFiles, EvidenceError, File, FileAccess, FileKind, Observed,
+    Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
 };
 
-use super::Survey;
-use super::material::{CLIENT, PEER, Reader};
+use super::material::Reader;
+use super::{Survey, tree};
+use crate::access::{self, Access, Refusal};
 use crate::root::Root;
+use crate::users::Account;
 
 /// The folder in which kubeadm keeps etcd's key material.
 const KUBERNETES_ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
-/// Most files of that folder that are looked at.
-const MAX_FILES: usize = 1000;
+/// The settings that name files which etcd reads.
+pub(super) const READ: [&str; 12] = [
+    "cert-file",
+    "client-cert-file",
+    "client-crl-file",
+    "client-key-file",
+    "key-file",
+    "peer-cert-file",
+    "peer-client-cert-file",
+    "peer-client-key-file",
+    "peer-crl-file",
+    "peer-key-file",
+    "peer-trusted-ca-file",
+    "trusted-ca-file",
+];
+
+/// What etcd needs of its data directory.
+const DATA: u32 = access::READ | access::WRITE | access::SEARCH;
+/// What etcd keeps in the directories of its data, by the setting that names them, and what it needs of it.
+const DATA_FILES: [(&str, &str, u32); 6] = [
+    ("data-dir", "", DATA),
+    ("data-dir", "/member", DATA),
+    ("data-dir", "/member/snap", DATA),
+    ("data-dir", "/member/snap/db", access::READ | access::WRITE),
+    ("data-dir", "/member/wal", DATA),
+    ("wal-dir", "", DATA),
+];
 
 /// Returns owners and modes of the files that the settings name and of those in Kubernetes' folder for etcd.
 pub(crate) fn read(
@@ -28,13 +55,18 @@ pub(crate) fn read(
     rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,
 ) -> EtcdFiles {
     let stat = |path: &str| root.clone().and_then(|root| root.stat(path, survey.users));
+    let access = settings.clone().and_then(|settings| access(reader, settings, data_directory.clone()));
     let data_directory = data_directory.and_then(|path| stat(&path));
     let pki = settings.and_then(|settings| {
-        let named =
-            PEER.all().into_iter().chain(CLIENT.all()).chain(["peer-client-key-file", "client-key-file"]);
-        let named: Vec<&str> =
-            named.filter_map(|name| settings.get(name).filter(|s| s.set).map(|s| s.value.as_str())).collect();
+        let named: Vec<&str> = READ
+            .iter()
+            .filter_map(|name| settings.get(*name).filter(|s| s.set).map(|s| s.value.as_str()))
+            .collect();
         pki_files(survey, root.clone(), reader, &named)
+    });
+    let access = access.map(|access| match &pki {
+        Ok(pki) => access.map(|access| with_paths_of_host(survey, reader, pki, access)),
+        Err(_) => access,
     });
     let rivals = manifest.clone().map_or(Ok(Vec::new()), |manifest| rivals(manifest?));
     EtcdFiles {
@@ -45,6 +77,9 @@ pub(crate) fn read(
         }),
         data_directory: observed(data_directory, "the data directory"),
         pki: Observed::from_result(pki, Origin::derived("the settings and the PKI directory")),
+        access: access.transpose().map(|access| {
+            Observed::from_result(access, Origin::derived("the process, the files and the folders"))
+        }),
     }
 }
 
@@ -53,6 +88,7 @@ fn observed(file: Result<File, EvidenceError>, what: &str) -> Observed<File> {
     Observed::from_result(file, origin)
 }
 
+/// Returns the files at the paths in `named`, and those in and below the folders of etcd's key material.
 fn pki_files(
     survey: &Survey<'_>,
     root: Result<&Root, EvidenceError>,
@@ -60,38 +96,199 @@ fn pki_files(
     named: &[&str],
 ) -> Result<Vec<PkiFile>, EvidenceError> {
     let root = root?;
-    let mut files: BTreeMap<String, PkiFile> = BTreeMap::new();
+    // By path, and whether the process sees something else at that path than the host.
+    let mut files: BTreeMap<(String, bool), PkiFile> = BTreeMap::new();
+    let mut own: BTreeSet<String> = BTreeSet::new();
     for named in named {
         let path = &reader.absolute(named)?;
-        if let Some(folder) = Path::new(path).parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
-            add(&mut files, folder, root.stat(folder, survey.users), || Ok(PkiContent::Directory))?;
+        if let Some(folder) = folder_of(path) {
+            let stat = root.stat(folder, survey.users);
+            add(&mut files, (folder.to_owned(), false), stat, || Ok(PkiContent::Directory))?;
+            own.extend(is_etcds(folder).then(|| folder.to_owned()));
         }
-        add(&mut files, path, root.stat(path, survey.users), || holds(reader.bytes(path)))?;
+        let stat = root.stat(path, survey.users);
+        add(&mut files, (path.clone(), false), stat, || holds(reader.bytes(path)))?;
     }
-    // On the host, because a container may see only part of it. Missing means that this is no kubeadm node.
-    let host = survey.root;
-    match host.list(KUBERNETES_ETCD_PKI, MAX_FILES) {
-        Ok(names) => {
-            let stat = host.stat(KUBERNETES_ETCD_PKI, survey.users);
-            add(&mut files, KUBERNETES_ETCD_PKI, stat, || Ok(PkiContent::Directory))?;
-            for name in names {
-                let path = format!("{KUBERNETES_ETCD_PKI}/{}", name.to_string_lossy());
-                if !files.contains_key(&path) {
-                    let content = || holds(host.read(&path, 1 << 20).map(Into::into));
-                    add(&mut files, &path, host.stat(&path, survey.users), content)?;
-                }
+    // The folder of Kubernetes on the host, because a container may see only part of it. Missing means that this is no kubeadm
+    // node.
+    let folders = [(survey.root, KUBERNETES_ETCD_PKI, true)];
+    for (root, folder, host) in folders.into_iter().chain(own.iter().map(|own| (root, own.as_str(), false))) {
+        for path in tree::walk(root, folder)? {
+            // The process may see by the same path what the host has, or something else.
+            let same = || survey.root.identity(&path).ok() == reader.identity(&path).ok();
+            let [key, other] = [(path.clone(), host), (path.clone(), !host)];
+            if files.contains_key(&key) || files.contains_key(&other) && same() {
+                continue;
+            }
+            let content = || holds(root.read(&path, 1 << 20).map(Into::into));
+            add(&mut files, key.clone(), root.stat(&path, survey.users), content)?;
+            // What else is in another folder of etcd's is not key material.
+            let is_material =
+                |file: &PkiFile| matches!(file.holds, PkiContent::Certificate | PkiContent::PrivateKey);
+            if !host && !files.get(&key).is_some_and(is_material) {
+                files.remove(&key);
             }
         }
-        Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
     }
     Ok(files.into_values().collect())
 }
 
+/// Adds to `access` what the process may do with the files of the host in `pki` that it sees at another path.
+fn with_paths_of_host(
+    survey: &Survey<'_>,
+    reader: &Reader<'_>,
+    pki: &[PkiFile],
+    mut access: Vec<FileAccess>,
+) -> Vec<FileAccess> {
+    let of_host = |file: &&PkiFile| matches!(file.file.origin, Origin::File { pid: None, .. });
+    let paths = pki.iter().filter(of_host).map(|file| &file.file.path);
+    let unknown: Vec<&String> = paths.filter(|path| access.iter().all(|a| a.path != **path)).collect();
+    let seen: Vec<_> = match unknown.is_empty() {
+        true => return access,
+        false => access.iter().map(|a| reader.identity(&a.path).ok()).collect(),
+    };
+    for path in unknown {
+        let identity = survey.root.identity(path).ok();
+        let same = seen.iter().position(|seen| seen.is_some() && *seen == identity);
+        let same = same.and_then(|at| access.get(at).cloned());
+        access.extend(same.map(|same| FileAccess { path: path.clone(), ..same }));
+    }
+    access
+}
+
+/// Returns the folder that `path` is in.
+fn folder_of(path: &str) -> Option<&str> {
+    Path::new(path).parent().and_then(Path::to_str).filter(|folder| !folder.is_empty())
+}
+
+/// Returns whether a folder is one of etcd alone, by what it or a folder above it is called. What lies in a folder that others
+/// use as well is not etcd's.
+fn is_etcds(folder: &str) -> bool {
+    folder.split('/').any(|name| name == "etcd" || name.starts_with("etcd-"))
+}
+
+/// Returns what the process may do with the files that `settings` name, with the folders they are in, and with its data
+/// directory.
+fn access(
+    reader: &Reader<'_>,
+    settings: &Settings,
+    data_directory: Result<String, EvidenceError>,
+) -> Result<Option<Vec<FileAccess>>, EvidenceError> {
+    let Some(access) = reader.access() else { return Ok(None) };
+    let mut found: Vec<FileAccess> = Vec::new();
+    let mut folders: Vec<FileAccess> = Vec::new();
+    for name in READ {
+        let Some(setting) = settings.get(name).filter(|setting| setting.set) else { continue };
+        let path = reader.absolute(&setting.value)?;
+        found.extend(access.facts(name, &path, access::READ));
+        if let Some(folder) = folder_of(&path).filter(|folder| folders.iter().all(|f| f.path != *folder)) {
+            folders.extend(access.facts(name, folder, access::SEARCH));
+        }
+    }
+    found.extend(folders);
+    found.extend(access.facts("data-dir", &data_directory?, DATA));
+    Ok(Some(found))
+}
+
+/// Returns `declared`, as which the process of `reader` runs with the settings `running`, with the files that it names and that
+/// etcd may not use. The process tells that where its user is the declared one, and what is declared else.
+pub(super) fn unusable(reader: &Reader<'_>, declared: Declared, running: Option<&Settings>) -> Declared {
+    let Some(access) = reader.access() else { return declared };
+    // A user whose number could not be found is no other one, but it cannot be told whether it is this.
+    let is_same = match declared.uid {
+        Some(uid) => access.uid() == Some(uid),
+        None => declared.files.is_none(),
+    };
+    if !is_same {
+        return declared;
+    }
+    let value = |settings: Option<&Settings>, name: &str| {
+        settings.and_then(|settings| settings.get(name)).map(|setting| setting.value.clone())
+    };
+    let refuses = |name: &str, path: &str, needs: u32| {
+        let same = value(running, name) == value(declared.settings.value(), name);
+        // The container that runs has what is mounted into it, which the next one may have not.
+        if declared.kind == DeclaredKind::StaticPod && !same && !access.is_kept_out_of_nothing() {
+            let message = format!("whether etcd may use {path} in its next container is not known");
+            return Err(EvidenceError::new(ErrorKind::Unsupported, message));
+        }
+        access.refuses(&reader.absolute(path)?, needs, None)
+    };
+    let files = denied(&declared, refuses);
+    Declared { files: Some(files), ..declared }
+}
+
+/// Puts into `declared` its user, and the files that it names and that this `account` may not use. What a path in it is on the
+/// host is told by `on_host`, with the folder of the host below which alone folders count.
+pub(super) fn judge_as(
+    survey: &Survey<'_>,
+    declared: &mut Declared,
+    account: Result<Account, EvidenceError>,
+    on_host: impl Fn(&str) -> Result<(String, Option<String>), EvidenceError>,
+) {
+    let account = match account {
+        Ok(account) => account,
+        Err(error) => {
+            declared.files = Some(Observed::failed(error));
+            return;
+        }
+    };
+    declared.uid = Some(account.uid);
+    let access = Access::of_account(&account, survey.root, survey.users);
+    declared.files = Some(denied(declared, |_, path, needs| {
+        // Nothing keeps root from anything, wherever it is.
+        if access.is_kept_out_of_nothing() {
+            return Ok(None);
+        }
+        let (path, below) = on_host(path)?;
+        access.refuses(&path, needs, below.as_deref())
+    }));
+}
+
+/// Returns the files that `declared` names and that are refused to etcd.
+fn denied(
+    declared: &Declared,
+    refuses: impl Fn(&str, &str, u32) -> Result<Option<Refusal>, EvidenceError>,
+) -> Observed<Vec<PredictedFailure>> {
+    let find = || -> Result<Vec<PredictedFailure>, EvidenceError> {
+        let mut found = Vec::new();
+        let mut unknown = None;
+        let settings = declared.settings.as_result()?;
+        let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
+        let read = READ.into_iter().chain(["config-file"]).map(|name| (name, "", access::READ));
+        for (name, below, needs) in read.chain(DATA_FILES) {
+            let Some(setting) = named(name) else { continue };
+            match refuses(name, &format!("{}{below}", setting.value), needs) {
+                Ok(Some(refusal)) if found.iter().all(|f: &PredictedFailure| f.setting != name) => {
+                    found.push(PredictedFailure {
+                        setting: name.to_owned(),
+                        message: refusal.message,
+                        origin: setting.origin.clone(),
+                    });
+                }
+                Ok(_) => {}
+                // etcd makes its data directory; that another file is missing is told with what is in it.
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => {
+                    unknown.get_or_insert(error);
+                }
+            }
+        }
+        match unknown {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
+    };
+    Observed::from_result(
+        find(),
+        Origin::derived("the declaration, and owners and modes of the files that it names"),
+    )
+}
+
 /// Adds one file. One that does not exist is not a matter of its mode, and is reported with the key material.
 fn add(
-    files: &mut BTreeMap<String, PkiFile>,
-    path: &str,
+    files: &mut BTreeMap<(String, bool), PkiFile>,
+    key: (String, bool),
     stat: Result<File, EvidenceError>,
     content: impl FnOnce() -> Result<PkiContent, EvidenceError>,
 ) -> Result<(), EvidenceError> {
@@ -105,7 +302,7 @@ fn add(
         FileKind::Regular => content()?,
         FileKind::Other => PkiContent::Other,
     };
-    files.insert(path.to_owned(), PkiFile { file, holds });
+    files.insert(key, PkiFile { file, holds });
     Ok(())
 }
 
@@ -114,5 +311,73 @@ fn holds(bytes: Result<std::sync::Arc<[u8]>, EvidenceError>) -> Result<PkiConten
         Ok(bytes) => Ok(seaworthy_pki::content(&bytes)),
         Err(error) if error.kind == ErrorKind::TooLarge => Ok(PkiContent::Other),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::super::Options;
+    use super::super::processes::Running;
+    use super::*;
+    use crate::users::Users;
+
+    /// Returns what is found below `directory` of the files that settings name, by what it holds.
+    fn found(directory: &Path, named: &[&str]) -> Result<Vec<(String, PkiContent)>, EvidenceError> {
+        let options = Options {
+            root: "/".into(),
+            wire: false,
+            observe: None,
+            timeout: Duration::ZERO,
+            patience: Duration::ZERO,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let (root, users, running) = (Root::host("/").unwrap(), Users::default(), Running::ourselves(&[]));
+        let survey = Survey { options: &options, root: &root, users: &users };
+        let named: Vec<String> = named.iter().map(|name| format!("{}/{name}", directory.display())).collect();
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        let files = pki_files(&survey, Ok(&root), &Reader::of_process(&running), &named)?;
+        let below = |file: &PkiFile| {
+            let path = Path::new(&file.file.path).strip_prefix(directory).ok()?;
+            Some((path.to_str()?.to_owned(), file.holds))
+        };
+        Ok(files.iter().filter_map(below).collect())
+    }
+
+    #[test]
+    fn keys_below_a_folder_of_etcds_are_found_and_what_else_is_there_is_not_its() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = include_str!("../../../pki/testdata/p256.sec1.key");
+        for folder in ["etcd/old/older", "shared/old"] {
+            fs::create_dir_all(directory.path().join(folder)).unwrap();
+        }
+        for (path, text) in [
+            ("etcd/peer.key", key),
+            ("etcd/old/older/x", key),
+            ("etcd/etcd.conf", "name: m1\n"),
+            ("shared/server.key", key),
+            ("shared/old/another.key", key),
+        ] {
+            fs::write(directory.path().join(path), text).unwrap();
+        }
+        std::os::unix::fs::symlink("..", directory.path().join("etcd/old/loop")).unwrap();
+        let key = |path: &str| (path.to_owned(), PkiContent::PrivateKey);
+        let folder = |path: &str| (path.to_owned(), PkiContent::Directory);
+        assert_eq!(
+            found(directory.path(), &["etcd/peer.key", "shared/server.key"]).unwrap(),
+            [
+                folder("etcd"),
+                key("etcd/old/older/x"),
+                key("etcd/peer.key"),
+                folder("shared"),
+                key("shared/server.key"),
+            ]
+        );
+        fs::create_dir_all(directory.path().join("etcd/1/2/3/4/5/6/7/8/9")).unwrap();
+        assert_eq!(found(directory.path(), &["etcd/peer.key"]).unwrap_err().kind, ErrorKind::TooLarge);
     }
 }

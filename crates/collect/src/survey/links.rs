@@ -226,8 +226,15 @@ mod tests {
         let address = Some(format!("10.0.0.1:{}", url.port.unwrap()));
         let origin = Origin::proc("/proc/7/net/tcp");
         let purpose = Purpose::Peer;
-        let listener =
-            Listener { url, purpose, configured: true, address, wire: None, origin: origin.clone() };
+        let listener = Listener {
+            url,
+            purpose,
+            configured: true,
+            address,
+            wire: None,
+            open_to: None,
+            origin: origin.clone(),
+        };
         let socket = |(local, remote): &(&str, &str)| TcpSocket {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),

@@ -1,5 +1,6 @@
 //! Listeners: what is configured, joined with the sockets there really are and with what they say.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use super::membership::{self, LiveMembers};
 use super::processes::Running;
 use super::proxy;
 use super::server::Server;
+use crate::access::Access;
 use crate::sockets::Sockets;
 
 /// What the listeners of the node answered, by process and address.
@@ -277,22 +279,38 @@ pub(crate) fn configured(urls: &[(Url, Origin, Purpose)], sockets: &Sockets) -> 
 
 /// Returns all listeners of a process: each of the configured `urls` with its socket, and each socket that no URL names.
 pub(crate) fn all(
+    survey: &Survey<'_>,
     running: &Running,
     urls: &[(Url, Origin, Purpose)],
     sockets: &Sockets,
     answers: &Answers,
 ) -> Vec<Listener> {
+    let root = running.root.as_ref().map_err(Clone::clone);
+    let access = OnceCell::new();
+    let open_to = |url: &Url, address: Option<&str>| {
+        let path = socket_path(url)?;
+        let access = access.get_or_init(|| Access::of_process(&running.entry, root.clone(), survey.users));
+        let path = address.unwrap_or(path);
+        let found = match path.starts_with('@') {
+            true => access.open_to(path),
+            false => running.absolute(path).and_then(|path| access.open_to(&path)),
+        };
+        Some(Observed::from_result(found, Origin::derived(format!("owners and modes on the way to {path}"))))
+    };
     let mut claimed: Vec<String> = Vec::new();
     let mut listeners = Vec::new();
     for (url, origin, purpose) in urls {
         let address = socket_of(url, sockets);
         claimed.extend(address.clone());
         let wire = address.as_deref().and_then(|address| answers.wire(running.pid(), address));
+        let open_to = open_to(url, address.as_deref());
         let (url, origin) = (url.clone(), origin.clone());
-        listeners.push(Listener { url, purpose: *purpose, configured: true, address, wire, origin });
+        listeners.push(Listener { url, purpose: *purpose, configured: true, address, wire, open_to, origin });
     }
     for address in addresses(sockets).map(|s| s.to_string()).filter(|address| !claimed.contains(address)) {
-        listeners.push(unclaimed(running, address, answers));
+        let mut listener = unclaimed(running, address, answers);
+        listener.open_to = open_to(&listener.url, listener.address.as_deref());
+        listeners.push(listener);
     }
     listeners
 }
@@ -303,7 +321,7 @@ pub(crate) fn unclaimed(running: &Running, address: String, answers: &Answers) -
     let said = wire.as_ref().and_then(Observed::value);
     let purpose = if said.is_some_and(|w| w.raft == Some(true)) { Purpose::Peer } else { Purpose::Client };
     let tls = said.is_some_and(|w| w.speaks_only_tls() == Some(true));
-    let unix = address.starts_with('/');
+    let unix = address.parse::<SocketAddr>().is_err();
     let scheme = match (unix, tls) {
         (false, false) => "http",
         (false, true) => "https",
@@ -318,15 +336,21 @@ pub(crate) fn unclaimed(running: &Running, address: String, answers: &Answers) -
         port: None,
     });
     let origin = running.entry.origin("net/tcp");
-    Listener { url, purpose, configured: false, address: Some(address), wire, origin }
+    Listener { url, purpose, configured: false, address: Some(address), wire, open_to: None, origin }
+}
+
+/// Returns the path of the UNIX socket that `url` names.
+fn socket_path(url: &Url) -> Option<&str> {
+    matches!(url.scheme.as_str(), "unix" | "unixs").then_some(&url.host)
 }
 
 /// Returns the address of the listening socket that `url` asked for.
 fn socket_of(url: &Url, sockets: &Sockets) -> Option<String> {
-    let Some(port) = url.port else {
-        let path = sockets.unix_listening.iter().find(|path| path.as_slice() == url.host.as_bytes())?;
+    if let Some(path) = socket_path(url) {
+        let path = sockets.unix_listening.iter().find(|socket| socket.as_slice() == path.as_bytes())?;
         return Some(String::from_utf8_lossy(path).into_owned());
-    };
+    }
+    let port = url.port?;
     let fits = |socket: &SocketAddr| match url.host.parse::<IpAddr>() {
         Ok(ip) => socket.ip() == ip || ip.is_unspecified() && socket.ip().is_unspecified(),
         Err(_) if url.host == "localhost" => socket.ip().is_loopback(),

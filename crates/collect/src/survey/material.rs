@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use seaworthy_evidence::{
-    Certificate, Credentials, EvidenceError, Observed, Origin, PrivateKey, Problem, RevocationList, Setting,
+    Certificate, Credentials, ErrorKind, EvidenceError, Observed, Origin, PrivateKey, Problem, ProblemKind,
+    RevocationList, Setting,
 };
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
 
 use super::Survey;
 use super::allowed::Restriction;
 use super::processes::Running;
+use crate::access::{self, Access};
 use crate::root::Root;
+use crate::users::Users;
 
 /// Largest key material file that is read, in bytes.
 const CAP: usize = 1 << 20;
@@ -22,6 +25,7 @@ pub(crate) struct Names {
     pub(crate) certificate: &'static str,
     pub(crate) key: &'static str,
     pub(crate) client_certificate: &'static str,
+    pub(crate) client_key: &'static str,
     pub(crate) trusted: &'static str,
     pub(crate) revocations: &'static str,
 }
@@ -31,6 +35,7 @@ pub(crate) const PEER: Names = Names {
     certificate: "peer-cert-file",
     key: "peer-key-file",
     client_certificate: "peer-client-cert-file",
+    client_key: "peer-client-key-file",
     trusted: "peer-trusted-ca-file",
     revocations: "peer-crl-file",
 };
@@ -40,14 +45,15 @@ pub(crate) const CLIENT: Names = Names {
     certificate: "cert-file",
     key: "key-file",
     client_certificate: "client-cert-file",
+    client_key: "client-key-file",
     trusted: "trusted-ca-file",
     revocations: "client-crl-file",
 };
 
 impl Names {
     /// Returns all of them.
-    pub(crate) fn all(&self) -> [&'static str; 5] {
-        [self.certificate, self.key, self.client_certificate, self.trusted, self.revocations]
+    pub(crate) fn all(&self) -> [&'static str; 6] {
+        [self.certificate, self.key, self.client_certificate, self.client_key, self.trusted, self.revocations]
     }
 }
 
@@ -59,12 +65,47 @@ pub(crate) struct Reader<'a> {
     root: Result<&'a Root, EvidenceError>,
     /// The process whose working directory relative paths are below; without one, they are below the root.
     running: Option<&'a Running>,
+    /// What the process itself may do with the files; `None` where that is not asked.
+    access: Option<Access<'a>>,
     read: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(root: Result<&'a Root, EvidenceError>) -> Self {
-        Self { root, running: None, read: Mutex::default() }
+        Self { root, running: None, access: None, read: Mutex::default() }
+    }
+
+    /// Returns a reader of the files that `running` names, who also asks whether the process may use them.
+    pub(crate) fn as_process(running: &'a Running, users: &'a Users) -> Self {
+        let root = running.root.as_ref().map_err(Clone::clone);
+        let access = Some(Access::of_process(&running.entry, root, users));
+        Self { access, ..Self::of_process(running) }
+    }
+
+    /// Returns what the process may do with the files, where that is asked.
+    pub(crate) fn access(&self) -> Option<&Access<'a>> {
+        self.access.as_ref()
+    }
+
+    /// Returns which file system object the process sees at `path`.
+    pub(crate) fn identity(&self, path: &str) -> Result<(u64, u64), EvidenceError> {
+        self.root.clone()?.identity(path)
+    }
+
+    /// Returns why the process may not read `path`; `None` when it may, and where that is not asked.
+    fn refusal(&self, path: &str) -> Result<Option<String>, EvidenceError> {
+        let Some(access) = &self.access else { return Ok(None) };
+        match access.refuses(&self.absolute(path)?, access::READ, None) {
+            Ok(refusal) => Ok(refusal.map(|refusal| refusal.message)),
+            // That there is no such file is told where its content is.
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the file `path` with its `content`.
+    fn file<T>(&self, path: String, content: Result<T, EvidenceError>) -> Content<T> {
+        Content { origin: self.origin(&path), refusal: self.refusal(&path), path, content }
     }
 
     /// Returns a reader of the files that `running` names.
@@ -102,6 +143,8 @@ pub(crate) struct Content<T> {
     pub(crate) path: String,
     pub(crate) origin: Origin,
     pub(crate) content: Result<T, EvidenceError>,
+    /// Why the process may not read it; `None` when it may, and where that is not asked.
+    pub(crate) refusal: Result<Option<String>, EvidenceError>,
 }
 
 /// The key material of one side, as the files are now.
@@ -109,6 +152,7 @@ pub(crate) struct Files {
     pub(crate) certificate: Option<Content<Vec<Parsed>>>,
     pub(crate) key: Option<Content<PrivateKey>>,
     pub(crate) client_certificate: Option<Content<Vec<Parsed>>>,
+    pub(crate) client_key: Option<Content<PrivateKey>>,
     pub(crate) trusted: Option<Content<Vec<Parsed>>>,
     pub(crate) revocations: Option<Content<RevocationList>>,
 }
@@ -136,21 +180,28 @@ impl Files {
         let certificates = |name: &str| {
             path(name).map(|path| {
                 let origin = reader.origin(&path);
-                let parse = |b: Arc<[u8]>| seaworthy_pki::certificates_from_pem(&b, origin.clone(), now);
-                Content { content: reader.bytes(&path).and_then(parse), origin, path }
+                let parse = |b: Arc<[u8]>| seaworthy_pki::certificates_from_pem(&b, origin, now);
+                let content = reader.bytes(&path).and_then(parse);
+                reader.file(path, content)
+            })
+        };
+        let key = |name: &str| {
+            path(name).map(|path| {
+                let parse = |b: Arc<[u8]>| seaworthy_pki::private_key_from_pem(&b, &path);
+                let content = reader.bytes(&path).and_then(parse);
+                reader.file(path, content)
             })
         };
         Self {
             certificate: certificates(names.certificate),
-            key: path(names.key).map(|path| {
-                let parse = |b: Arc<[u8]>| seaworthy_pki::private_key_from_pem(&b, &path);
-                Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
-            }),
+            key: key(names.key),
             client_certificate: certificates(names.client_certificate),
+            client_key: key(names.client_key),
             trusted: certificates(names.trusted),
             revocations: path(names.revocations).map(|path| {
                 let parse = |b: Arc<[u8]>| seaworthy_pki::revocation_list(&b, &path);
-                Content { content: reader.bytes(&path).and_then(parse), origin: reader.origin(&path), path }
+                let content = reader.bytes(&path).and_then(parse);
+                reader.file(path, content)
             }),
         }
     }
@@ -194,13 +245,11 @@ impl Files {
         side: Side,
         usage: Circumstances<'_>,
     ) -> Observed<Vec<Problem>> {
-        if let Some(error) = self.unreadable() {
-            return Observed::failed(error);
-        }
         let material = Material {
             certificate: self.certificate.as_ref().map(Content::slice),
             key: self.key.as_ref().map(Content::source),
             client_certificate: self.client_certificate.as_ref().map(Content::slice),
+            client_key: self.client_key.as_ref().map(Content::source),
             trusted: self.trusted.as_ref().map(Content::slice),
             revocations: self.revocations.as_ref().map(Content::source),
         };
@@ -222,26 +271,29 @@ impl Files {
             etcd_version: usage.etcd_version,
         };
         let found = problems(&material, &usage, survey.options.now);
+        // A problem that was found is one; that there is no other is known only where everything could be looked at.
+        let undecided = undecided.or_else(|| self.unreadable());
         match undecided {
-            Some(error) if found.is_empty() => Observed::failed(error),
+            Some(error) if found.iter().all(|p| p.kind == ProblemKind::Expiring) => Observed::failed(error),
             _ => Observed::seen(found, Origin::derived("the files that the settings name")),
         }
     }
 
-    /// Returns the error of a file that may well be in order, but is not ours to read.
+    /// Returns the error of a file that may well be in order, but is not ours to read, or of which it is not known whether the
+    /// process may read it.
     fn unreadable(&self) -> Option<EvidenceError> {
-        use seaworthy_evidence::ErrorKind as Kind;
         let ours = |error: &&EvidenceError| {
-            !matches!(error.kind, Kind::NotFound | Kind::Malformed | Kind::Unsupported)
+            !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Malformed | ErrorKind::Unsupported)
         };
         let errors = [
-            self.certificate.as_ref().and_then(|c| c.content.as_ref().err()),
-            self.key.as_ref().and_then(|c| c.content.as_ref().err()),
-            self.client_certificate.as_ref().and_then(|c| c.content.as_ref().err()),
-            self.trusted.as_ref().and_then(|c| c.content.as_ref().err()),
-            self.revocations.as_ref().and_then(|c| c.content.as_ref().err()),
+            self.certificate.as_ref().and_then(|c| c.unknown(ours)),
+            self.key.as_ref().and_then(|c| c.unknown(ours)),
+            self.client_certificate.as_ref().and_then(|c| c.unknown(ours)),
+            self.client_key.as_ref().and_then(|c| c.unknown(ours)),
+            self.trusted.as_ref().and_then(|c| c.unknown(ours)),
+            self.revocations.as_ref().and_then(|c| c.unknown(ours)),
         ];
-        errors.into_iter().flatten().find(ours).cloned()
+        errors.into_iter().flatten().next().cloned()
     }
 
     fn key_matches(&self) -> Option<Observed<bool>> {
@@ -269,14 +321,23 @@ pub(crate) struct Circumstances<'a> {
 
 impl<T> Content<T> {
     fn source(&self) -> Source<'_, T> {
-        Source { path: &self.path, origin: &self.origin, content: self.content.as_ref() }
+        self.with(self.content.as_ref())
+    }
+
+    fn with<'s, U: ?Sized>(&'s self, content: Result<&'s U, &'s EvidenceError>) -> Source<'s, U> {
+        let refusal = self.refusal.as_ref().ok().and_then(Option::as_deref);
+        Source { path: &self.path, origin: &self.origin, content, refusal }
+    }
+
+    /// Returns the error of what is not known of the file: of its content one that is `ours`.
+    fn unknown(&self, ours: impl Fn(&&EvidenceError) -> bool) -> Option<&EvidenceError> {
+        self.content.as_ref().err().filter(ours).or(self.refusal.as_ref().err())
     }
 }
 
 impl Content<Vec<Parsed>> {
     fn slice(&self) -> Source<'_, [Parsed]> {
-        let content = self.content.as_ref().map(Vec::as_slice);
-        Source { path: &self.path, origin: &self.origin, content }
+        self.with(self.content.as_ref().map(Vec::as_slice))
     }
 
     fn certificates(&self) -> Observed<Vec<Certificate>> {

@@ -136,13 +136,14 @@ impl Running {
         self.argv.get(self.first..).unwrap_or_default()
     }
 
-    /// Returns `path` as an absolute one: what is relative is below the process's working directory.
+    /// Returns `path` as an absolute one: what is relative is below the process's working directory, as a path in its root.
     pub(crate) fn absolute(&self, path: &str) -> Result<String, EvidenceError> {
         if path.starts_with('/') {
             return Ok(path.to_owned());
         }
-        let directory = self.entry.working_directory()?;
-        Ok(format!("{}/{path}", String::from_utf8_lossy(&directory).trim_end_matches('/')))
+        let root = self.root.as_ref().map_err(Clone::clone)?;
+        let directory = root.working_directory(&self.entry)?;
+        Ok(format!("{}/{path}", directory.trim_end_matches('/')))
     }
 
     /// Returns the process as evidence, or why it could not be read.

@@ -31,7 +31,8 @@ impl<'a> Reading<'a> {
             ProxyKind::Gateway => "gateway",
             ProxyKind::GrpcProxy => "grpc-proxy",
         };
-        let listeners = self.sockets.as_ref().map_err(Clone::clone).map(|s| self.listeners(s, answers));
+        let listeners =
+            self.sockets.as_ref().map_err(Clone::clone).map(|s| self.listeners(survey, s, answers));
         Proxy {
             id: format!("etcd {name} (pid {pid})"),
             kind,
@@ -46,12 +47,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn listeners(&self, sockets: &Sockets, answers: &Answers) -> Vec<Listener> {
+    fn listeners(&self, survey: &Survey<'_>, sockets: &Sockets, answers: &Answers) -> Vec<Listener> {
         let settings = self.settings.as_ref();
         let listen = settings.map(|s| (s.listen.clone(), s.listen_origin.clone(), Purpose::Client));
         let metrics =
             settings.and_then(|s| s.metrics.clone()).map(|(url, origin)| (url, origin, Purpose::Metrics));
         let urls: Vec<_> = listen.into_iter().chain(metrics).collect();
-        listeners::all(self.running, &urls, sockets, answers)
+        listeners::all(survey, self.running, &urls, sockets, answers)
     }
 }

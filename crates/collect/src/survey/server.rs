@@ -308,7 +308,7 @@ impl Finish<'_, '_> {
         let known = settings.value();
         let empty = Settings::default();
         let restriction = known.and_then(|known| Restriction::of_peers(known, release));
-        let reader = Reader::of_process(self.server.running);
+        let reader = Reader::as_process(self.server.running, self.survey.users);
         let (peer_listeners, client_listeners) = self.listeners(&cluster);
         let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
             let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
@@ -428,7 +428,10 @@ impl Finish<'_, '_> {
             config_file: self.server.resolved.config_file.clone(),
             ignored_environment: self.server.resolved.ignored_environment.clone(),
             declared: Observed::from_result(
-                declaration.clone().map(|declared| declared.into_iter().collect()),
+                declaration.map(|declared| {
+                    let judge = |declared| files::unusable(&reader, declared, known);
+                    declared.into_iter().map(judge).collect()
+                }),
                 Origin::derived("static pod manifests and systemd units"),
             ),
             drift,
@@ -540,7 +543,7 @@ impl Finish<'_, '_> {
             let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
             let purposes = [Purpose::Peer, Purpose::Client, Purpose::Metrics];
             let urls: Vec<_> = purposes.into_iter().flat_map(|side| server.urls(side)).collect();
-            Ok(listeners::all(server.running, &urls, sockets, self.answers))
+            Ok(listeners::all(self.survey, server.running, &urls, sockets, self.answers))
         };
         let origin = Origin::proc(format!("/proc/{}/net/tcp", server.running.pid()));
         if let (Some(_), Ok(sockets)) = (&server.embedded, &server.sockets) {

@@ -10,11 +10,11 @@ use seaworthy_evidence::{
 };
 use seaworthy_pki::{Parsed, Usage, acceptable_to, accepts_issuer, open_end};
 
-use super::Survey;
 use super::allowed::Restriction;
 use super::material::{CLIENT, Content, Files, PEER, Reader};
 use super::processes::{Found, Running};
 use super::server::Server;
+use super::{Survey, tree};
 use crate::declared::Argument;
 use crate::root::Root;
 
@@ -472,23 +472,21 @@ fn impostor(
 }
 
 impl Held {
-    /// Remembers the certificates in the files of a folder.
+    /// Remembers the certificates in the files in and below a folder.
     fn folder(&mut self, survey: &Survey<'_>, root: &Root, folder: &str) {
-        let names = match root.list(folder, 1000) {
-            Ok(names) => names,
-            Err(error) if error.kind == ErrorKind::NotFound => return,
+        match tree::walk(root, folder) {
+            Ok(paths) if paths.is_empty() => return,
+            Ok(paths) => {
+                for path in paths.iter().filter(|path| path.ends_with(".crt") || path.ends_with(".pem")) {
+                    self.file(survey, root, path);
+                }
+            }
             Err(error) => {
                 self.error.get_or_insert(error);
                 return;
             }
-        };
-        self.folders.insert(folder.to_owned());
-        for name in names {
-            let path = format!("{folder}/{}", name.to_string_lossy());
-            if path.ends_with(".crt") || path.ends_with(".pem") {
-                self.file(survey, root, &path);
-            }
         }
+        self.folders.insert(folder.to_owned());
     }
 
     /// Remembers the certificates in the file `path`, if it holds any.
@@ -667,6 +665,7 @@ mod tests {
             certificate: None,
             key: None,
             client_certificate: None,
+            client_key: None,
             trusted: None,
             revocations: None,
         };
@@ -703,7 +702,13 @@ mod tests {
             certificate: None,
             key: None,
             client_certificate: None,
-            trusted: Some(Content { path: "/ca.crt".to_owned(), origin: origin(), content: parsed(&root) }),
+            client_key: None,
+            trusted: Some(Content {
+                path: "/ca.crt".to_owned(),
+                origin: origin(),
+                content: parsed(&root),
+                refusal: Ok(None),
+            }),
             revocations: None,
         };
         let shared = shared(&trust, [&etcd(), &etcd()], now);
@@ -741,10 +746,12 @@ mod tests {
             certificate: None,
             key: None,
             client_certificate: None,
+            client_key: None,
             trusted: Some(Content {
                 path: "/etcd.crt".to_owned(),
                 origin: Origin::file("/etcd.crt"),
                 content: Ok(vec![ca.clone()]),
+                refusal: Ok(None),
             }),
             revocations: None,
         };
@@ -847,10 +854,12 @@ mod tests {
             certificate: None,
             key: None,
             client_certificate: None,
+            client_key: None,
             trusted: Some(Content {
                 path: "/etcd.crt".to_owned(),
                 origin: Origin::file("/etcd.crt"),
                 content: Ok(vec![etcd]),
+                refusal: Ok(None),
             }),
             revocations: None,
         };
@@ -911,7 +920,13 @@ mod tests {
             certificate: None,
             key: None,
             client_certificate: None,
-            trusted: Some(Content { path: "/ca.crt".to_owned(), origin: Origin::file("/ca.crt"), content }),
+            client_key: None,
+            trusted: Some(Content {
+                path: "/ca.crt".to_owned(),
+                origin: Origin::file("/ca.crt"),
+                content,
+                refusal: Ok(None),
+            }),
             revocations: None,
         };
         let error = |message: &str| EvidenceError::new(ErrorKind::Malformed, message);

@@ -67,7 +67,7 @@ pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
         }
         target.restorable(s)?;
         if target.needs > 0 {
-            target.usable(&after, s.etcd.process.as_result().map_err(missing)?)?;
+            target.usable(&after, s)?;
         }
         by_hand.extend(target.by_hand(rule));
         steps.push(target.step(rule, after));
@@ -85,9 +85,13 @@ fn pki<'a>(s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
     let files = s.etcd.files.pki.as_result().map_err(missing)?;
     let set = |name: &&str| settings.get(*name).filter(|setting: &&Setting| setting.set);
     let read: Vec<&str> = READ.iter().filter_map(set).map(|setting| setting.value.as_str()).collect();
-    // A path that is relative in the settings is absolute here, so what only the process knows of counts as well.
-    let is_read = |file: &File| {
-        read.contains(&file.path.as_str()) || matches!(file.origin, Origin::File { pid: Some(_), .. })
+    let access = s.etcd.files.access.as_ref().and_then(|access| access.value());
+    let is_read = |file: &File| match access {
+        Some(access) => access.iter().any(|access| access.path == file.path),
+        // A path that is relative in the settings is absolute here, so what only the process knows of counts as well.
+        None => {
+            read.contains(&file.path.as_str()) || matches!(file.origin, Origin::File { pid: Some(_), .. })
+        }
     };
     let read: Vec<&File> = files.iter().map(|f| &f.file).filter(|file| is_read(file)).collect();
     let mut found: BTreeMap<String, Target<'a>> = BTreeMap::new();
@@ -159,7 +163,15 @@ impl<'a> Target<'a> {
             MANIFEST_MODE => only(0o600),
             DATA_MODE => only(0o700),
             CERTIFICATE_MODE if self.holds == Some(PkiContent::Certificate) => only(0o644),
-            KEY_MODE if self.holds == Some(PkiContent::PrivateKey) => only(0o600),
+            KEY_MODE if self.holds == Some(PkiContent::PrivateKey) => {
+                let closed = only(0o600);
+                if closed == now || self.needs == 0 || self.leaves(&closed, s)? {
+                    return Ok(closed);
+                }
+                // A key that etcd reads through a group becomes its own.
+                let process = process()?;
+                Attributes { uid: process.uid, gid: process.gid, ..closed }
+            }
             MANIFEST_OWNER => Attributes { uid: 0, gid: 0, ..now },
             DATA_OWNER => {
                 let process = process()?;
@@ -171,7 +183,20 @@ impl<'a> Target<'a> {
                     Attributes { uid: process.uid, gid: process.gid, ..now }
                 }
             }
-            PKI_OWNER if self.of_kubernetes => Attributes { uid: 0, gid: 0, ..now },
+            PKI_OWNER if self.of_kubernetes => {
+                let root = Attributes { uid: 0, gid: 0, ..now };
+                // What etcd could not read then may be its own, if it is a key.
+                match self.holds {
+                    Some(PkiContent::PrivateKey)
+                        if root != now && self.needs > 0 && !self.leaves(&root, s)? =>
+                    {
+                        let process = process()?;
+                        let gid = if now.gid == 0 { 0 } else { process.gid };
+                        Attributes { uid: process.uid, gid, ..now }
+                    }
+                    _ => root,
+                }
+            }
             PKI_OWNER => {
                 let process = process()?;
                 // What etcd reads may stay its own here; the rest is nobody's but root's.
@@ -202,11 +227,33 @@ impl<'a> Target<'a> {
         ))
     }
 
+    /// Returns whether the process can still do with the file what it needs when that has these attributes: as was found by its
+    /// groups, capabilities and access control lists, and else by its user and its group.
+    fn leaves(&self, after: &Attributes, s: &Input<'_>) -> Result<bool, Refusal> {
+        let access = s.etcd.files.access.as_ref().and_then(|access| access.value());
+        let known = access.into_iter().flatten().find(|access| access.path == self.file.path);
+        let now = self.present();
+        let fact = known.and_then(|known| match () {
+            () if *after == now => Some(&known.granted),
+            () if *after == (Attributes { uid: 0, gid: 0, ..now }) => Some(&known.as_roots),
+            () if *after == (Attributes { mode: now.mode & 0o700, ..now }) => Some(&known.closed),
+            () => None,
+        });
+        match fact {
+            Some(fact) => fact.as_result().map(|fact| *fact).map_err(missing),
+            None => {
+                let process = s.etcd.process.as_result().map_err(missing)?;
+                Ok(may(process, *after) & self.needs == self.needs)
+            }
+        }
+    }
+
     /// Refuses what would keep the process from its own file.
-    fn usable(&self, after: &Attributes, process: &Process) -> Result<(), Refusal> {
-        if may(process, *after) & self.needs == self.needs {
+    fn usable(&self, after: &Attributes, s: &Input<'_>) -> Result<(), Refusal> {
+        if self.leaves(after, s)? {
             return Ok(());
         }
+        let process = s.etcd.process.as_result().map_err(missing)?;
         let does = match self.needs {
             READS => "read it",
             SEARCHES => "reach the files in it",
@@ -216,8 +263,8 @@ impl<'a> Target<'a> {
         let (uid, path) = (process.uid, &self.path);
         let instead = match () {
             () if after.mode == now.mode => format!(
-                "keep etcd's own files outside of {KUBERNETES}, where they may belong to its account; or let \
-                 {path} belong to it, and record a waiver"
+                "let {path} be read by others first, which harms no certificate and no folder; or keep etcd's own \
+                 files outside of {KUBERNETES}, where they may belong to its account"
             ),
             () => format!(
                 "give {path} to the account that etcd runs as (uid {uid}) first, so that it needs no bits of a group"
@@ -296,7 +343,7 @@ pub(crate) fn may(process: &Process, file: Attributes) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
-    use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, PkiFile};
+    use seaworthy_evidence::{ErrorKind, EvidenceError, FileAccess, Observed, PkiFile};
 
     use super::*;
     use crate::fixes;
@@ -341,6 +388,7 @@ pub(crate) mod tests {
         fn runs_as(&mut self, uid: u32, gid: u32) {
             let process = value(&mut self.etcd.process);
             (process.uid, process.gid) = (uid, gid);
+            self.etcd.files.access = None;
         }
 
         /// Does what the steps say.
@@ -462,11 +510,11 @@ pub(crate) mod tests {
         let cases: [(&str, RefusalKind, &str, Break); 8] = [
             (KEY_MODE, RefusalKind::Access, "could not read it any more", |w| {
                 w.runs_as(100, 100);
-                set(w.pki_file("peer.key"), (0o640, 0, 100));
+                set(w.pki_file("peer.key"), (0o240, 0, 100));
             }),
-            (PKI_OWNER, RefusalKind::Access, "record a waiver", |w| {
+            (PKI_OWNER, RefusalKind::Access, "be read by others first", |w| {
                 w.runs_as(100, 100);
-                set(w.pki_file("peer.key"), (0o600, 100, 0));
+                set(w.pki_file("ca.crt"), (0o600, 100, 0));
             }),
             (PKI_OWNER, RefusalKind::Access, "could not reach the files", |w| {
                 w.runs_as(100, 100);
@@ -535,8 +583,39 @@ pub(crate) mod tests {
         let key = format!("{POD_DIRECTORY}/peer.key");
         assert_eq!(changes(&planned(KEY_MODE, &world)), [format!("{key} 0600 0:0")]);
         world.runs_as(100, 0);
-        let refusals = fixes::plan(KEY_MODE, &world.input()).expect_err("etcd reads it by its group");
-        assert!(refusals[0].what.contains(&key), "{refusals:?}");
+        let [change] = &changes(&planned(KEY_MODE, &world))[..] else { panic!("etcd reads it by its group") };
+        assert_eq!(*change, format!("{key} 0600 100:0"));
+    }
+
+    #[test]
+    fn a_key_that_etcd_reads_through_its_group_becomes_its_own() {
+        let mut world = World::loaded();
+        world.runs_as(100, 100);
+        set(world.pki_file("peer.key"), (0o640, 0, 100));
+        let key = |name: &str| format!("{POD_DIRECTORY}/{name}");
+        let by_mode = [format!("{} 0600 100:100", key("peer.key"))];
+        assert_eq!(changes(&planned(KEY_MODE, &world)), by_mode);
+        let by_owner = [format!("{} 0640 100:100", key("peer.key"))];
+        assert_eq!(changes(&planned(PKI_OWNER, &world)), by_owner);
+        // A group beside its own, which only the snapshot knows of, leaves it what it has.
+        let access = |as_roots, closed| FileAccess {
+            setting: "peer-key-file".to_owned(),
+            path: key("peer.key"),
+            account: "100:100".to_owned(),
+            granted: fact_of(true),
+            as_roots: fact_of(as_roots),
+            closed: fact_of(closed),
+            message: String::new(),
+        };
+        world.etcd.files.access = Some(fact_of(vec![access(true, true)]));
+        let by_mode = [format!("{} 0600 0:100", key("peer.key"))];
+        assert_eq!(changes(&planned(KEY_MODE, &world)), by_mode);
+        let by_owner = [format!("{} 0640 0:0", key("peer.key"))];
+        assert_eq!(changes(&planned(PKI_OWNER, &world)), by_owner);
+    }
+
+    fn fact_of<T>(value: T) -> Observed<T> {
+        Observed::seen(value, Origin::derived("modes"))
     }
 
     #[test]
@@ -567,8 +646,11 @@ pub(crate) mod tests {
             }
             CERTIFICATE_MODE => pki(PkiContent::Certificate, 0o644, world),
             KEY_MODE => pki(PkiContent::PrivateKey, 0o600, world),
-            _ => world.pki().iter().all(|PkiFile { file, .. }| {
+            _ => world.pki().iter().all(|PkiFile { file, holds }| {
                 (file.uid, file.gid) == (0, 0)
+                    || *holds == PkiContent::PrivateKey
+                        && (file.uid, process.uid != 0) == (process.uid, true)
+                        && [0, process.gid].contains(&file.gid)
                     || !file.path.starts_with(KUBERNETES)
                         && [0, process.uid].contains(&file.uid)
                         && [0, process.gid].contains(&file.gid)

@@ -219,6 +219,8 @@ impl Cluster {
                     path: MANIFEST.to_owned(),
                     settings: seen(manifest.declared.clone()),
                     fatal: seen(manifest.fatal.clone()),
+                    uid: None,
+                    files: None,
                 })
                 .into_iter()
                 .collect(),
@@ -322,7 +324,15 @@ impl Cluster {
         let refused = || Observed::failed(EvidenceError::new(ErrorKind::Io, "connection refused"));
         let wire = Some(if ready { seen(wire) } else { refused() });
         let purpose = Purpose::Peer;
-        vec![Listener { url, purpose, configured: true, address: Some(at), wire, origin: derived() }]
+        vec![Listener {
+            url,
+            purpose,
+            configured: true,
+            address: Some(at),
+            wire,
+            open_to: None,
+            origin: derived(),
+        }]
     }
 
     fn connections_of(&self, index: usize) -> Vec<Connection> {
@@ -415,7 +425,7 @@ impl Cluster {
         let missing = EvidenceError::new(ErrorKind::NotFound, "it is not there");
         let origin = derived();
         let dialled = [address(index)];
-        let source = |path: &'static str, content| Source { path, origin: &origin, content };
+        let source = |path: &'static str, content| Source { path, origin: &origin, content, refusal: None };
         let content = |all: &Option<std::sync::Arc<[Parsed]>>| all.clone().ok_or(());
         let (chain, roots) = (content(&chain), content(&roots));
         let material = Material {
@@ -424,6 +434,7 @@ impl Cluster {
                 path: "peer-key-file",
                 origin: &origin,
                 content: private.as_ref().ok_or(&missing),
+                refusal: None,
             }),
             trusted: Some(source("peer-trusted-ca-file", roots.as_deref().map_err(|()| &missing))),
             ..Material::default()

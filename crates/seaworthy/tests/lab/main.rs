@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+mod access;
 mod canary;
 mod common;
 mod fix_apply;

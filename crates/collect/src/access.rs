@@ -157,7 +157,7 @@ impl Subject {
             return by_mode;
         }
         let reads_only = needs & WRITE == 0 && (inode.directory || needs == READ);
-        if !self.overrides && !(self.reads_all && reads_only) {
+        if !(self.overrides || self.reads_all && reads_only) {
             return by_mode;
         }
         match self.scope.covers(inode) {

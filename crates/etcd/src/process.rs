@@ -38,15 +38,13 @@ const PACKAGES: [&str; 5] = [
     "go.etcd.io/etcd/cmd/etcd",
     "github.com/coreos/etcd/cmd/etcd",
 ];
-/// What Go calls a package that it was given as files.
+/// What Go calls a program that it was given as files, and not as a package.
 const FILES: &str = "command-line-arguments";
 
 impl Built {
-    /// Returns what an executable is that was built from `package` of `module`.
-    pub fn of(package: &str, module: Option<&str>) -> Self {
+    /// Returns what an executable is that was built from `package`.
+    pub fn of(package: &str) -> Self {
         match package {
-            // The module of the server has no other program.
-            FILES if module.is_some_and(|module| without_major(module) == SERVER) => Self::Etcd,
             FILES => Self::Unknown,
             package if PACKAGES.contains(&without_major(package)) => Self::Etcd,
             _ => Self::Other,
@@ -244,21 +242,19 @@ mod tests {
     #[test]
     fn packages_and_modules_of_etcd_are_known() {
         let cases = [
-            ("go.etcd.io/etcd/server/v3", Some("go.etcd.io/etcd/server/v3"), Built::Etcd),
-            ("go.etcd.io/etcd/server/v4", None, Built::Etcd),
-            ("go.etcd.io/etcd", None, Built::Etcd),
-            ("go.etcd.io/etcd/v3", None, Built::Etcd),
-            ("github.com/coreos/etcd", None, Built::Etcd),
-            ("github.com/coreos/etcd/cmd/etcd", None, Built::Etcd),
-            ("command-line-arguments", Some("go.etcd.io/etcd/server/v3"), Built::Etcd),
-            ("command-line-arguments", Some("go.etcd.io/etcd"), Built::Unknown),
-            ("command-line-arguments", None, Built::Unknown),
-            ("go.etcd.io/etcd/etcdctl/v3", Some("go.etcd.io/etcd/etcdctl/v3"), Built::Other),
-            ("go.etcd.io/etcd/tools/etcd-dump-db", Some("go.etcd.io/etcd"), Built::Other),
-            ("example.com/etcd", Some("example.com/etcd"), Built::Other),
+            ("go.etcd.io/etcd/server/v3", Built::Etcd),
+            ("go.etcd.io/etcd/server/v4", Built::Etcd),
+            ("go.etcd.io/etcd", Built::Etcd),
+            ("go.etcd.io/etcd/v3", Built::Etcd),
+            ("github.com/coreos/etcd", Built::Etcd),
+            ("github.com/coreos/etcd/cmd/etcd", Built::Etcd),
+            ("command-line-arguments", Built::Unknown),
+            ("go.etcd.io/etcd/etcdctl/v3", Built::Other),
+            ("go.etcd.io/etcd/tools/etcd-dump-db", Built::Other),
+            ("example.com/etcd", Built::Other),
         ];
-        for (package, module, want) in cases {
-            assert_eq!(Built::of(package, module), want, "{package} {module:?}");
+        for (package, want) in cases {
+            assert_eq!(Built::of(package), want, "{package}");
         }
         let cases = [
             ("github.com/k3s-io/k3s/cmd/server", "go.etcd.io/etcd/server/v3", true),

@@ -302,6 +302,18 @@ impl<'a> Node<'a> {
         self.x509.basic_constraints().ok().flatten().and_then(|found| found.value.path_len_constraint)
     }
 
+    /// Returns whether it constrains, critically, a kind of name that Go knows no constraints of, such as that of the
+    /// subject: such a certificate is refused altogether.
+    fn has_unhandled_constraints(&self) -> bool {
+        let Some(found) = self.x509.name_constraints().ok().flatten() else { return false };
+        let trees = [&found.value.permitted_subtrees, &found.value.excluded_subtrees];
+        let handled = |tree: &GeneralSubtree<'_>| {
+            use GeneralName::{DNSName, IPAddress, RFC822Name, URI};
+            matches!(tree.base, DNSName(_) | IPAddress(_) | RFC822Name(_) | URI(_))
+        };
+        found.critical && trees.into_iter().flatten().flatten().any(|tree| !handled(tree))
+    }
+
     /// Checks that it may sign other certificates.
     fn check_may_sign(&self) -> Result<(), ChainError> {
         // A v1 certificate has no extensions, and may be a CA.
@@ -419,6 +431,9 @@ impl<'n, 'a> Search<'n, 'a> {
         if let Some(extension) = node.x509.iter_extensions().find(|e| e.critical && !is_handled(&e.oid)) {
             let message = format!("{subject} has the unknown critical extension {}", extension.oid);
             return Err(ChainError::Other(message));
+        }
+        if node.has_unhandled_constraints() {
+            return Err(ChainError::Other(format!("{subject} constrains names of a kind that is not known")));
         }
         if self.now < certificate.not_before {
             return Err(ChainError::NotYetValid { certificate: node.boxed() });
@@ -831,6 +846,13 @@ mod tests {
             excluded_subtrees: vec![],
         };
         let named = Issue::ca("root").edit(|p| p.name_constraints = Some(names)).self_signed();
+        let mut subject = rcgen::DistinguishedName::new();
+        subject.push(rcgen::DnType::OrganizationName, "corp");
+        let subjects = NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DirectoryName(subject)],
+            excluded_subtrees: vec![],
+        };
+        let corp = Issue::ca("root").edit(|p| p.name_constraints = Some(subjects)).self_signed();
         let servers = Issue::ca("root").usages(&[Eku::ServerAuth]).self_signed();
         let clients = Issue::ca("root").usages(&[Eku::ClientAuth]).self_signed();
         let old = Issue::ca("root").valid((2020, 1, 1), (2027, 5, 1)).self_signed();
@@ -841,6 +863,12 @@ mod tests {
             ("path length", &constrained(0), kube(), "CN=root allows only 0 CAs below it"),
             ("long enough", &constrained(1), kube(), "CN=kube < CN=root"),
             ("names exclude no certificate without names", &named, kube(), "CN=kube < CN=root"),
+            (
+                "a constraint of subjects",
+                &corp,
+                kube(),
+                "CN=root constrains names of a kind that is not known",
+            ),
             ("for servers only", &servers, kube(), "usage clientAuth CN=root"),
             ("for clients only", &clients, kube(), "CN=kube < CN=root"),
             (

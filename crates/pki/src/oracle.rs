@@ -106,9 +106,12 @@ impl Choice {
         ]);
         let dns = |name: &str| GeneralSubtree::DnsName(name.to_owned());
         let net = |bits| GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], bits));
+        let mut subject = rcgen::DistinguishedName::new();
+        subject.push(rcgen::DnType::OrganizationName, "corp");
         let constraints = self.of(&[
             (vec![], vec![]),
             (vec![], vec![]),
+            (vec![GeneralSubtree::DirectoryName(subject)], vec![]),
             (vec![dns("etcd.local")], vec![]),
             (vec![dns(".etcd.local"), net(8)], vec![]),
             (vec![net(8)], vec![net(30)]),

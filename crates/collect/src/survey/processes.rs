@@ -201,9 +201,7 @@ fn tells_something(told: &Told) -> bool {
 
 fn built(told: &Told) -> Built {
     match told {
-        Ok(Program::Go(build)) => {
-            Built::of(&build.package, build.main.as_ref().map(|module| module.path.as_str()))
-        }
+        Ok(Program::Go(build)) => Built::of(&build.package),
         Ok(Program::Other) => Built::Other,
         Ok(Program::GoUntold) | Err(_) => Built::Unknown,
     }

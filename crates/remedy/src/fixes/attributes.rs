@@ -240,7 +240,7 @@ impl<'a> Target<'a> {
             () => None,
         });
         match fact {
-            Some(fact) => fact.as_result().map(|fact| *fact).map_err(missing),
+            Some(fact) => fact.as_result().copied().map_err(missing),
             None => {
                 let process = s.etcd.process.as_result().map_err(missing)?;
                 Ok(may(process, *after) & self.needs == self.needs)

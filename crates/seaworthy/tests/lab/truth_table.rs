@@ -43,11 +43,11 @@ fn certificate_flags_on_http_urls_fail_with_the_wire_as_proof() {
     on_every_version(|binary| {
         let cluster = cluster(binary, 3, |m| m.peers("http"));
         let audit = Audit::of(cluster.node(0));
-        let words =
-            ["configured but not in effect", "on the wire, 10.77.0.1:2380 serves requests without TLS"];
+        let words = [
+            "configured but not in effect",
+            "on the wire, 10.77.0.1:2380 serves requests without TLS: 200 OK with the member list of cluster",
+        ];
         audit.expect(PEER_TLS, "fail", &words);
-        let evidence = audit.finding(PEER_TLS)["evidence"].to_string();
-        assert!(evidence.contains("member list of cluster"), "the wire's answer is evidence: {evidence}");
     });
 }
 

@@ -115,16 +115,9 @@ fn what_is_only_called_etcd_is_not() {
     assert_eq!(audit.code, 0);
 }
 
-/// Returns a node on which a program has an etcd inside, or may have one; `None` where there is no Go toolchain.
-fn embedding(change: impl FnMut(&mut MemberSpec) + 'static) -> Option<Cluster> {
-    let program = match embedder() {
-        Ok(program) => program,
-        Err(seaworthy_lab::Error::MissingTool { program, .. }) => {
-            eprintln!("not tested: {program} is not installed");
-            return None;
-        }
-        Err(error) => panic!("{error}"),
-    };
+/// Returns a node on which a program has an etcd inside, or may have one.
+fn embedding(change: impl FnMut(&mut MemberSpec) + 'static) -> Cluster {
+    let program = embedder().unwrap_or_else(|error| panic!("{error}"));
     let binary = newest();
     let mut change = change;
     let spec = spec(&binary, 1, move |m| {
@@ -136,7 +129,7 @@ fn embedding(change: impl FnMut(&mut MemberSpec) + 'static) -> Option<Cluster> {
     let folder = program.parent().unwrap().to_owned();
     let cluster = start(&binary, spec.share(folder, "/embedders"));
     run(cluster.node(0), "mkdir /opt/fake; cp /embedders/embedder-* /opt/apps; cp /opt/apps /opt/fake/etcd");
-    Some(cluster)
+    cluster
 }
 
 fn embed(node: &Node) -> Process {
@@ -147,7 +140,7 @@ fn embed(node: &Node) -> Process {
 
 #[test]
 fn an_etcd_inside_another_program_is_judged_by_what_its_sockets_say() {
-    let Some(cluster) = embedding(MemberSpec::plain) else { return };
+    let cluster = embedding(MemberSpec::plain);
     let node = cluster.node(0);
     let _process = embed(node);
     let audit = Audit::of(node);
@@ -167,7 +160,7 @@ fn an_etcd_inside_another_program_is_judged_by_what_its_sockets_say() {
 
 #[test]
 fn an_etcd_inside_another_program_that_answers_members_only_is_known_by_its_ports() {
-    let Some(cluster) = embedding(|_| {}) else { return };
+    let cluster = embedding(|_| {});
     let node = cluster.node(0);
     let _process = embed(node);
     // A member says where its clients find it once it has joined, and its database has that a moment later.
@@ -194,7 +187,7 @@ fn an_etcd_inside_another_program_that_answers_members_only_is_known_by_its_port
 
 #[test]
 fn a_program_that_has_etcd_among_its_modules_and_runs_none_is_none() {
-    let Some(cluster) = embedding(MemberSpec::plain) else { return };
+    let cluster = embedding(MemberSpec::plain);
     let node = cluster.node(0);
     for program in ["/opt/fake/etcd", "/opt/apps"] {
         let _process = spawn(node, &Program::new(program));

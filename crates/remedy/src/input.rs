@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
-use seaworthy_evidence::{Etcd, EtcdClient, Member, Origin, Setting, Url};
+use seaworthy_evidence::{ErrorKind, Etcd, EtcdClient, EvidenceError, Member, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 use seaworthy_pki::Parsed;
 
@@ -151,13 +151,39 @@ pub(crate) fn refuse(
     Refusal { kind, what: what.into(), why: why.into(), instead: instead.into() }
 }
 
-pub(crate) fn missing(what: impl fmt::Display) -> Refusal {
+pub(crate) fn missing(what: impl Lacking) -> Refusal {
+    let instead = what.advice();
     refuse(
         RefusalKind::Evidence,
         format!("evidence is missing: {what}"),
         "a plan is only as good as what it is made from",
-        "run it as root on the node, where the member runs",
+        instead,
     )
+}
+
+/// What a plan lacks, and what to do about it.
+pub(crate) trait Lacking: fmt::Display {
+    fn advice(&self) -> &'static str {
+        "run it as root on the node, where the member runs"
+    }
+}
+
+impl Lacking for &str {}
+
+impl Lacking for String {}
+
+impl Lacking for EvidenceError {
+    fn advice(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::PermissionDenied => "run it as root on the node, where the member runs",
+            ErrorKind::NotRunning | ErrorKind::Vanished => "start the member, and run the same command again",
+            ErrorKind::Io | ErrorKind::Timeout => "see that it answers, and run the same command again",
+            ErrorKind::Malformed | ErrorKind::NotFound | ErrorKind::TooLarge => {
+                "put right what could not be read, and run the same command again"
+            }
+            ErrorKind::Unsupported => "make the change by hand, as seaworthy explain says of the rule",
+        }
+    }
 }
 
 /// Returns the value of a setting that is given, not by default.

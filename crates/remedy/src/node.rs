@@ -20,7 +20,7 @@ use seaworthy_pki::Parsed;
 use seaworthy_wire::{Question, Target};
 use zeroize::Zeroizing;
 
-use crate::input::{Declaration, Health, MemberHealth, Options, called};
+use crate::input::{Declaration, Health, Lacking, MemberHealth, Options, called};
 use crate::order::Scheme;
 use crate::plan::{Refusal, RefusalKind};
 use crate::planner;
@@ -234,21 +234,22 @@ impl Node {
 
     /// Returns the member that is meant.
     fn member_of<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Etcd, NotObserved> {
-        let refuse = |what: String| {
+        let refuse = |what: String, instead: &str| {
             NotObserved::Refused(Refusal {
                 kind: RefusalKind::Evidence,
                 what,
                 why: "a plan is made from a running member".to_owned(),
-                instead: "run it as root on a node where the member runs".to_owned(),
+                instead: instead.to_owned(),
             })
         };
-        let all = snapshot.etcd.as_result().map_err(|error| refuse(error.to_string()))?;
+        let elsewhere = "run it as root on a node where the member runs";
+        let all = snapshot.etcd.as_result().map_err(|error| refuse(error.to_string(), error.advice()))?;
         let meant = |etcd: &&Etcd| self.member.is_none() || etcd.name == self.member;
         let found: Vec<&Etcd> = all.iter().filter(meant).collect();
         match (found.as_slice(), &self.member) {
             ([one], _) => Ok(one),
-            ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"))),
-            ([], None) => Err(refuse("no etcd runs on this node".to_owned())),
+            ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"), elsewhere)),
+            ([], None) => Err(refuse("no etcd runs on this node".to_owned(), elsewhere)),
             (several, _) => Err(NotObserved::Several(several.iter().map(|e| e.id.clone()).collect())),
         }
     }
@@ -320,9 +321,9 @@ fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Decl
     }
     let refuse = |error: EvidenceError| Refusal {
         kind: RefusalKind::Evidence,
+        instead: error.advice().to_owned(),
         what: format!("a file that declares the member could not be read: {error}"),
         why: "what cannot be read cannot be edited".to_owned(),
-        instead: "run it as root on the node".to_owned(),
     };
     let read = |path: String| {
         let bytes = root.read(&path, CAP).map_err(refuse)?;

@@ -8,6 +8,7 @@ use seaworthy_etcd::Version;
 use seaworthy_evidence::{Declared, Etcd, Link, Member, Origin, PredictedFailure, Setting};
 use seaworthy_pki::certificates_from_pem;
 
+use crate::input::Lacking;
 use crate::order::{self, Turn};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Declaration, Input, MARGIN_DAYS, called, edited, is_encrypted, refuse, state, this};
@@ -280,7 +281,7 @@ pub(crate) fn links(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             RefusalKind::Evidence,
             format!("the connections with other members could not be seen: {error}"),
             "health checks stay green while members cannot dial each other",
-            "run it as root on the node",
+            error.advice(),
         )],
         Ok(links) => {
             let refusal = |link: &Link| {
@@ -484,7 +485,7 @@ fn rivals(etcd: &Etcd) -> Vec<Refusal> {
             RefusalKind::Evidence,
             format!("kubelet's manifest directory could not be read: {error}"),
             why,
-            "run it as root on the node",
+            error.advice(),
         )],
         (Some(_), Ok(rivals)) => {
             let refusal = |rival: &seaworthy_evidence::RivalManifest| {

@@ -399,7 +399,8 @@ impl Planner<'_> {
             return Ok(());
         };
         let Some(file) = self.s.declaration.iter().find(|d| d.path == declared.path) else { return Ok(()) };
-        let probes = manifest::probes(&file.bytes, container).map_err(missing)?;
+        let probes =
+            manifest::probes(&file.bytes, container).map_err(|refused| missing(refused.to_string()))?;
         let ports: BTreeSet<u16> = listens.iter().filter_map(|url| url.port).collect();
         // Variables can give etcdctl all that it needs.
         let told = String::from_utf8_lossy(&file.bytes).contains("ETCDCTL_");

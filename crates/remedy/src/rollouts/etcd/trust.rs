@@ -7,6 +7,7 @@ use seaworthy_pki::Parsed;
 
 use super::peers::{against, bundled, roots, served};
 use super::{peer_auth, peer_auto_tls, peer_ca};
+use crate::input::Lacking;
 use crate::issue::pem;
 use crate::order::{self, Authority, Scheme};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage};
@@ -41,7 +42,7 @@ pub(crate) fn certificates(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             RefusalKind::Certificate,
             format!("the member's certificate could not be read: {error}"),
             "it may be cut off with its restart",
-            "run it as root on the node",
+            error.advice(),
         )),
         Ok(problems) => {
             let breaking = problems.iter().filter(|p| p.breaks);

@@ -114,13 +114,33 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
 ///
 /// What its release does not tell is read in every way in which a release that it may be reads it. It runs, so those that would
 /// have refused to start with these inputs are not it; where the others differ, the setting is not known.
+///
+/// Inputs that are larger than any that somebody writes are read in one way only: a reading takes time, and who may start a
+/// process may have it take much. Then nothing is known of them, unless the release is.
 pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
     let Inputs { arguments, environment, version, read } = inputs;
+    if version.is_some_and(|version| version.patch.is_some()) {
+        return resolve(Inputs { arguments, environment, version, read });
+    }
     let mut texts = BTreeMap::new();
     let mut read = |path: &str| {
         let text = texts.entry(path.to_owned()).or_insert_with(|| read(path));
         text.clone()
     };
+    let many = arguments.len() > MANY || environment.as_ref().is_ok_and(|all| all.len() > MANY);
+    let file = if many { None } else { config_file_path(arguments, environment.as_ref().ok().copied()) };
+    let file = file.map(|path| read(&path));
+    if many || file.as_ref().is_some_and(|text| text.as_ref().is_ok_and(|text| text.bytes.len() > LARGE)) {
+        let message =
+            "the release of etcd is not known, and its inputs are too large to be read as each release would";
+        let error = EvidenceError::new(ErrorKind::TooLarge, message);
+        return Resolved {
+            settings: Observed::failed(error.clone()),
+            config_file: file.map(|_| Observed::failed(error.clone())),
+            ignored_environment: Observed::failed(error),
+            fatal: Vec::new(),
+        };
+    }
     let readings = Version::readings(version, &changes()).into_iter().map(|version| {
         let environment = environment.clone();
         resolve(Inputs { arguments, environment, version: Some(version), read: &mut read })
@@ -182,6 +202,20 @@ fn agree(agreed: &mut Resolved, other: &Resolved, version: Option<Version>) {
         agreed.ignored_environment = Observed::failed(unsettled("which variables they ignore".to_owned()));
     }
 }
+
+/// Returns the path of the configuration file that these inputs name.
+fn config_file_path(arguments: &[Argument], variables: Option<&[Variable]>) -> Option<String> {
+    let flags = flags::parse(arguments, None);
+    let by_flag = flags.last("config-file").map(|flag| flag.value.clone()).filter(|path| !path.is_empty());
+    by_flag.or_else(|| {
+        let sources = Sources { flags: Parsed::default(), variables: variables?, version: None };
+        sources.variable("config-file").map(|(path, _)| path)
+    })
+}
+
+/// How many arguments or variables, and how many bytes of a configuration file, are read in several ways.
+const MANY: usize = 1_000;
+const LARGE: usize = 64 << 10;
 
 fn resolve_all(inputs: Inputs<'_>) -> Resolved {
     let Inputs { arguments, environment, version, read } = inputs;

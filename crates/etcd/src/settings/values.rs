@@ -3,6 +3,9 @@
 //! What the flags hold was read in `embed/config.go` and `etcdmain/config.go` of 3.4.23 to 3.7.3, and asked of the programs 3.4.23,
 //! 3.5.1 and 3.6.13.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use seaworthy_evidence::Url;
 
 use super::flags::{parse_bool, shown};
@@ -105,15 +108,25 @@ const OF_HTTP2: [&str; 2] =
 pub(super) fn refusal(name: &str, value: &str, version: Option<Version>) -> Option<String> {
     let line = version.map(Version::line);
     let of_release = |first: u32, last: u32| line.is_none_or(|line| (first..=last).contains(&line));
-    let kinds = KINDS.iter().filter(|(first, last, _, names)| {
-        of_release(*first, *last) && names.split_ascii_whitespace().any(|known| known == name)
-    });
-    let mut refusals = Vec::new();
-    for (_, _, kind, _) in kinds {
-        refusals.push(refused(*kind, value, line)?);
+    let mut refusal = None;
+    for (first, last, kind) in KINDS_BY_NAME.get(name)? {
+        if of_release(*first, *last) {
+            refusal = Some(refused(*kind, value, line)?);
+        }
     }
-    refusals.pop()
+    refusal
 }
+
+/// What the values of each flag must be, by the first and the last minor release.
+static KINDS_BY_NAME: LazyLock<HashMap<&'static str, Vec<(u32, u32, Kind)>>> = LazyLock::new(|| {
+    let mut kinds: HashMap<_, Vec<_>> = HashMap::new();
+    for (first, last, kind, names) in KINDS {
+        for name in names.split_ascii_whitespace() {
+            kinds.entry(name).or_default().push((*first, *last, *kind));
+        }
+    }
+    kinds
+});
 
 /// Returns why `value` is not of this `kind` in the release line `line`.
 fn refused(kind: Kind, value: &str, line: Option<u32>) -> Option<String> {

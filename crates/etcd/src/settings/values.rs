@@ -117,9 +117,11 @@ pub(super) fn refusal(name: &str, value: &str, version: Option<Version>) -> Opti
     refusal
 }
 
+type ByName = HashMap<&'static str, Vec<(u32, u32, Kind)>>;
+
 /// What the values of each flag must be, by the first and the last minor release.
-static KINDS_BY_NAME: LazyLock<HashMap<&'static str, Vec<(u32, u32, Kind)>>> = LazyLock::new(|| {
-    let mut kinds: HashMap<_, Vec<_>> = HashMap::new();
+static KINDS_BY_NAME: LazyLock<ByName> = LazyLock::new(|| {
+    let mut kinds = ByName::new();
     for (first, last, kind, names) in KINDS {
         for name in names.split_ascii_whitespace() {
             kinds.entry(name).or_default().push((*first, *last, *kind));

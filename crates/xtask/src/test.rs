@@ -18,6 +18,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     generate::run(true)?;
     licences()?;
     crate::lab()?;
+    match seaworthy_lab::embedder() {
+        Ok(_) => say("a program with an etcd inside is in the lab"),
+        Err(error) => {
+            say(&format!("without a program that has an etcd inside, so its tests will fail: {error}"))
+        }
+    }
     crate::run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     say(&format!("\nEverything holds ({} s).", start.elapsed().as_secs()));
     Ok(())

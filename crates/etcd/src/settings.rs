@@ -24,6 +24,7 @@ use seaworthy_evidence::{
 };
 
 use crate::Version;
+use crate::version::LISTS;
 use config_file::Bound;
 use flags::{Parsed, parse_bool};
 use names::Flag;
@@ -160,7 +161,7 @@ pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
 
 /// Returns every release, as (minor, patch), that reads its inputs in another way than the one before it in its line.
 fn changes() -> Vec<(u32, u32)> {
-    names::changes().chain(config_file::CHANGES.iter().copied()).collect()
+    names::changes().chain([config_file::SCALARS]).chain(LISTS.iter().copied()).collect()
 }
 
 /// Leaves of `agreed` what the reading of another release says as well.

@@ -33,7 +33,7 @@ pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;
 pub use process::{Build, Process, ProcessId};
 pub use schema::{SCHEMA_ID, json_schema};
-pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, SETTINGS, Setting, Settings};
+pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, READ_FILES, SETTINGS, Setting, Settings};
 pub use snapshot::{Node, ReadError, Snapshot, Tool};
 pub use wire::{ClientCertificate, PassiveView, Protocol, ProtocolSupport, Suite, Wire};
 

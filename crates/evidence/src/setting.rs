@@ -51,6 +51,22 @@ pub const SETTINGS: &[&str] = &[
     "wal-dir",
 ];
 
+/// The settings that name files which etcd reads, by flag name.
+pub const READ_FILES: [&str; 12] = [
+    "cert-file",
+    "client-cert-file",
+    "client-crl-file",
+    "client-key-file",
+    "key-file",
+    "peer-cert-file",
+    "peer-client-cert-file",
+    "peer-client-key-file",
+    "peer-crl-file",
+    "peer-key-file",
+    "peer-trusted-ca-file",
+    "trusted-ca-file",
+];
+
 /// The settings of an etcd by flag name, as far as they are known; for each of the others, why it is not.
 ///
 /// In JSON one object, in which `{"error": …}` stands for a setting that is not known. A rule that asks for it is *unknown* with

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EtcdFiles, EvidenceError, File, FileAccess, FileKind, Observed,
-    Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
+    Origin, PkiContent, PkiFile, PredictedFailure, READ_FILES, RivalManifest, Settings,
 };
 
 use super::material::Reader;
@@ -16,21 +16,6 @@ use crate::users::Account;
 
 /// The folder in which kubeadm keeps etcd's key material.
 const KUBERNETES_ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
-/// The settings that name files which etcd reads.
-pub(super) const READ: [&str; 12] = [
-    "cert-file",
-    "client-cert-file",
-    "client-crl-file",
-    "client-key-file",
-    "key-file",
-    "peer-cert-file",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-crl-file",
-    "peer-key-file",
-    "peer-trusted-ca-file",
-    "trusted-ca-file",
-];
 
 /// What etcd needs of its data directory.
 const DATA: u32 = access::READ | access::WRITE | access::SEARCH;
@@ -58,7 +43,7 @@ pub(crate) fn read(
     let access = settings.clone().and_then(|settings| access(reader, settings, data_directory.clone()));
     let data_directory = data_directory.and_then(|path| stat(&path));
     let pki = settings.and_then(|settings| {
-        let named: Vec<&str> = READ
+        let named: Vec<&str> = READ_FILES
             .iter()
             .filter_map(|name| settings.get(*name).filter(|s| s.set).map(|s| s.value.as_str()))
             .collect();
@@ -177,7 +162,7 @@ fn access(
     let Some(access) = reader.access() else { return Ok(None) };
     let mut found: Vec<FileAccess> = Vec::new();
     let mut folders: Vec<FileAccess> = Vec::new();
-    for name in READ {
+    for name in READ_FILES {
         let Some(setting) = settings.get(name).filter(|setting| setting.set) else { continue };
         let path = reader.absolute(&setting.value)?;
         found.extend(access.facts(name, &path, access::READ));
@@ -255,7 +240,7 @@ fn denied(
         let mut unknown = None;
         let settings = declared.settings.as_result()?;
         let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
-        let read = READ.into_iter().chain(["config-file"]).map(|name| (name, "", access::READ));
+        let read = READ_FILES.into_iter().chain(["config-file"]).map(|name| (name, "", access::READ));
         for (name, below, needs) in read.chain(DATA_FILES) {
             let Some(setting) = named(name) else { continue };
             match refuses(name, &format!("{}{below}", setting.value), needs) {

@@ -702,10 +702,7 @@ impl<'de> Deserialize<'de> for Value {
 pub(super) const MAX_IGNORED: usize = 200;
 
 /// The release, as (minor, patch), in which `allowed-cn` and `allowed-hostname` are scalars.
-const SCALARS: (u32, u32) = (5, 14);
-
-/// The releases, as (minor, patch), that read the file in another way than the one before.
-pub(super) const CHANGES: &[(u32, u32)] = &[SCALARS, (5, 15)];
+pub(super) const SCALARS: (u32, u32) = (5, 14);
 
 /// Keys of `peer-transport-security` and `client-transport-security`.
 const SECTION: &[(&str, &[Shape])] = &[

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
+use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, READ_FILES, Setting};
 
 use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Input, View, missing, refuse};
@@ -21,21 +21,6 @@ pub(crate) const PKI_OWNER: &str = "etcd-pki-owner";
 
 /// Where every file belongs to root; elsewhere it may belong to the account of etcd.
 const KUBERNETES: &str = "/etc/kubernetes/";
-/// The settings that name files which etcd reads.
-const READ: [&str; 12] = [
-    "cert-file",
-    "client-cert-file",
-    "client-crl-file",
-    "client-key-file",
-    "key-file",
-    "peer-cert-file",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-crl-file",
-    "peer-key-file",
-    "peer-trusted-ca-file",
-    "trusted-ca-file",
-];
 
 pub(crate) const READS: u32 = 0o4;
 const SEARCHES: u32 = 0o1;
@@ -84,7 +69,7 @@ fn pki<'a>(s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
     let settings = s.etcd.settings.as_result().map_err(missing)?;
     let files = s.etcd.files.pki.as_result().map_err(missing)?;
     let set = |name: &&str| settings.get(*name).filter(|setting: &&Setting| setting.set);
-    let read: Vec<&str> = READ.iter().filter_map(set).map(|setting| setting.value.as_str()).collect();
+    let read: Vec<&str> = READ_FILES.iter().filter_map(set).map(|setting| setting.value.as_str()).collect();
     let access = s.etcd.files.access.as_ref().and_then(|access| access.value());
     let is_read = |file: &File| match access {
         Some(access) => access.iter().any(|access| access.path == file.path),
@@ -673,7 +658,7 @@ pub(crate) mod tests {
             let mut world = World::loaded();
             world.runs_as(account.0, account.1);
             if !kubernetes {
-                for name in READ {
+                for name in READ_FILES {
                     let setting = world.settings().get_mut(name).unwrap();
                     setting.value = setting.value.replace(POD_DIRECTORY, "/etc/etcd/pki");
                 }

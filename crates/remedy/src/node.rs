@@ -37,6 +37,8 @@ const LOCK_TTL: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(250);
 /// How long members may take to have the same data.
 const SAME_DATA: Duration = Duration::from_secs(30);
+/// How often the members are asked again because one of them has published something meanwhile.
+const CHANGES: u8 = 2;
 /// Where kubeadm keeps the authority of its certificates for etcd.
 const KUBEADM_CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";
 /// Where kubeadm keeps certificates for clients of etcd, without their ending.
@@ -44,6 +46,9 @@ const KUBEADM_CLIENTS: [&str; 2] =
     ["/etc/kubernetes/pki/etcd/healthcheck-client", "/etc/kubernetes/pki/apiserver-etcd-client"];
 /// Most bytes of a file that is read.
 const CAP: usize = 1 << 20;
+
+/// The progress records of the members, or why they could not be read.
+type Published = Result<BTreeMap<String, ProgressRecord>, String>;
 
 /// A node, and which member on it is meant.
 #[derive(Clone, Debug)]
@@ -73,14 +78,9 @@ impl Node {
         // What cannot be read is refused by the plans that need it.
         let declaration = declaration(&etcd, &snapshot, &root).unwrap_or_default();
         let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-        let (health, progress, ports) = thread::scope(|scope| {
-            let ports = scope.spawn(|| self.peers(members, snapshot.taken_at));
-            let client = self.client(&etcd);
-            let health = client.as_ref().map_err(Clone::clone).and_then(|client| health(client, members));
-            let unread = |error: Error| format!("what the members have published could not be read: {error}");
-            let progress = client.and_then(|client| progress::read_all(&client).map_err(unread));
-            (health, progress, ports.join().unwrap_or_default())
-        });
+        let client = self.client(&etcd);
+        let client = client.as_ref().map_err(Clone::clone);
+        let (health, progress, ports) = self.of_one_moment(client, members, snapshot.taken_at);
         let schemes = |wire: &Wire| {
             let spoken = [(wire.plaintext.value()?, Scheme::Http), (wire.tls.value()?, Scheme::Https)];
             Some(spoken.into_iter().filter(|(speaks, _)| **speaks).map(|(_, scheme)| scheme).collect())
@@ -107,6 +107,36 @@ impl Node {
         };
         seen.asked = self.asked(&seen);
         Ok(seen)
+    }
+
+    /// Returns how the members are, what they have published, and what their peer ports say, as nearly of one moment as can be:
+    /// no record is newer than what the ports say, and where one was published meanwhile all is asked again. With a record that
+    /// is newer a member that has ended its turn would be judged by the certificate that it had before.
+    fn of_one_moment(
+        &self,
+        client: Result<&Client, String>,
+        members: &[Member],
+        taken_at: Timestamp,
+    ) -> (Result<Health, String>, Published, BTreeMap<String, Port>) {
+        let unread = |error: Error| format!("what the members have published could not be read: {error}");
+        let published = || client.clone().and_then(|client| progress::read_all(client).map_err(unread));
+        let mut records = published();
+        let mut tries = 0..CHANGES;
+        loop {
+            let (health, ports) = thread::scope(|scope| {
+                let ports = scope.spawn(|| self.peers(members, taken_at));
+                let health = client.clone().and_then(|client| health(client, members));
+                (health, ports.join().unwrap_or_default())
+            });
+            if records.is_err() || tries.next().is_none() {
+                return (health, records, ports);
+            }
+            let then = published();
+            if then == records {
+                return (health, records, ports);
+            }
+            records = then;
+        }
     }
 
     /// Returns what is there of the files by which the member asks for a certificate.

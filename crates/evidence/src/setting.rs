@@ -88,6 +88,12 @@ impl Settings {
     pub fn why_unknown(&self, name: &str) -> Option<&EvidenceError> {
         self.unknown.get(name)
     }
+
+    /// Returns why one of these settings is not known, if one is not. Who takes a setting that is not known for one that is not
+    /// set claims too much.
+    pub fn doubt_about<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Option<&EvidenceError> {
+        names.into_iter().find_map(|name| self.why_unknown(name))
+    }
 }
 
 impl From<BTreeMap<String, Setting>> for Settings {

@@ -43,6 +43,7 @@ pub(crate) fn read(
     let access = settings.clone().and_then(|settings| access(reader, settings, data_directory.clone()));
     let data_directory = data_directory.and_then(|path| stat(&path));
     let pki = settings.and_then(|settings| {
+        all_named(settings)?;
         let named: Vec<&str> = READ_FILES
             .iter()
             .filter_map(|name| settings.get(*name).filter(|s| s.set).map(|s| s.value.as_str()))
@@ -66,6 +67,11 @@ pub(crate) fn read(
             Observed::from_result(access, Origin::derived("the process, the files and the folders"))
         }),
     }
+}
+
+/// Returns the error where a setting that names a file is not known: what is said of all of them would leave that file out.
+fn all_named(settings: &Settings) -> Result<(), EvidenceError> {
+    settings.doubt_about(READ_FILES).map_or(Ok(()), |error| Err(error.clone()))
 }
 
 fn observed(file: Result<File, EvidenceError>, what: &str) -> Observed<File> {
@@ -160,6 +166,7 @@ fn access(
     data_directory: Result<String, EvidenceError>,
 ) -> Result<Option<Vec<FileAccess>>, EvidenceError> {
     let Some(access) = reader.access() else { return Ok(None) };
+    all_named(settings)?;
     let mut found: Vec<FileAccess> = Vec::new();
     let mut folders: Vec<FileAccess> = Vec::new();
     for name in READ_FILES {
@@ -237,8 +244,8 @@ fn denied(
 ) -> Observed<Vec<PredictedFailure>> {
     let find = || -> Result<Vec<PredictedFailure>, EvidenceError> {
         let mut found = Vec::new();
-        let mut unknown = None;
         let settings = declared.settings.as_result()?;
+        let mut unknown = all_named(settings).err();
         let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
         let read = READ_FILES.into_iter().chain(["config-file"]).map(|name| (name, "", access::READ));
         for (name, below, needs) in read.chain(DATA_FILES) {

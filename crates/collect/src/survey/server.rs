@@ -12,7 +12,7 @@ use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
     Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener,
-    Member, Observed, Origin, Purpose, SETTINGS, Setting, Settings, Transport, Url,
+    Member, Observed, Origin, Purpose, READ_FILES, SETTINGS, Setting, Settings, Transport, Url,
 };
 use seaworthy_wire::ClientIdentity;
 
@@ -31,6 +31,10 @@ use crate::sockets::Sockets;
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// The settings with which etcd does not compare the address of a peer with the names in its certificate, by release.
+const SKIPS_NAMES: [&str; 2] =
+    ["peer-skip-client-san-verification", "experimental-peer-skip-client-san-verification"];
 
 /// Most certificates that are shown to one listener.
 const MAX_SHOWN: usize = 2;
@@ -173,6 +177,9 @@ impl<'a> Server<'a> {
             return Ok(embedded.data_directory.clone());
         }
         let settings = self.resolved.settings.as_result()?;
+        if let Some(error) = settings.why_unknown("data-dir") {
+            return Err(error.clone());
+        }
         let path = settings.get("data-dir").map(|s| s.value.clone()).unwrap_or_default();
         self.running.absolute(&path)
     }
@@ -410,7 +417,9 @@ impl Finish<'_, '_> {
             let of_side = |(of, _): &&(Purpose, EvidenceError)| side.is_none_or(|side| side == *of);
             unloaded.iter().find(of_side).map(|(_, error)| error.clone())
         };
-        let (of_peers, of_both) = (doubt(Some(Purpose::Peer)), doubt(None));
+        let unnamed = known.and_then(|known| known.doubt_about(READ_FILES)).cloned();
+        let (of_peers, of_both) =
+            (doubt(Some(Purpose::Peer)).or_else(|| unnamed.clone()), doubt(None).or(unnamed));
         let this = || cluster.value()?.members.iter().find(|m| m.this && !m.name.is_empty());
         let name = match self.server.embedded {
             Some(_) => this().map(|member| member.name.clone()),
@@ -481,7 +490,7 @@ impl Finish<'_, '_> {
     fn shown(
         &self,
         side: Purpose,
-        settings: &BTreeMap<String, Setting>,
+        settings: &Settings,
         release: Option<Version>,
         listeners: &Observed<Vec<Listener>>,
         reader: &Reader<'_>,
@@ -536,8 +545,8 @@ impl Finish<'_, '_> {
         let server = &self.server;
         let all = || -> Result<Vec<Listener>, EvidenceError> {
             let settings = server.resolved.settings.as_result()?;
-            let unknown = SETTINGS.iter().filter(|name| name.starts_with("listen-"));
-            if let Some(error) = unknown.filter_map(|name| settings.why_unknown(name)).next() {
+            let listen = SETTINGS.iter().copied().filter(|name| name.starts_with("listen-"));
+            if let Some(error) = settings.doubt_about(listen) {
                 return Err(error.clone());
             }
             let sockets = server.sockets.as_ref().map_err(Clone::clone)?;
@@ -610,23 +619,34 @@ impl Finish<'_, '_> {
             Purpose::Peer => self.own_addresses(&advertised),
             _ => Vec::new(),
         };
-        let on = |name: &str| settings.get(name).is_some_and(|s| s.on == Some(true));
+        let on = |name: &&str| settings.get(*name).is_some_and(|s| s.on == Some(true));
+        let unchecked = match side {
+            Purpose::Peer => &SKIPS_NAMES[..],
+            _ => &[],
+        };
         let client_auth = settings::client_auth(settings, side);
         let circumstances = Circumstances {
             dialled: &dialled,
             dials_from: &dials_from,
             client_auth: client_auth.enforced,
-            checks_client_names: !on("peer-skip-client-san-verification")
-                && !on("experimental-peer-skip-client-san-verification"),
+            checks_client_names: !unchecked.iter().any(on),
             restriction: restriction.filter(|_| side == Purpose::Peer),
             etcd_version: version.value().map(String::as_str),
         };
         let pki_side =
             if side == Purpose::Peer { seaworthy_pki::Side::Peer } else { seaworthy_pki::Side::Client };
         let derived = |name: &str| Origin::derived(format!("the settings {name}"));
+        let doubt = settings.doubt_about(names.all());
+        let judged_by = settings.doubt_about(names.all().into_iter().chain(unchecked.iter().copied()));
         Transport {
-            problems: files.problems(self.survey, pki_side, circumstances),
-            credentials: Observed::seen(files.credentials(), derived(&names.all().join(", "))),
+            problems: unless_doubted(
+                files.problems(self.survey, pki_side, circumstances),
+                judged_by.cloned(),
+            ),
+            credentials: match doubt {
+                Some(error) => Observed::failed(error.clone()),
+                None => Observed::seen(files.credentials(), derived(&names.all().join(", "))),
+            },
             client_auth: decided(settings, client_auth, derived(names.trusted)),
             auto_tls: decided(settings, settings::auto_tls(settings, side), derived(names.certificate)),
             advertised,
@@ -672,12 +692,12 @@ impl Finish<'_, '_> {
 
 /// Returns what the settings decide of who is let in; not known where one that decides it is not.
 fn decided<T>(settings: &Settings, value: T, origin: Origin) -> Observed<T> {
-    let decisive = SETTINGS.iter().filter(|name| {
+    let decisive = SETTINGS.iter().copied().filter(|name| {
         ["-auth", "auto-tls", "cert-file", "key-file", "trusted-ca-file"]
             .iter()
             .any(|end| name.ends_with(end))
     });
-    match decisive.filter_map(|name| settings.why_unknown(name)).next() {
+    match settings.doubt_about(decisive) {
         Some(error) => Observed::failed(error.clone()),
         None => Observed::seen(value, origin),
     }

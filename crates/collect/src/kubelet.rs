@@ -1,11 +1,11 @@
 //! Where kubelet looks for static pods.
 
 use seaworthy_evidence::{EvidenceError, Origin};
+use seaworthy_host::root::Root;
+use seaworthy_settings::Argument;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::declared::Argument;
-use crate::root::Root;
 use crate::yaml;
 
 /// Where static pods are by default: kubeadm's and RKE2's directory.

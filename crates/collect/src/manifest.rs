@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, FileKind, Origin};
+use seaworthy_host::root::Root;
+use seaworthy_host::shell;
+use seaworthy_host::users::Users;
+use seaworthy_settings::{Argument, may_be_shown};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
-use crate::declared::{Argument, may_be_shown};
-use crate::root::Root;
-use crate::users::Users;
-use crate::{shell, yaml};
+use crate::yaml;
 
 /// Most bytes that one argument or variable is expanded to; the kernel takes no more (`MAX_ARG_STRLEN`). Without
 /// a limit, a variable that holds another one twice, which holds another one twice, fills any memory.

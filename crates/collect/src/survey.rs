@@ -28,11 +28,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rayon::join;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
+use seaworthy_host::machine;
+use seaworthy_host::procfs::Proc;
+use seaworthy_host::root::Root;
+use seaworthy_host::users::Users;
 
-use crate::machine;
-use crate::procfs::Proc;
-use crate::root::Root;
-use crate::users::Users;
 use attribution::Attributions;
 use declarations::Declarations;
 use processes::Found;

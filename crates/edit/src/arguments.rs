@@ -2,8 +2,9 @@
 //! next argument, the last of several in effect.
 
 use schemars::JsonSchema;
-use seaworthy_collect::{Argument, shell};
 use seaworthy_evidence::Origin;
+use seaworthy_host::shell;
+use seaworthy_settings::Argument;
 use serde::{Deserialize, Serialize};
 
 use crate::values::{self, Values};

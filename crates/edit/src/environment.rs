@@ -274,7 +274,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use seaworthy_collect::{root::Root, systemd::Unit};
+    use seaworthy_host::{root::Root, systemd::Unit};
 
     use super::*;
 

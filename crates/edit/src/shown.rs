@@ -74,7 +74,7 @@ fn is_setting(name: &str) -> bool {
 
 fn is_variable(name: &str) -> bool {
     let setting = || name.strip_prefix("ETCD_").map(|rest| rest.to_ascii_lowercase().replace('_', "-"));
-    seaworthy_collect::may_be_shown(name.as_bytes())
+    seaworthy_settings::may_be_shown(name.as_bytes())
         && (name.starts_with("SSL_CERT_") || setting().is_some_and(|name| is_setting(&name)))
 }
 

@@ -275,7 +275,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use seaworthy_collect::{root::Root, systemd::Unit};
+    use seaworthy_host::{root::Root, systemd::Unit};
 
     use super::*;
 

@@ -5,8 +5,7 @@
 //! Neither reads the environment or a file. Flags as of etcd 3.4 to 3.7.
 
 use seaworthy_evidence::{Origin, ProxyKind, Url, without_userinfo};
-
-use crate::settings::Argument;
+use seaworthy_settings::Argument;
 
 /// The settings of a proxy.
 #[derive(Clone, Debug, PartialEq)]

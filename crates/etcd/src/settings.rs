@@ -17,53 +17,17 @@ pub use meaning::{advertised, allowed_names, auto_tls, client_auth, initial_clus
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use seaworthy_evidence::{
     Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure,
     SETTINGS, Setting, Settings, without_userinfo,
 };
+use seaworthy_settings::{Argument, ConfigText, Variable};
 
 use crate::Version;
 use crate::version::LISTS;
 use config_file::Bound;
 use flags::{Parsed, parse_bool};
 use names::Flag;
-
-/// One command-line argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Argument {
-    /// Its bytes.
-    pub text: Vec<u8>,
-    /// Where it stands.
-    pub origin: Origin,
-}
-
-/// One environment variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Its bytes.
-    pub value: Vec<u8>,
-    /// Where it is set.
-    pub origin: Origin,
-}
-
-/// A configuration file as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigText {
-    /// Its content. More than [`ConfigText::MAX`] bytes are refused, so one byte more is enough to read.
-    pub bytes: Vec<u8>,
-    /// When it was last changed or replaced, if that is known.
-    pub changed_at: Option<Timestamp>,
-    /// The file.
-    pub origin: Origin,
-}
-
-impl ConfigText {
-    /// Size in bytes up to which a configuration file is read.
-    pub const MAX: usize = 1 << 20;
-}
 
 /// Everything that decides etcd's settings.
 pub struct Inputs<'a> {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seaworthy_catalogue::{Catalogue, Status};
-use seaworthy_collect::root::Root;
-use seaworthy_collect::systemd::Unit;
 use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Error, Identity, Lock, Security, Timeouts};
 use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_host::root::Root;
+use seaworthy_host::systemd::Unit;
 use seaworthy_journal::files;
 use seaworthy_journal::record::Process;
 use seaworthy_pki::Parsed;
@@ -505,9 +505,7 @@ impl World for Live<'_> {
     }
 
     fn name(&self) -> String {
-        Root::host(&self.node.root)
-            .map(|root| seaworthy_collect::machine::hostname(&root))
-            .unwrap_or_default()
+        Root::host(&self.node.root).map(|root| seaworthy_host::machine::hostname(&root)).unwrap_or_default()
     }
 
     fn now(&self) -> Timestamp {

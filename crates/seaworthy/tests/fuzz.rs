@@ -21,11 +21,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_audit::{Options, Waivers, audit};
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_collect::program::{self, Program};
 use seaworthy_etcd::process::Built;
-use seaworthy_etcd::settings::{Argument, ConfigText, Inputs, Variable, resolve};
+use seaworthy_etcd::settings::{Inputs, resolve};
 use seaworthy_etcd::{Version, bbolt, members, process, proxy};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, Snapshot};
+use seaworthy_host::program::{self, Program};
+use seaworthy_settings::{Argument, ConfigText, Variable};
 use serde_json::Value;
 
 /// Runs `target` on the corpus `name` and on `iterations` changed inputs. It returns how large its output is, in bytes.
@@ -203,7 +204,7 @@ fn argv() {
         let _ = process::recognise(&parts, Some("/usr/lib64/ld-linux-x86-64.so.2"), Built::Other);
         let argument = |text: Vec<u8>| Argument { text, origin: origin() };
         let arguments: Vec<Argument> = parts.into_iter().skip(1).map(argument).collect();
-        let _ = seaworthy_collect::shell::program(&arguments, |text| text.ends_with(b"etcd"));
+        let _ = seaworthy_host::shell::program(&arguments, |text| text.ends_with(b"etcd"));
         let settings = settings(&arguments, &variables, b"", "3.5.1");
         size(&(recognised, proxy::resolve(&arguments))) + settings
     });

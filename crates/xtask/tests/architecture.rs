@@ -14,14 +14,16 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates of the product, left to right: each may depend only on crates before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "seaworthy-evidence",
+    "seaworthy-settings",
     "seaworthy-expr",
     "seaworthy-catalogue",
     "seaworthy-builtin",
     "seaworthy-audit",
     "seaworthy-pki",
     "seaworthy-wire",
+    "seaworthy-host",
     "seaworthy-etcd",
     "seaworthy-collect",
     "seaworthy-edit",
@@ -36,7 +38,7 @@ const ORDER: [&str; 15] = [
 const BESIDE: [&str; 2] = ["seaworthy-lab", "xtask"];
 
 /// What no crate of the evaluation path may reach: it neither talks to a network nor waits.
-const NEVER_IN_EVALUATION: [&str; 9] = [
+const NEVER_IN_EVALUATION: [&str; 10] = [
     "tokio",
     "async-std",
     "mio",
@@ -44,6 +46,7 @@ const NEVER_IN_EVALUATION: [&str; 9] = [
     "rustls",
     "socket2",
     "rustix",
+    "seaworthy-host",
     "seaworthy-wire",
     "seaworthy-collect",
 ];

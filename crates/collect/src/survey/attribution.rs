@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use seaworthy_evidence::{AttributedBy, Declared, ErrorKind, EvidenceError, Origin, Setting, Settings};
+use seaworthy_host::cgroup::{Cgroup, Owner, same_uid};
+use seaworthy_host::root::Root;
 
 use super::declarations::{Declarations, Unit, is_pod};
 use super::drift;
 use super::pods::{self, PodName};
 use super::processes::{Found, Running};
-use crate::cgroup::{Cgroup, Owner, same_uid};
 use crate::manifest::StaticPod;
-use crate::root::Root;
 
 /// A process whose declaration is looked for.
 struct Placed {
@@ -435,7 +435,7 @@ mod tests {
 
     use super::super::declarations::tests::{MANIFESTS, UNIT_FILE, declarations_of, pod};
     use super::*;
-    use crate::declared::Argument;
+    use seaworthy_settings::Argument;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const UID: &str = "6f1cbe3a3bd1e0d31a3f7b0a5c1a9a11";
@@ -825,7 +825,7 @@ mod tests {
 
     #[test]
     fn a_configuration_file_that_etcd_refuses_would_keep_it_from_starting() {
-        use seaworthy_etcd::settings::ConfigText;
+        use seaworthy_settings::ConfigText;
         let pod = |rest: &str| {
             let command = "command: [etcd, --config-file=/etc/etcd/conf.yaml]";
             format!("kind: Pod\nmetadata: {{name: etcd}}\nspec:\n  containers:\n  - {command}\n{rest}")

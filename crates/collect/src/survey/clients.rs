@@ -176,8 +176,8 @@ mod tests {
 
     use super::super::Options;
     use super::*;
-    use crate::root::Root;
-    use crate::users::Users;
+    use seaworthy_host::root::Root;
+    use seaworthy_host::users::Users;
 
     /// Returns the certificate and the key of a CA and of a leaf that it issued, as PEM.
     fn issued(name: &str) -> [String; 3] {

@@ -2,22 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaworthy_etcd::settings::{self, ConfigText, Inputs};
+use seaworthy_etcd::settings::{self, Inputs};
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, FileKind, Observed, Origin,
     RivalManifest, Setting,
 };
+use seaworthy_host::cgroup::Owner;
+use seaworthy_host::root::Root;
+use seaworthy_host::users::{Account, Users};
+use seaworthy_host::{machine, shell, systemd};
+use seaworthy_settings::{Argument, ConfigText, Variable};
 
 use super::processes::Found;
 use super::server::nothing_known;
 use super::{Survey, files, not_running};
-use crate::cgroup::Owner;
-use crate::declared::{Argument, Variable};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
-use crate::root::Root;
-use crate::users::{Account, Users};
-use crate::{machine, shell, systemd};
 
 /// The unit that distributions install.
 const UNIT: &str = "etcd.service";
@@ -480,7 +480,7 @@ pub(super) mod tests {
 
     use super::super::Options;
     use super::*;
-    use crate::users::Users;
+    use seaworthy_host::users::Users;
 
     pub(in super::super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
     pub(in super::super) const UNIT_FILE: &str = "/etc/systemd/system/etcd.service";

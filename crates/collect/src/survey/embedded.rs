@@ -4,11 +4,11 @@
 //! listens. Its settings are nowhere to be read, so what it is judged by is what its sockets say.
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, Listener, Member, Observed, Purpose, Url, Wire};
+use seaworthy_host::sockets::Sockets;
 
 use super::listeners::{self, Answers};
 use super::processes::Running;
 use super::server::Server;
-use crate::sockets::Sockets;
 
 /// An etcd inside another program.
 pub(crate) struct Embedded {

@@ -7,12 +7,12 @@ use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EtcdFiles, EvidenceError, File, FileAccess, FileKind, Observed,
     Origin, PkiContent, PkiFile, PredictedFailure, READ_FILES, RivalManifest, Settings,
 };
+use seaworthy_host::access::{self, Access, Refusal};
+use seaworthy_host::root::Root;
+use seaworthy_host::users::Account;
 
 use super::material::Reader;
 use super::{Survey, tree};
-use crate::access::{self, Access, Refusal};
-use crate::root::Root;
-use crate::users::Account;
 
 /// The folder in which kubeadm keeps etcd's key material.
 const KUBERNETES_ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
@@ -316,7 +316,7 @@ mod tests {
     use super::super::Options;
     use super::super::processes::Running;
     use super::*;
-    use crate::users::Users;
+    use seaworthy_host::users::Users;
 
     /// Returns what is found below `directory` of the files that settings name, by what it holds.
     fn found(directory: &Path, named: &[&str]) -> Result<Vec<(String, PkiContent)>, EvidenceError> {

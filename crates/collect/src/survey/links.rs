@@ -7,8 +7,7 @@ use seaworthy_evidence::{
     Connection, Direction, ErrorKind, EvidenceError, Link, Listener, Member, Observed, Origin, PassiveView,
     TransportSeen,
 };
-
-use crate::sockets::Sockets;
+use seaworthy_host::sockets::Sockets;
 
 /// What an established peer connection showed to a passive look, by its two ends.
 pub(crate) type Views = BTreeMap<(SocketAddr, SocketAddr), PassiveView>;
@@ -206,7 +205,7 @@ mod tests {
     use seaworthy_evidence::{Purpose, Url};
 
     use super::*;
-    use crate::sockets::TcpSocket;
+    use seaworthy_host::sockets::TcpSocket;
 
     fn member(name: &str, ip: &str, this: bool) -> Member {
         let peer_urls = vec![Url::parse(&format!("https://{ip}:2380")).unwrap()];

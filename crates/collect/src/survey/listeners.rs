@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, Listener, Observed, Origin, Purpose, Url, Wire};
+use seaworthy_host::access::Access;
+use seaworthy_host::sockets::Sockets;
 use seaworthy_wire::Target;
 
 use super::Survey;
@@ -16,8 +18,6 @@ use super::membership::{self, LiveMembers};
 use super::processes::Running;
 use super::proxy;
 use super::server::Server;
-use crate::access::Access;
-use crate::sockets::Sockets;
 
 /// What the listeners of the node answered, by process and address.
 #[derive(Default)]
@@ -363,7 +363,7 @@ fn socket_of(url: &Url, sockets: &Sockets) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sockets::TcpSocket;
+    use seaworthy_host::sockets::TcpSocket;
 
     #[test]
     fn urls_find_their_sockets() {
@@ -403,8 +403,9 @@ mod tests {
             patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
-        let root = crate::root::Root::host("/").unwrap();
-        let survey = Survey { options: &options, root: &root, users: &crate::users::Users::default() };
+        let root = seaworthy_host::root::Root::host("/").unwrap();
+        let survey =
+            Survey { options: &options, root: &root, users: &seaworthy_host::users::Users::default() };
         let started = Instant::now();
         let answers = ask_all(&survey, &[Server::read(&running)], &[]);
         assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());

@@ -8,14 +8,14 @@ use seaworthy_evidence::{
     Certificate, Credentials, ErrorKind, EvidenceError, Observed, Origin, PrivateKey, Problem, ProblemKind,
     RevocationList, Setting,
 };
+use seaworthy_host::access::{self, Access};
+use seaworthy_host::root::Root;
+use seaworthy_host::users::Users;
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
 
 use super::Survey;
 use super::allowed::Restriction;
 use super::processes::Running;
-use crate::access::{self, Access};
-use crate::root::Root;
-use crate::users::Users;
 
 /// Largest key material file that is read, in bytes.
 const CAP: usize = 1 << 20;

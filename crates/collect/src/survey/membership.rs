@@ -179,7 +179,7 @@ impl Survey<'_> {
 
 /// Reads the members in a data directory's database without disturbing the etcd that has it open.
 pub(crate) fn offline(
-    root: Result<&crate::root::Root, EvidenceError>,
+    root: Result<&seaworthy_host::root::Root, EvidenceError>,
     path: &str,
 ) -> Result<bbolt::Membership, EvidenceError> {
     let file = root?.open(path)?;
@@ -196,8 +196,8 @@ mod tests {
     use super::super::Options;
     use super::super::processes::Running;
     use super::*;
-    use crate::root::Root;
-    use crate::users::Users;
+    use seaworthy_host::root::Root;
+    use seaworthy_host::users::Users;
 
     #[test]
     fn a_stale_list_proves_no_lone_member() {

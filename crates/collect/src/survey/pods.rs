@@ -1,9 +1,8 @@
 //! What the pods on a node are called, as kubelet's folders of logs tell it without the API server.
 
 use seaworthy_evidence::{ErrorKind, EvidenceError};
-
-use crate::cgroup::same_uid;
-use crate::root::Root;
+use seaworthy_host::cgroup::same_uid;
+use seaworthy_host::root::Root;
 
 /// Where kubelet keeps the logs of each pod, in a folder `NAMESPACE_NAME_UID`.
 const PODS: &str = "/var/log/pods";

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use seaworthy_etcd::Version;
 use seaworthy_etcd::process::{self, Built, Recognised};
 use seaworthy_evidence::{Build, ErrorKind, EvidenceError, Observed, Origin, Process};
+use seaworthy_host::cgroup::Cgroup;
+use seaworthy_host::procfs::{FileId, Glimpse, Proc, ProcessEntry};
+use seaworthy_host::program::{Module, Program, Programs, Told};
+use seaworthy_host::root::Root;
+use seaworthy_settings::Argument;
 
 use super::Survey;
-use crate::cgroup::Cgroup;
-use crate::declared::Argument;
-use crate::procfs::{FileId, Glimpse, Proc, ProcessEntry};
-use crate::program::{Module, Program, Programs, Told};
-use crate::root::Root;
 
 /// One process of interest, with what is read of each.
 pub(crate) struct Running {

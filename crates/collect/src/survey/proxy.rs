@@ -2,11 +2,11 @@
 
 use seaworthy_etcd::proxy::{self, ProxySettings};
 use seaworthy_evidence::{EvidenceError, Listener, Observed, Origin, Proxy, ProxyKind, Purpose};
+use seaworthy_host::sockets::Sockets;
 
 use super::Survey;
 use super::listeners::{self, Answers};
 use super::processes::Running;
-use crate::sockets::Sockets;
 
 /// One proxy process with what was read of it on the node.
 pub(crate) struct Reading<'a> {

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_etcd::settings::{self, ConfigText, Inputs, Resolved};
+use seaworthy_etcd::settings::{self, Inputs, Resolved};
 use seaworthy_etcd::{Version, bbolt};
 use seaworthy_evidence::{
     Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener,
     Member, Observed, Origin, Purpose, READ_FILES, SETTINGS, Setting, Settings, Transport, Url,
 };
+use seaworthy_host::root::Root;
+use seaworthy_host::sockets::Sockets;
+use seaworthy_settings::ConfigText;
 use seaworthy_wire::ClientIdentity;
 
 use super::allowed::Restriction;
@@ -26,8 +29,6 @@ use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
 use super::processes::Running;
 use super::trust::{Neighbour, Trust};
 use super::{Survey, drift, files, membership};
-use crate::root::Root;
-use crate::sockets::Sockets;
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use seaworthy_evidence::{ErrorKind, EvidenceError};
-
-use crate::root::Root;
+use seaworthy_host::root::Root;
 
 /// Most files and folders that are looked at.
 const MAX_FILES: usize = 1000;

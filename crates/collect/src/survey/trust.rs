@@ -8,15 +8,15 @@ use seaworthy_evidence::{
     CaUse, Certificate, Cluster, ErrorKind, EvidenceError, Impostor, Observed, Origin, Purpose, Setting,
     SharedCa, Url,
 };
+use seaworthy_host::root::Root;
 use seaworthy_pki::{Parsed, Usage, acceptable_to, accepts_issuer, open_end};
+use seaworthy_settings::Argument;
 
 use super::allowed::Restriction;
 use super::material::{CLIENT, Content, Files, PEER, Reader};
 use super::processes::{Found, Running};
 use super::server::Server;
 use super::{Survey, tree};
-use crate::declared::Argument;
-use crate::root::Root;
 
 /// kubeadm's CA for everything but etcd.
 const KUBERNETES_CA: &str = "/etc/kubernetes/pki/ca.crt";
@@ -581,7 +581,7 @@ mod tests {
     use super::super::Options;
     use super::super::material::Content;
     use super::*;
-    use crate::users::Users;
+    use seaworthy_host::users::Users;
 
     fn options(root: &Path) -> Options {
         Options {

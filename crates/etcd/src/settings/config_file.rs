@@ -12,12 +12,13 @@ use seaworthy_evidence::{
     Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, IgnoredKey, Origin, PredictedFailure,
     Purpose, SETTINGS,
 };
+use seaworthy_settings::ConfigText;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::flags::shown;
 use super::names::{self, Shape};
-use super::{Chosen, ConfigText, failure, values};
+use super::{Chosen, failure, values};
 use crate::Version;
 use crate::version::LISTS;
 

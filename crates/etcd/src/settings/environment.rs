@@ -4,10 +4,11 @@
 //! (`ETCD_CA_FILE`, `ETCD_PEER_CA_FILE`).
 
 use seaworthy_evidence::IgnoredKey;
+use seaworthy_settings::Variable;
 
 use super::config_file::{MAX_IGNORED, about_security, suggest};
 use super::flags::shown;
-use super::{Variable, names, variable_name};
+use super::{names, variable_name};
 use crate::Version;
 
 /// Returns the `ETCD_*` variables that etcd `version` does not know, by name: what they hold is not looked

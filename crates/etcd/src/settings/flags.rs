@@ -1,9 +1,10 @@
 //! Command-line arguments as Go's `flag` package reads them.
 
 use seaworthy_evidence::{Origin, PredictedFailure};
+use seaworthy_settings::Argument;
 
 use super::names::{self, Flag};
-use super::{Argument, failure, values};
+use super::{failure, values};
 use crate::Version;
 
 /// One flag of a command line.

@@ -11,9 +11,10 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_etcd::Version;
-use seaworthy_etcd::settings::{Argument, Inputs, resolve};
+use seaworthy_etcd::settings::{Inputs, resolve};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Settings};
 use seaworthy_remedy::issue::{Authority, Host, KeyKind, Profile};
+use seaworthy_settings::Argument;
 
 pub(crate) const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 pub(crate) const PKI: &str = "/etc/kubernetes/pki/etcd";

@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use seaworthy_collect::root::Root;
+use seaworthy_host::root::Root;
 use seaworthy_journal::files;
 use seaworthy_journal::record::{self, State};
 use seaworthy_remedy::executor::{Executor, Outcome, Progress, RollbackPlan, obstacles};

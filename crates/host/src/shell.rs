@@ -1,8 +1,7 @@
 //! What a command line really starts, when it starts it through a shell or another wrapper.
 
 use seaworthy_evidence::{ErrorKind, EvidenceError};
-
-use crate::declared::{Argument, may_be_shown};
+use seaworthy_settings::{Argument, may_be_shown};
 
 /// Returns the command line of the program that `argv` ends up running, if it is one that `is_program` (which
 /// is given the text of an argument that may be a path to it).

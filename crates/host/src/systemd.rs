@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
+use seaworthy_settings::{Argument, Variable, may_be_shown};
 
-use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::Root;
 use specifiers::Specifiers;
 
@@ -37,7 +37,7 @@ const WANTED_CAP: usize = 4096;
 
 /// Returns the names of the services that systemd has started and not given up, which it notes in `/run/systemd/units`, and of
 /// those that it starts with the node, as far as `word` is in their file. What could not be read is noted in `unreadable`.
-pub(crate) fn wanted(root: &Root, word: &[u8], unreadable: &mut Vec<EvidenceError>) -> BTreeSet<String> {
+pub fn wanted(root: &Root, word: &[u8], unreadable: &mut Vec<EvidenceError>) -> BTreeSet<String> {
     let mut list = |directory: &str| {
         let entries = match root.list(directory, WANTED_CAP) {
             Err(error) if error.kind != ErrorKind::NotFound => {

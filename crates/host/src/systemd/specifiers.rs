@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::parse_environment_file;
 use crate::machine;
 use crate::root::Root;
-
-use super::parse_environment_file;
 
 /// Most bytes of a file that a specifier is read from.
 const CAP: usize = 64 << 10;

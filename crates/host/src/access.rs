@@ -17,11 +17,11 @@ use crate::root::{Place, Root};
 use crate::users::{Account, Users};
 
 /// Permission to read, as a bit of one class of a mode.
-pub(crate) const READ: u32 = 0o4;
+pub const READ: u32 = 0o4;
 /// Permission to write.
-pub(crate) const WRITE: u32 = 0o2;
+pub const WRITE: u32 = 0o2;
 /// Permission to search a directory.
-pub(crate) const SEARCH: u32 = 0o1;
+pub const SEARCH: u32 = 0o1;
 
 /// Most symbolic links that the kernel follows on one path.
 const MAX_LINKS: usize = 40;
@@ -321,11 +321,11 @@ pub(crate) struct Way {
 
 /// A component of a path that keeps a process out.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// The component.
-    pub(crate) path: String,
+    pub path: String,
     /// One clause: who is kept out of what, by which component with which owner and mode.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 impl Way {
@@ -348,7 +348,7 @@ impl Way {
 }
 
 /// What one process may do with the files that it sees.
-pub(crate) struct Access<'a> {
+pub struct Access<'a> {
     root: Result<&'a Root, EvidenceError>,
     users: &'a Users,
     subject: Result<Subject, EvidenceError>,
@@ -364,7 +364,7 @@ enum Seen {
 
 impl<'a> Access<'a> {
     /// Returns what `process` may do with the files below `root`, which is its own.
-    pub(crate) fn of_process(
+    pub fn of_process(
         process: &ProcessEntry,
         root: Result<&'a Root, EvidenceError>,
         users: &'a Users,
@@ -374,7 +374,7 @@ impl<'a> Access<'a> {
 
     /// Returns what `account` may do with the files below `root` once something runs as it; with the usual capabilities if it is
     /// root, and with none else.
-    pub(crate) fn of_account(account: &Account, root: &'a Root, users: &'a Users) -> Self {
+    pub fn of_account(account: &Account, root: &'a Root, users: &'a Users) -> Self {
         let root_user = account.uid == 0;
         let subject = Subject {
             uid: account.uid,
@@ -388,18 +388,18 @@ impl<'a> Access<'a> {
     }
 
     /// Returns the user who asks, if it is known.
-    pub(crate) fn uid(&self) -> Option<u32> {
+    pub fn uid(&self) -> Option<u32> {
         self.subject.as_ref().ok().map(|subject| subject.uid)
     }
 
     /// Returns whether no owner and no mode keeps the process from anything.
-    pub(crate) fn is_kept_out_of_nothing(&self) -> bool {
+    pub fn is_kept_out_of_nothing(&self) -> bool {
         self.subject.as_ref().is_ok_and(Subject::is_kept_out_of_nothing)
     }
 
     /// Returns what keeps the process from what it `needs` of `path`; `None` when nothing does. Where there is a folder `below`,
     /// only that and what is below it counts.
-    pub(crate) fn refuses(
+    pub fn refuses(
         &self,
         path: &str,
         needs: u32,
@@ -443,7 +443,7 @@ impl<'a> Access<'a> {
 
     /// Returns what the process, which `needs` that of `path`, may do with it now and if others owned it; `None` when there is no
     /// such file.
-    pub(crate) fn facts(&self, setting: &str, path: &str, needs: u32) -> Option<FileAccess> {
+    pub fn facts(&self, setting: &str, path: &str, needs: u32) -> Option<FileAccess> {
         let origin = || Origin::derived(format!("owners and modes on the way to {path}"));
         let fact = |result| Observed::from_result(result, origin());
         let same = |granted: Result<bool, EvidenceError>, message| FileAccess {
@@ -481,7 +481,7 @@ impl<'a> Access<'a> {
 
     /// Returns who beside root and the user of the process may connect to the UNIX socket `path`, or put another in its place, as
     /// one clause; nothing when nobody may.
-    pub(crate) fn open_to(&self, path: &str) -> Result<String, EvidenceError> {
+    pub fn open_to(&self, path: &str) -> Result<String, EvidenceError> {
         if path.starts_with('@') {
             return Ok(format!(
                 "anybody in its network may connect to {path}: an abstract socket has no mode"

@@ -178,7 +178,7 @@ impl Root {
     /// # Errors
     ///
     /// `Unsupported` where it is not in it, as after a chroot(2) alone, or was removed.
-    pub(crate) fn working_directory(&self, process: &ProcessEntry) -> Result<String, EvidenceError> {
+    pub fn working_directory(&self, process: &ProcessEntry) -> Result<String, EvidenceError> {
         let [directory, root] = process.working_directory()?;
         let root = root.strip_suffix(b"/").unwrap_or(&root);
         let inside = directory.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
@@ -199,14 +199,14 @@ impl Root {
     }
 
     /// Returns which file system object is at `path`: its device and inode.
-    pub(crate) fn identity(&self, path: impl AsRef<Path>) -> Result<(u64, u64), EvidenceError> {
+    pub fn identity(&self, path: impl AsRef<Path>) -> Result<(u64, u64), EvidenceError> {
         let path = path.as_ref();
         let stat = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).and_then(rustix::fs::fstat);
         stat.map(|stat| (stat.st_dev, stat.st_ino)).map_err(|error| self.error(path, error))
     }
 
     /// Returns the Unix socket at `path` as a file descriptor that says which one it is, to connect to.
-    pub(crate) fn socket(&self, path: impl AsRef<Path>) -> Result<OwnedFd, EvidenceError> {
+    pub fn socket(&self, path: impl AsRef<Path>) -> Result<OwnedFd, EvidenceError> {
         let path = path.as_ref();
         let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC);
         let fd = fd.and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
@@ -217,13 +217,13 @@ impl Root {
     }
 
     /// Returns the directory at `path` as a file descriptor for use in `*at` system calls.
-    pub(crate) fn directory(&self, path: impl AsRef<Path>) -> Result<OwnedFd, EvidenceError> {
+    pub fn directory(&self, path: impl AsRef<Path>) -> Result<OwnedFd, EvidenceError> {
         let path = path.as_ref();
         self.resolve(path, DIRECTORY).map_err(|error| self.error(path, error))
     }
 
     /// Returns an error of `kind` about `path`.
-    pub(crate) fn fail(&self, path: &Path, kind: ErrorKind, what: impl std::fmt::Display) -> EvidenceError {
+    pub fn fail(&self, path: &Path, kind: ErrorKind, what: impl std::fmt::Display) -> EvidenceError {
         EvidenceError::new(kind, format!("{}: {what}", self.origin(path))).at(self.origin(path))
     }
 

@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use rustix::thread::LinkNameSpaceType;
 use rustix::time::{ClockId, clock_gettime};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, ProcessId};
+use seaworthy_settings::{Argument, Variable, may_be_shown};
 
 use crate::cgroup::Cgroup;
-use crate::declared::{Argument, Variable, may_be_shown};
 use crate::root::{Root, read_capped};
 
 /// Most bytes that are read of an argv or an environment; the kernel itself stops at 6 MiB for both together.
@@ -412,18 +412,18 @@ impl ProcessEntry {
 
     /// Returns by which user, groups and capabilities the kernel decides which files it may use, as seen in the user namespace
     /// of the audit.
-    pub(crate) fn file_identity(&self) -> Result<FileIdentity, EvidenceError> {
+    pub fn file_identity(&self) -> Result<FileIdentity, EvidenceError> {
         let bytes = self.read("status", FILE_CAP)?;
         parse_file_identity(&bytes).ok_or_else(|| self.malformed("status"))
     }
 
     /// Returns `uid_map` or `gid_map` of its user namespace.
-    pub(crate) fn id_map(&self, name: &str) -> Result<Vec<IdRange>, EvidenceError> {
+    pub fn id_map(&self, name: &str) -> Result<Vec<IdRange>, EvidenceError> {
         parse_id_map(&self.read(name, FILE_CAP)?).ok_or_else(|| self.malformed(name))
     }
 
     /// Returns whether every user and group of the machine has a number in the user namespace of the audit.
-    pub(crate) fn sees_every_user() -> bool {
+    pub fn sees_every_user() -> bool {
         let whole = |name: &str| {
             let map = std::fs::read(format!("/proc/self/{name}")).ok();
             let map = map.and_then(|map| parse_id_map(&map)).unwrap_or_default();
@@ -458,7 +458,7 @@ impl ProcessEntry {
     /// # Errors
     ///
     /// `PermissionDenied` for another user's process.
-    pub(crate) fn working_directory(&self) -> Result<[Vec<u8>; 2], EvidenceError> {
+    pub fn working_directory(&self) -> Result<[Vec<u8>; 2], EvidenceError> {
         Ok([self.read_link("cwd")?, self.read_link("root")?])
     }
 
@@ -473,7 +473,7 @@ impl ProcessEntry {
     }
 
     /// Moves the calling thread into the namespace of host names of this process, as [`ProcessEntry::enter_network`] does.
-    pub(crate) fn enter_names(&self) -> Result<(), EvidenceError> {
+    pub fn enter_names(&self) -> Result<(), EvidenceError> {
         self.enter("ns/uts", LinkNameSpaceType::HostNameAndNISDomainName, "UTS")
     }
 
@@ -649,7 +649,7 @@ impl FileId {
 
 /// The part of `/proc/PID/status` by which the kernel decides which files a process may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FileIdentity {
+pub struct FileIdentity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
@@ -659,7 +659,7 @@ pub(crate) struct FileIdentity {
 
 /// A line of `/proc/PID/uid_map` (user_namespaces(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IdRange {
+pub struct IdRange {
     pub(crate) inside: u32,
     pub(crate) outside: u32,
     pub(crate) count: u32,

@@ -19,7 +19,7 @@ pub fn hostname(root: &Root) -> String {
 
 /// Returns the kernel that runs the host of `root`; `None` where there is no `/proc`, as in an image of another machine. A host
 /// that is mounted without it is the one that we see processes of, if that is the root of the first of them.
-pub(crate) fn kernel(root: &Root) -> Option<Kernel> {
+pub fn kernel(root: &Root) -> Option<Kernel> {
     let ours = || Proc::open("/proc").ok().filter(|proc| is_root_of(root, proc) == Some(true));
     Proc::below(root).or_else(ours).map(Kernel)
 }
@@ -30,7 +30,7 @@ fn is_root_of(root: &Root, proc: &Proc) -> Option<bool> {
 }
 
 /// The running kernel, as the host of a root sees it.
-pub(crate) struct Kernel(Proc);
+pub struct Kernel(Proc);
 
 impl Kernel {
     /// Returns the host's name. The audit may have a name of its own, as a container has that is not in the host's network.
@@ -46,17 +46,17 @@ impl Kernel {
     }
 
     /// Returns its release, as `uname -r` prints it.
-    pub(crate) fn release(&self) -> String {
+    pub fn release(&self) -> String {
         rustix::system::uname().release().to_string_lossy().into_owned()
     }
 
     /// Returns the id of the boot, as `/proc` prints it.
-    pub(crate) fn boot_id(&self) -> Option<String> {
+    pub fn boot_id(&self) -> Option<String> {
         Some(self.0.boot_id().to_owned()).filter(|id| !id.is_empty())
     }
 
     /// Returns the architecture by systemd's name for it; `None` for one whose name is not known here.
-    pub(crate) fn architecture(&self) -> Option<&'static str> {
+    pub fn architecture(&self) -> Option<&'static str> {
         Some(match rustix::system::uname().machine().to_bytes() {
             b"x86_64" => "x86-64",
             b"i386" | b"i486" | b"i586" | b"i686" => "x86",

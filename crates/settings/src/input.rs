@@ -1,6 +1,44 @@
-//! Arguments and variables with the place they were written at, and which variables may leave the node.
+//! What a component is given: arguments, variables and files, each with the place it was written at, and which variables may
+//! leave the node.
 
-pub use seaworthy_etcd::settings::{Argument, Variable};
+use jiff::Timestamp;
+use seaworthy_evidence::Origin;
+
+/// One command-line argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// Its bytes.
+    pub text: Vec<u8>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// Where it is set.
+    pub origin: Origin,
+}
+
+/// A configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    /// Its content. More than [`ConfigText::MAX`] bytes are refused, so one byte more is enough to read.
+    pub bytes: Vec<u8>,
+    /// When it was last changed or replaced, if that is known.
+    pub changed_at: Option<Timestamp>,
+    /// The file.
+    pub origin: Origin,
+}
+
+impl ConfigText {
+    /// Size in bytes up to which a configuration file is read.
+    pub const MAX: usize = 1 << 20;
+}
 
 /// Returns whether the environment variable `name` may be kept: etcd's own (`ETCD_*`) and the two with which
 /// the system's trusted certificates are replaced.

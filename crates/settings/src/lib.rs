@@ -1,0 +1,7 @@
+//! What a component makes of what it is given: its settings by its own precedence.
+//!
+//! Architecture invariant: no I/O, and no component by name but for the variables that may be shown.
+
+mod input;
+
+pub use input::{Argument, ConfigText, Variable, may_be_shown};

@@ -9,11 +9,11 @@ use crate::{Binding, Judgement, judge};
 pub fn judge_fixture(rule: &Rule, fixture: &Fixture) -> Judgement {
     let snapshot = Value::Object(fixture.evidence.clone());
     let nothing = Value::Object(serde_json::Map::new());
-    let bindings = ["node", rule.component.variable()].map(|name| Binding {
-        name,
-        value: snapshot.get(name).unwrap_or(&nothing),
-        pointer: format!("/{name}"),
-    });
+    let bind = |name| {
+        let (value, pointer) = (snapshot.get(name).unwrap_or(&nothing), format!("/{name}"));
+        Binding { name, value, pointer }
+    };
+    let bindings: Vec<_> = ["node", "self"].into_iter().chain(rule.subject.special()).map(bind).collect();
     judge(rule, &snapshot, &bindings)
 }
 

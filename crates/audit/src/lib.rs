@@ -11,8 +11,9 @@ mod report;
 mod trail;
 mod waiver;
 
-use seaworthy_catalogue::{Benchmark, Catalogue, Component, Implementation, Rule, Status};
-use seaworthy_evidence::Snapshot;
+use seaworthy_catalogue::{Benchmark, Catalogue, Implementation, Rule, Status, Subject};
+use seaworthy_components::Component;
+use seaworthy_evidence::{Instance, Snapshot};
 use serde_json::Value;
 
 pub use fixture::{check_fixture, judge_fixture};
@@ -40,6 +41,7 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
     let mut findings: Vec<Finding> = select(catalogue, benchmark, &options.rules)
         .into_iter()
         .flat_map(|rule| judge_rule(catalogue, rule, snapshot, &evidence))
+        .filter(|finding| is_selected(finding, benchmark, &options.rules))
         .collect();
     let waiver_notices = options.waivers.apply(&mut findings, snapshot.taken_at);
     // Worst first, then by control number; a stable sort keeps the order of the catalogue and of the resources.
@@ -77,6 +79,15 @@ pub fn select<'a>(
     catalogue.rules.values().filter(|rule| listed(rule) && wanted(rule)).collect()
 }
 
+/// Returns whether a finding of a selected rule is selected itself: a control may be about one component of several.
+fn is_selected(finding: &Finding, benchmark: Option<&Benchmark>, patterns: &[String]) -> bool {
+    let listed = benchmark.is_none_or(|b| finding.controls.iter().any(|(id, _)| *id == b.id));
+    let named = |pattern: &String| {
+        glob(pattern, &finding.rule) || finding.controls.iter().any(|(_, number)| glob(pattern, number))
+    };
+    listed && (patterns.is_empty() || patterns.iter().any(named))
+}
+
 /// Returns whether `text` matches `pattern`, in which `*` stands for any characters.
 pub fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
@@ -100,48 +111,70 @@ fn position(finding: &Finding) -> (bool, Vec<u32>) {
 }
 
 fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence: &Value) -> Vec<Finding> {
-    let finding = |resource: &str, judgement| {
-        let controls = catalogue.controls_of(&rule.id);
-        let controls = controls.into_iter().map(|(b, c)| (b.to_owned(), c.to_owned())).collect();
-        Finding::new(rule, controls, resource.to_owned(), judgement)
-    };
     let node = Binding {
         name: "node",
         value: evidence.get("node").unwrap_or(&Value::Null),
         pointer: "/node".into(),
     };
-    let (resources, pointer, nothing) = match rule.component {
-        Component::Node => return vec![finding(&snapshot.node.name, judge(rule, evidence, &[node]))],
-        Component::Etcd => {
-            let ids = snapshot.etcd.as_result().map(|l| l.iter().map(|e| e.id.clone()).collect::<Vec<_>>());
-            (ids, "/etcd/value", "no etcd runs on this node")
-        }
-        Component::EtcdProxy => {
-            let ids = snapshot.etcd_proxies.as_result().map(|l| l.iter().map(|p| p.id.clone()).collect());
-            (ids, "/etcd_proxies/value", "no etcd proxy runs on this node")
-        }
+    let judge_instances = |component: &'static Component| {
+        let finding = |resource: &str, judgement| {
+            Finding::new(
+                rule,
+                controls_of(catalogue, rule, component.name),
+                component.name,
+                resource,
+                judgement,
+            )
+        };
+        let instances = match snapshot.instances(component.name) {
+            Err(error) => return vec![finding(component.name, Judgement::unknown(error))],
+            Ok([]) => {
+                let nothing = format!("no {} runs on this node", component.name);
+                let seen = match snapshot.node.processes.value() {
+                    Some(1) => format!("{nothing} (1 process was looked at)"),
+                    Some(count) => format!("{nothing} ({count} processes were looked at)"),
+                    None => nothing,
+                };
+                return vec![finding(&snapshot.node.name, Judgement::not_applicable(seen))];
+            }
+            Ok(instances) => instances,
+        };
+        let judge_instance = |(index, instance): (usize, &Instance)| {
+            let pointer = format!("/components/{}/value/{index}", component.name);
+            let value = evidence.pointer(&pointer).unwrap_or(&Value::Null);
+            let mut bindings = vec![node.clone()];
+            if let Some(name) = rule.subject.special() {
+                let value = value.get(name).unwrap_or(&Value::Null);
+                bindings.push(Binding { name, value, pointer: format!("{pointer}/{name}") });
+            }
+            bindings.push(Binding { name: "self", value, pointer });
+            finding(&instance.id, judge(rule, evidence, &bindings))
+        };
+        instances.iter().enumerate().map(judge_instance).collect()
     };
-    match resources {
-        Err(error) => vec![finding(rule.component.name(), Judgement::unknown(error))],
-        Ok(ids) if ids.is_empty() => {
-            let seen = match snapshot.node.processes.value() {
-                Some(1) => format!("{nothing} (1 process was looked at)"),
-                Some(count) => format!("{nothing} ({count} processes were looked at)"),
-                None => nothing.to_owned(),
-            };
-            vec![finding(&snapshot.node.name, Judgement::not_applicable(seen))]
+    match &rule.subject {
+        Subject::Instances(_) => rule.subject.components().flat_map(judge_instances).collect(),
+        Subject::Node => {
+            let judgement = judge(rule, evidence, &[node]);
+            vec![Finding::new(
+                rule,
+                controls_of(catalogue, rule, "node"),
+                "node",
+                &snapshot.node.name,
+                judgement,
+            )]
         }
-        Ok(ids) => ids
-            .iter()
-            .enumerate()
-            .map(|(index, id)| {
-                let pointer = format!("{pointer}/{index}");
-                let value = evidence.pointer(&pointer).unwrap_or(&Value::Null);
-                let this = Binding { name: rule.component.variable(), value, pointer };
-                finding(id, judge(rule, evidence, &[node.clone(), this]))
-            })
-            .collect(),
     }
+}
+
+/// Returns the controls that findings of `rule` about instances of `component` judge.
+fn controls_of(catalogue: &Catalogue, rule: &Rule, component: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for benchmark in catalogue.benchmarks.values() {
+        let judged = benchmark.controls().filter(|control| control.is_judged_by(&rule.id, component));
+        found.extend(judged.map(|control| (benchmark.id.clone(), control.id.clone())));
+    }
+    found
 }
 
 /// Returns the result of each control: the worst of its findings, or why there is none.
@@ -149,7 +182,7 @@ fn controls(benchmark: &Benchmark, findings: &[Finding]) -> Vec<ControlResult> {
     let mut results = Vec::new();
     for section in &benchmark.sections {
         for control in &section.controls {
-            let of_control = || findings.iter().filter(|f| control.rules().any(|r| r == f.rule));
+            let of_control = || findings.iter().filter(|f| control.is_judged_by(&f.rule, &f.component));
             let status: Option<Status> = of_control().map(|f| f.status).max();
             let remark = match &control.implementation {
                 Implementation::Missing(reason) => Some(reason.clone()),

@@ -40,6 +40,8 @@ pub struct Finding {
     pub severity: Severity,
     /// `(benchmark id, control number)` of each control the rule implements.
     pub controls: Vec<(String, String)>,
+    /// The component that was judged, or `node`.
+    pub component: String,
     /// What was judged.
     pub resource: String,
     /// The verdict.
@@ -142,7 +144,8 @@ impl Finding {
     pub(crate) fn new(
         rule: &Rule,
         controls: Vec<(String, String)>,
-        resource: String,
+        component: &str,
+        resource: &str,
         judgement: Judgement,
     ) -> Self {
         let first_failed = judgement.reasons.iter().find(|r| r.status == Status::Fail);
@@ -156,7 +159,8 @@ impl Finding {
             title: rule.title.clone(),
             severity: rule.severity,
             controls,
-            resource,
+            component: component.to_owned(),
+            resource: resource.to_owned(),
             status: judgement.status,
             reasons: judgement.reasons,
             uncorroborated: judgement.uncorroborated,

@@ -57,7 +57,8 @@ impl<'a> Trail<'a> {
     /// Returns the facts behind the touched `pointers`, and remembers them.
     pub(crate) fn follow(&mut self, pointers: &[String]) -> Vec<Evidence> {
         let mut facts: Vec<(String, Evidence)> = Vec::new();
-        for pointer in pointers {
+        // What a thing is for tells which one it is, and is no fact about it.
+        for pointer in pointers.iter().filter(|pointer| !pointer.ends_with("/purpose")) {
             let Some((base, place, value)) = self.place(pointer) else { continue };
             if facts.iter().any(|(p, _)| p == place) {
                 continue;
@@ -66,7 +67,8 @@ impl<'a> Trail<'a> {
             let fact = match seen {
                 Some((_, fact)) => fact.clone(),
                 None => {
-                    let path = readable(&base.name, place.get(base.pointer.len()..).unwrap_or_default());
+                    let path =
+                        readable(&base.name, base.value, place.get(base.pointer.len()..).unwrap_or_default());
                     let fact = Evidence::read(path, value);
                     self.seen.push((place.to_owned(), fact.clone()));
                     fact
@@ -142,20 +144,41 @@ fn without_ancestors(facts: Vec<(String, Evidence)>) -> Vec<Evidence> {
         .collect()
 }
 
-/// Returns a pointer below the variable `name` as a path to read: `settings.peer-cert-file`, `peer.listeners[0].wire`.
-fn readable(name: &str, pointer: &str) -> String {
+/// Returns a pointer below the variable `name`, whose evidence is `value`, as a path to read: `settings.peer-cert-file`,
+/// `listeners[0].wire`, `credentials[peer].problems`.
+fn readable(name: &str, value: &Value, pointer: &str) -> String {
     let mut path = String::new();
-    for segment in pointer.split('/').skip(1).filter(|s| *s != "value") {
-        if segment.bytes().all(|b| b.is_ascii_digit()) && !segment.is_empty() {
-            path.push_str(&format!("[{segment}]"));
-        } else {
-            if !path.is_empty() {
-                path.push('.');
+    let mut value = Some(value);
+    for segment in pointer.split('/').skip(1) {
+        let list = value.and_then(Value::as_array);
+        let index = segment.parse::<usize>().ok().filter(|_| list.is_some());
+        let key = unescaped(segment);
+        value = value.and_then(|value| match index {
+            Some(index) => value.get(index),
+            None => value.get(&key),
+        });
+        match index {
+            Some(index) => {
+                let purpose = list.and_then(|list| purpose_of(list, index));
+                path.push_str(&purpose.map_or(format!("[{segment}]"), |purpose| format!("[{purpose}]")));
             }
-            path.push_str(&unescaped(segment));
+            None if key == "value" => {}
+            None => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&key);
+            }
         }
     }
     if path.is_empty() { name.to_owned() } else { path }
+}
+
+/// Returns what an element of `list` is for, if that tells it from all the others.
+fn purpose_of(list: &[Value], index: usize) -> Option<&str> {
+    let purposes = list.iter().map(|element| element.get("purpose").and_then(Value::as_str));
+    let purpose = purposes.clone().nth(index)??;
+    (purposes.filter(|other| *other == Some(purpose)).count() == 1).then_some(purpose)
 }
 
 /// Returns the essence of a piece of evidence in a few words.
@@ -215,14 +238,19 @@ mod tests {
 
     #[test]
     fn pointers_read_like_paths() {
+        let value = serde_json::json!({
+            "listeners": {"value": [{"purpose": "peer"}, {"purpose": "client"}, {"purpose": "client"}, {}]},
+        });
         let cases = [
             ("/settings/value/peer-cert-file", "settings.peer-cert-file"),
-            ("/peer/listeners/value/0/wire/value", "peer.listeners[0].wire"),
+            ("/listeners/value/0/wire/value", "listeners[peer].wire"),
+            ("/listeners/value/1/wire", "listeners[1].wire"),
+            ("/listeners/value/3", "listeners[3]"),
             ("/files/manifest", "files.manifest"),
-            ("", "etcd"),
+            ("", "self"),
         ];
         for (pointer, want) in cases {
-            assert_eq!(readable("etcd", pointer), want);
+            assert_eq!(readable("self", &value, pointer), want);
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Implementation {
     Rules {
         /// Rule ids.
         ids: Vec<String>,
+        /// The component whose instances it is about, where the rules are about others as well.
+        component: Option<String>,
         /// What of the control they do not cover; null when they cover all of it.
         partial: Option<String>,
     },
@@ -112,9 +114,22 @@ impl Benchmark {
                 for rule in named.iter().filter(|r| rules_are_complete && !rules.contains_key(&r.value)) {
                     report(rule, format!("there is no rule `{}`", rule.value), Some("see `seaworthy list`"));
                 }
+                if let Some(component) = &control.component {
+                    let is_about = |rule: &Spanned<String>| {
+                        let rule = rules.get(&rule.value);
+                        rule.is_none_or(|r| r.subject.components().any(|c| c.name == component.value))
+                    };
+                    for rule in named.iter().filter(|rule| !is_about(rule)) {
+                        let message = format!("rule `{}` is not about `{}`", rule.value, component.value);
+                        report(component, message, None);
+                    }
+                }
                 let ids: Vec<String> = named.into_iter().map(|r| r.value).collect();
                 let implementation = match (ids.is_empty(), control.missing) {
-                    (false, None) => Implementation::Rules { ids, partial: control.partial },
+                    (false, None) => {
+                        let component = control.component.map(|component| component.value);
+                        Implementation::Rules { ids, component, partial: control.partial }
+                    }
                     (true, Some(reason)) => Implementation::Missing(reason),
                     _ => {
                         let message =
@@ -137,6 +152,12 @@ impl Benchmark {
 }
 
 impl Control {
+    /// Returns whether the findings of `rule` about instances of `component` judge it.
+    pub fn is_judged_by(&self, rule: &str, component: &str) -> bool {
+        let Implementation::Rules { ids, component: only, .. } = &self.implementation else { return false };
+        ids.iter().any(|id| id == rule) && only.as_ref().is_none_or(|only| only == component)
+    }
+
     /// Returns the ids of the rules that judge it.
     pub fn rules(&self) -> impl Iterator<Item = &str> {
         let ids: &[String] = match &self.implementation {
@@ -178,6 +199,8 @@ struct RawControl {
     rule: Option<Spanned<String>>,
     #[serde(default)]
     rules: Vec<Spanned<String>>,
+    #[serde(default)]
+    component: Option<Spanned<String>>,
     #[serde(default)]
     partial: Option<String>,
     #[serde(default)]

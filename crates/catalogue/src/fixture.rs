@@ -26,7 +26,7 @@ pub struct Fixture {
     /// The verdict of a checker that looks for flags in the process list, where it is wrong.
     #[serde(default)]
     pub grep_says: Option<GrepVerdict>,
-    /// Partial evidence by variable name: `etcd`, `proxy`, `node`.
+    /// Partial evidence by variable name: `self`, `node`, and that of what only the component has.
     pub evidence: serde_json::Map<String, Value>,
 }
 
@@ -43,7 +43,7 @@ pub enum GrepVerdict {
 impl Fixture {
     /// Returns the fixtures of `rule`, or everything that is wrong with them; one with each status must be there.
     pub(crate) fn of(rule: &Rule, scopes: &Scopes, sources: &Sources) -> Result<Vec<Self>, Vec<Diagnostic>> {
-        let types = scopes.types(rule.component);
+        let types = scopes.types(&rule.subject);
         let mut diagnostics = Vec::new();
         let mut fixtures = Vec::new();
         for (path, text) in sources.fixtures(&rule.path) {
@@ -80,7 +80,7 @@ impl Fixture {
 
     /// Returns what of the evidence no real evidence could look like. A misspelt field would silently count as not
     /// collected.
-    fn misspelt(&self, types: &BTreeMap<&'static str, &Type>) -> Vec<Diagnostic> {
+    fn misspelt(&self, types: &BTreeMap<&'static str, Type>) -> Vec<Diagnostic> {
         let mut wrong = Vec::new();
         for (variable, value) in &self.evidence {
             match types.get(variable.as_str()) {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use benchmark::{Assessment, Benchmark, Control, Implementation, Section};
 pub use diagnostic::{Diagnostic, render};
 pub use fixture::Fixture;
-pub use rule::{Applies, Check, Component, Document, Each, Frameworks, HEADINGS, Note, Rule, Severity};
+pub use rule::{Applies, Check, Document, Each, Frameworks, HEADINGS, Note, Rule, Severity, Subject};
 pub use source::Sources;
 pub use status::Status;
 

@@ -1,9 +1,11 @@
 //! Rules: one timeless requirement each, written as a document that also executes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
-use seaworthy_expr::{Program, Schema, Scope, Template, Type};
+use seaworthy_components::Component;
+use seaworthy_expr::{Object, Program, Schema, Scope, Template, Type};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
@@ -25,7 +27,7 @@ pub struct Rule {
     /// How bad a failure is.
     pub severity: Severity,
     /// What it is judged on.
-    pub component: Component,
+    pub subject: Subject,
     /// The Seaworthy version that brought it.
     pub since: String,
     /// Conditions under which it applies at all; all must hold.
@@ -78,35 +80,31 @@ impl std::fmt::Display for Severity {
     }
 }
 
-/// What a rule is judged on: each etcd, each proxy, or the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Component {
-    /// Each etcd server of a node, as `etcd`, beside `node`.
-    Etcd,
-    /// Each etcd gateway or gRPC proxy of a node, as `proxy`, beside `node`.
-    EtcdProxy,
+/// What a rule is judged on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    /// Each instance of these components, by their names, as `self`, beside `node`. What only instances of a component have is
+    /// there by its own variable where the rule is about that component alone.
+    Instances(Vec<String>),
     /// The `node` itself.
     Node,
 }
 
-impl Component {
-    /// Returns the name used in every output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::EtcdProxy => "etcd-proxy",
-            Self::Node => "node",
-        }
+impl Subject {
+    /// Returns the components whose instances are judged.
+    pub fn components(&self) -> impl Iterator<Item = &'static Component> {
+        let names: &[String] = match self {
+            Self::Instances(names) => names,
+            Self::Node => &[],
+        };
+        names.iter().filter_map(|name| seaworthy_components::named(name))
     }
 
-    /// Returns the variable that rules of this component are about.
-    pub fn variable(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::EtcdProxy => "proxy",
-            Self::Node => "node",
-        }
+    /// Returns the variable of what only these instances have, which is also its field, if all of them have it.
+    pub fn special(&self) -> Option<&'static str> {
+        let mut specials = self.components().map(|component| component.special.map(|(name, _)| name));
+        let first = specials.next()??;
+        specials.all(|special| special == Some(first)).then_some(first)
     }
 }
 
@@ -239,28 +237,55 @@ impl Document {
     }
 }
 
-/// The variables that rules of each component may use, and their types.
+/// The variables that rules may use, and their types.
 pub(crate) struct Scopes {
-    types: BTreeMap<&'static str, Type>,
+    node: Type,
+    instance: Type,
+    specials: BTreeMap<&'static str, Type>,
 }
 
 impl Scopes {
     pub(crate) fn new(schema: &Schema) -> Self {
-        let variables = [("etcd", "Etcd"), ("node", "Node"), ("proxy", "Proxy")];
         let of = |definition: &str| schema.definition(definition).unwrap_or(Type::Opaque);
+        let specials = seaworthy_components::ALL.iter().filter_map(|component| component.special);
         Self {
-            types: variables.into_iter().map(|(variable, definition)| (variable, of(definition))).collect(),
+            node: of("Node"),
+            instance: of("Instance"),
+            specials: specials.map(|(variable, definition)| (variable, of(definition))).collect(),
         }
     }
 
-    /// Returns the variables of rules of `component` with their types.
-    pub(crate) fn types(&self, component: Component) -> BTreeMap<&'static str, &Type> {
-        let visible = |name: &str| name == "node" || name == component.variable();
-        self.types.iter().filter(|(name, _)| visible(name)).map(|(name, ty)| (*name, ty)).collect()
+    /// Returns the variables of rules about `subject` with their types.
+    pub(crate) fn types(&self, subject: &Subject) -> BTreeMap<&'static str, Type> {
+        let mut types = BTreeMap::from([("node", self.node.clone())]);
+        if let Subject::Instances(_) = subject {
+            types.insert("self", self.instance_of(subject));
+        }
+        types.extend(subject.special().and_then(|name| Some((name, self.specials.get(name)?.clone()))));
+        types
     }
 
-    fn of(&self, component: Component) -> Scope {
-        self.types(component).into_iter().fold(Scope::new(), |scope, (name, ty)| scope.with(name, ty.clone()))
+    /// Returns the type of what every instance of the components has: their settings are those that all of them have.
+    fn instance_of(&self, subject: &Subject) -> Type {
+        let Type::Object(object) = &self.instance else { return self.instance.clone() };
+        let mut fields = object.fields.clone();
+        fields.retain(|name, _| !self.specials.contains_key(name.as_str()));
+        let mut components = subject.components();
+        let first = components.next().map(|component| component.settings).unwrap_or_default();
+        let rest: Vec<_> = components.collect();
+        let common = first.iter().filter(|name| rest.iter().all(|c| c.settings.contains(*name)));
+        let keys: Vec<String> = common.map(|name| (*name).to_owned()).collect();
+        if let Some(Type::Observed(settings)) = fields.get("settings")
+            && let Type::Map { value, .. } = &**settings
+        {
+            let settings = Type::Map { keys: Some(keys.into()), value: Arc::clone(value) };
+            fields.insert("settings".to_owned(), Type::Observed(Arc::new(settings)));
+        }
+        Type::Object(Arc::new(Object { name: object.name.clone(), fields }))
+    }
+
+    fn of(&self, subject: &Subject) -> Scope {
+        self.types(subject).into_iter().fold(Scope::new(), |scope, (name, ty)| scope.with(name, ty))
     }
 }
 
@@ -269,8 +294,9 @@ impl Rule {
         let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
         let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
         let document = Document::parse(path, file, body).map_err(|d| vec![d])?;
-        let scope = &scopes.of(raw.component);
         let mut compiler = Compiler { path, file, offset, diagnostics: Vec::new() };
+        let subject = compiler.subject(raw.component);
+        let scope = &scopes.of(&subject);
 
         let folder = path.rsplit('/').nth(1).unwrap_or_default();
         if raw.id.value != folder {
@@ -294,7 +320,7 @@ impl Rule {
             path: path.to_owned(),
             title: raw.title,
             severity: raw.severity,
-            component: raw.component,
+            subject,
             since: raw.since,
             applies,
             checks,
@@ -331,6 +357,22 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    fn subject(&mut self, names: Vec<String>) -> Subject {
+        if names == ["node"] {
+            return Subject::Node;
+        }
+        for name in names.iter().filter(|name| seaworthy_components::named(name).is_none()) {
+            let known: Vec<&str> = seaworthy_components::ALL.iter().map(|component| component.name).collect();
+            let message =
+                format!("there is no component `{name}`: there are {}, and `node` alone", known.join(", "));
+            self.diagnostics.push(Diagnostic::new(self.path, message));
+        }
+        if names.is_empty() {
+            self.diagnostics.push(Diagnostic::new(self.path, "the rule is about no component"));
+        }
+        Subject::Instances(names)
+    }
+
     fn applies(&mut self, raw: &RawApplies, scope: &Scope) -> Option<Applies> {
         let when = self.condition(&raw.when, scope);
         let otherwise = self.template(&raw.otherwise, scope);
@@ -408,7 +450,8 @@ struct FrontMatter {
     id: Spanned<String>,
     title: String,
     severity: Severity,
-    component: Component,
+    #[serde(deserialize_with = "yaml::one_or_many")]
+    component: Vec<String>,
     since: String,
     #[serde(default)]
     always_applies: bool,

@@ -1,8 +1,11 @@
 //! Reading the catalogue's own YAML: strict (YAML 1.2 booleans, no duplicate or unknown keys), with spans.
 
+use std::fmt;
 use std::ops::Range;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize as _, Deserializer};
 use serde_saphyr::Spanned;
 
 use crate::Diagnostic;
@@ -21,6 +24,29 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &str, offset: usize) 
             None => diagnostic,
         }
     })
+}
+
+/// Reads one name, or a list of names.
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name or a list of names")
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+            Ok(vec![name.to_owned()])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(names))
+        }
+    }
+
+    deserializer.deserialize_any(Names)
 }
 
 /// Returns where in the file the characters of the scalar `text` stand, given that the YAML starts at `offset` of

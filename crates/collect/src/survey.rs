@@ -22,6 +22,7 @@ mod server;
 mod tree;
 mod trust;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,8 +149,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             kubernetes_cas: trust.uses(),
             unreadable,
         },
-        etcd,
-        etcd_proxies,
+        components: BTreeMap::from([("etcd".to_owned(), etcd), ("etcd-proxy".to_owned(), etcd_proxies)]),
         etcd_clients,
     })
 }

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use seaworthy_evidence::{SETTINGS, without_userinfo};
+use seaworthy_components::etcd::SETTINGS;
+use seaworthy_evidence::without_userinfo;
 
 use crate::yaml::{Node, Shape, Yaml};
 use crate::{Content, environment, manifest, unit};

@@ -12,6 +12,7 @@
 mod certificate;
 mod etcd;
 mod file;
+mod instance;
 mod observed;
 mod origin;
 mod process;
@@ -24,16 +25,19 @@ pub use certificate::{
     Certificate, Credentials, PrivateKey, Problem, ProblemKind, PublicKey, RevocationList, SubjectAltNames,
 };
 pub use etcd::{
-    Advertised, AttributedBy, AutoTls, CaUse, ClientAuth, Cluster, Connection, Declared, DeclaredKind,
-    Direction, Drift, Etcd, EtcdClient, EtcdFiles, Impostor, Link, Listener, Member, MemberSource,
-    PredictedFailure, Proxy, ProxyKind, Purpose, RivalManifest, SharedCa, Side, Transport, TransportSeen,
+    Advertised, AutoTls, CaUse, ClientAuth, Cluster, Connection, Direction, Etcd, EtcdClient, EtcdProxy,
+    Impostor, Link, Member, MemberSource, ProxyKind, SharedCa, Transport, TransportSeen,
 };
 pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
+pub use instance::{
+    AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener,
+    PredictedFailure, Purpose, RivalManifest, Side,
+};
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;
 pub use process::{Build, Process, ProcessId};
 pub use schema::{SCHEMA_ID, json_schema};
-pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, READ_FILES, SETTINGS, Setting, Settings};
+pub use setting::{Candidate, ConfigFile, ConfigFormat, IgnoredKey, Setting, Settings};
 pub use snapshot::{Node, ReadError, Snapshot, Tool};
 pub use wire::{ClientCertificate, PassiveView, Protocol, ProtocolSupport, Suite, Wire};
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::Snapshot;
 
 /// Identifier of the snapshot schema.
-pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/snapshot-v1.json";
+pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/snapshot-v2.json";
 
 /// Returns the JSON Schema (2020-12) of [`Snapshot`]. Rule expressions are checked against the same document.
 ///
@@ -41,11 +41,5 @@ mod tests {
     fn a_value_beside_an_error_is_refused() {
         let json = r#"{"value": 1, "error": {"kind": "io", "message": "x"}}"#;
         assert!(serde_json::from_str::<Observed<u32>>(json).is_err());
-    }
-
-    #[test]
-    fn the_schema_names_every_setting() {
-        let schema = json_schema().to_string();
-        assert!(schema.contains("propertyNames") && schema.contains("peer-trusted-ca-file"));
     }
 }

@@ -10,64 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{EvidenceError, Origin};
 
-/// The etcd settings that Seaworthy models, by flag name. All others are left out of a snapshot.
-pub const SETTINGS: &[&str] = &[
-    "advertise-client-urls",
-    "auto-tls",
-    "cert-file",
-    "cipher-suites",
-    "client-cert-allowed-hostname",
-    "client-cert-auth",
-    "client-cert-file",
-    "client-crl-file",
-    "client-key-file",
-    "data-dir",
-    "discovery-srv",
-    "experimental-peer-skip-client-san-verification",
-    "initial-advertise-peer-urls",
-    "initial-cluster",
-    "initial-cluster-state",
-    "key-file",
-    "listen-client-http-urls",
-    "listen-client-urls",
-    "listen-metrics-urls",
-    "listen-peer-urls",
-    "name",
-    "peer-auto-tls",
-    "peer-cert-allowed-cn",
-    "peer-cert-allowed-hostname",
-    "peer-cert-file",
-    "peer-client-cert-auth",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-crl-file",
-    "peer-key-file",
-    "peer-skip-client-san-verification",
-    "peer-trusted-ca-file",
-    "self-signed-cert-validity",
-    "tls-max-version",
-    "tls-min-version",
-    "trusted-ca-file",
-    "wal-dir",
-];
-
-/// The settings that name files which etcd reads, by flag name.
-pub const READ_FILES: [&str; 12] = [
-    "cert-file",
-    "client-cert-file",
-    "client-crl-file",
-    "client-key-file",
-    "key-file",
-    "peer-cert-file",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-crl-file",
-    "peer-key-file",
-    "peer-trusted-ca-file",
-    "trusted-ca-file",
-];
-
-/// The settings of an etcd by flag name, as far as they are known; for each of the others, why it is not.
+/// The settings of an instance by flag name, as far as they are known; for each of the others, why it is not.
 ///
 /// In JSON one object, in which `{"error": …}` stands for a setting that is not known. A rule that asks for it is *unknown* with
 /// that error.
@@ -158,7 +101,6 @@ impl JsonSchema for Settings {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "propertyNames": { "enum": SETTINGS },
             "additionalProperties": generator.subschema_for::<Entry<Setting>>(),
         })
     }
@@ -195,7 +137,7 @@ pub struct Candidate {
     pub reason: String,
 }
 
-/// The configuration file that replaces an etcd's flags and environment.
+/// The configuration file of an instance: etcd's replaces its flags and environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {

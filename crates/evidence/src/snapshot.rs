@@ -1,10 +1,12 @@
 //! The snapshot: all evidence of one node at one moment.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CaUse, Etcd, EtcdClient, EvidenceError, Observed, Proxy};
+use crate::{CaUse, ErrorKind, EtcdClient, EvidenceError, Instance, Observed};
 
 /// All evidence of one node at one moment. Immutable, and free of secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,10 +20,8 @@ pub struct Snapshot {
     pub taken_at: Timestamp,
     /// The node.
     pub node: Node,
-    /// etcd servers, running or only declared; empty when there is none.
-    pub etcd: Observed<Vec<Etcd>>,
-    /// `etcd gateway` and `etcd grpc-proxy` processes.
-    pub etcd_proxies: Observed<Vec<Proxy>>,
+    /// The instances of each component that was looked for, by its name; an empty list says that there is none.
+    pub components: BTreeMap<String, Observed<Vec<Instance>>>,
     /// Programs on this node that are clients of etcd, as far as they are known: API servers. That there is none here says
     /// nothing of the other nodes.
     pub etcd_clients: Observed<Vec<EtcdClient>>,
@@ -57,7 +57,19 @@ pub struct Node {
 
 impl Snapshot {
     /// The format that this version reads and writes.
-    pub const FORMAT: &str = "seaworthy.dev/snapshot/v1";
+    pub const FORMAT: &str = "seaworthy.dev/snapshot/v2";
+
+    /// Returns the instances of the component `name`.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be seen which there are, or was not looked for.
+    pub fn instances(&self, name: &str) -> Result<&[Instance], EvidenceError> {
+        match self.components.get(name) {
+            Some(instances) => instances.as_result().map(Vec::as_slice),
+            None => Err(EvidenceError::new(ErrorKind::NotFound, format!("{name} was not looked for"))),
+        }
+    }
 
     /// Returns the snapshot in `json`, or why it is not one: another format, a newer version, truncated, or not of the
     /// published schema.

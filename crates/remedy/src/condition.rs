@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
+use crate::etcd::Etcd;
 use schemars::JsonSchema;
 use seaworthy_edit::FileEdit;
 use seaworthy_evidence::{
-    ClientCertificate, Connection, Direction, Etcd, Listener, Member, MemberSource, Origin, Purpose, Setting,
+    ClientCertificate, Connection, Direction, Listener, Member, MemberSource, Origin, Purpose, Setting,
     TransportSeen, Wire,
 };
 use seaworthy_journal::files::Root;
@@ -525,7 +526,7 @@ fn others_are_quorum(seen: &Observation) -> Result<(), String> {
 
 /// Returns why a link with one of the members that `counts` is not known to be whole.
 pub(crate) fn links(seen: &Observation, counts: impl Fn(&str) -> bool) -> Result<(), String> {
-    let links = seen.etcd.links.as_result().map_err(|error| error.to_string())?;
+    let links = seen.etcd.own.links.as_result().map_err(|error| error.to_string())?;
     for link in links.iter().filter(|link| counts(&link.member)) {
         let unknown = link.inbound.error().or(link.outbound.error());
         match unknown {
@@ -579,14 +580,9 @@ fn every(
     purpose: Purpose,
     check: impl Fn(&Wire) -> Result<(), String>,
 ) -> Result<(), String> {
-    let side = match purpose {
-        Purpose::Peer => &seen.etcd.peer,
-        Purpose::Client | Purpose::Metrics => &seen.etcd.client,
-    };
-    let listeners = side.listeners.as_result().map_err(|error| error.to_string())?;
+    let listeners = seen.etcd.listeners_for(purpose).map_err(|error| error.to_string())?;
     // What a socket in the file system speaks does not cross a network.
-    let meant: Vec<&Listener> =
-        listeners.iter().filter(|l| l.purpose == purpose && l.url.port.is_some()).collect();
+    let meant: Vec<&Listener> = listeners.filter(|l| l.url.port.is_some()).collect();
     if meant.is_empty() {
         return Err("it does not listen".to_owned());
     }
@@ -615,7 +611,7 @@ fn mutual(seen: &Observation, purpose: Purpose) -> Result<(), String> {
         (Ok(false), _) => Err("it does not speak TLS".to_owned()),
         (Err(error), _) => Err(error.to_string()),
     })?;
-    let cluster = seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
+    let cluster = seen.etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
     match cluster.source {
         MemberSource::Live => Ok(()),
         _ => Err(format!("it does not answer the member's own certificate; {}", cluster.established)),
@@ -632,7 +628,7 @@ fn serves(root: &Root, seen: &Observation, purpose: Purpose, certificate: &str) 
 
 /// Returns which connection with a peer is plaintext though the one that was dialled speaks TLS.
 fn no_plaintext(seen: &Observation) -> Result<(), String> {
-    let connections = seen.etcd.connections.as_result().map_err(|error| error.to_string())?;
+    let connections = seen.etcd.own.connections.as_result().map_err(|error| error.to_string())?;
     let me = this(&seen.etcd).is_some_and(is_encrypted);
     let dialled_tls = |connection: &Connection| match connection.direction {
         Direction::Inbound => me,

@@ -20,7 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seaworthy_evidence::Etcd;
+use crate::etcd::Etcd;
 use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, Facts, FixStatus, Journal, JournalError, Process, State};
 

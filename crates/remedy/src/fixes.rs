@@ -78,7 +78,7 @@ pub fn plan(rule: &str, input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
 /// Lets a plan that mends links of its own member begin while they are not whole, and says so.
 fn mending(mut plan: Plan, input: &Input<'_>) -> Plan {
     let mended = preflight::mended(&plan, input);
-    let links = input.etcd.links.value().into_iter().flatten();
+    let links = input.etcd.own.links.value().into_iter().flatten();
     let broken: Vec<&str> = links
         .filter(|link| (link.down || link.half_open) && mended.contains(&link.member))
         .map(|link| link.member.as_str())

@@ -6,8 +6,9 @@ use seaworthy_pki::certificates_from_pem;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::etcd::Etcd;
 use jiff::Timestamp;
-use seaworthy_evidence::{Etcd, EtcdClient, Member, Origin, Setting, Url};
+use seaworthy_evidence::{EtcdClient, Member, Origin, Setting, Url};
 use seaworthy_pki::Parsed;
 
 use crate::fixes::plan;
@@ -62,14 +63,14 @@ impl World {
     pub(crate) fn loaded() -> Self {
         let snapshot = include_str!("../../seaworthy/tests/cli/node.json");
         let mut snapshot: serde_json::Value = serde_json::from_str(snapshot).unwrap();
-        snapshot["etcd"]["value"][0]["links"]["value"] = serde_json::json!([]);
+        snapshot["components"]["etcd"]["value"][0]["etcd"]["links"]["value"] = serde_json::json!([]);
         let snapshot: Snapshot = serde_json::from_value(snapshot).unwrap();
-        let etcd = snapshot.etcd.value().unwrap()[0].clone();
+        let etcd = Etcd::of(&snapshot.instances("etcd").unwrap()[0]).unwrap();
         let (issuer, _) = Authority::create("etcd-ca", KeyKind::EcP256, snapshot.taken_at).unwrap();
         let pem = issuer.pem().as_bytes().to_vec();
         let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/ca.{end}"));
         let authority = Some(AuthorityFiles { certificate, pem: Some(pem), key });
-        let members = etcd.cluster.value().unwrap().members.clone();
+        let members = etcd.own.cluster.value().unwrap().members.clone();
         let well = MemberHealth { version: Some("3.6.13".to_owned()), trouble: None };
         let mut world = Self {
             node: snapshot.node.name,
@@ -111,7 +112,7 @@ impl World {
         world.listen("https");
         (0..3).for_each(|index| world.advertise(index, "https"));
         world.seen(&mut |etcd| {
-            etcd.connections = Observed::seen(Vec::new(), Origin::derived("the fixture"));
+            etcd.own.connections = Observed::seen(Vec::new(), Origin::derived("the fixture"));
         });
         world
     }
@@ -130,7 +131,7 @@ impl World {
     }
 
     pub(crate) fn client_auth(&mut self, enforced: bool) {
-        match &mut self.etcd.peer.client_auth {
+        match &mut self.etcd.own.peer.client_auth {
             Observed::Seen { value, .. } => value.enforced = enforced,
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -160,7 +161,7 @@ impl World {
     }
 
     pub(crate) fn auto_tls(&mut self, requested: bool, in_effect: bool) {
-        match &mut self.etcd.peer.auto_tls {
+        match &mut self.etcd.own.peer.auto_tls {
             Observed::Seen { value, .. } => (value.requested, value.in_effect) = (requested, in_effect),
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -204,7 +205,7 @@ impl World {
             message: "it could act as a member".to_owned(),
             origin: Origin::derived("the fixture"),
         };
-        self.etcd.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
+        self.etcd.own.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
     }
 
     /// Adds a member that is like the first one.
@@ -219,7 +220,7 @@ impl World {
     }
 
     pub(crate) fn id(&self, index: usize) -> String {
-        self.etcd.cluster.value().unwrap().members[index].id.clone()
+        self.etcd.own.cluster.value().unwrap().members[index].id.clone()
     }
 
     pub(crate) fn seen(&mut self, change: &mut dyn FnMut(&mut Etcd)) {
@@ -234,7 +235,7 @@ impl World {
     }
 
     pub(crate) fn members(&mut self) -> &mut Vec<Member> {
-        match &mut self.etcd.cluster {
+        match &mut self.etcd.own.cluster {
             Observed::Seen { value, .. } => &mut value.members,
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -288,9 +289,9 @@ impl World {
             trusted: None,
             revocations: None,
         };
-        self.etcd.client.credentials = seen(nothing);
+        self.etcd.client.files = seen(nothing);
         let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
-        self.etcd.client.client_auth = seen(auth);
+        self.etcd.own.client.client_auth = seen(auth);
         self.serve_clients("http://127.0.0.1:2379,http://10.77.0.1:2379");
         (0..3).for_each(|index| self.announce(index, "http"));
     }
@@ -316,7 +317,7 @@ impl World {
 
     /// Returns an API server that dials these URLs, with a certificate that this etcd accepts, and accepts this etcd's.
     pub(crate) fn api_server(&self, urls: &[&str]) -> EtcdClient {
-        let etcd = self.etcd.client.credentials.value().unwrap();
+        let etcd = self.etcd.client.files.value().unwrap();
         let (chain, trusted) = (etcd.chain.clone(), etcd.trusted.clone());
         let facts = |all: &Option<Observed<Vec<Certificate>>>| all.clone().unwrap().value().unwrap().clone();
         EtcdClient {

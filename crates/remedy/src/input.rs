@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::etcd::Etcd;
 use jiff::Timestamp;
-use seaworthy_evidence::{ErrorKind, Etcd, EtcdClient, EvidenceError, Member, Origin, Setting, Url};
+use seaworthy_evidence::{ErrorKind, EtcdClient, EvidenceError, Member, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 use seaworthy_pki::Parsed;
 
@@ -129,7 +130,7 @@ pub(crate) fn has_loaded(settings: &BTreeMap<String, Setting>) -> bool {
 
 /// Returns the member of the membership that runs on this node.
 pub(crate) fn this(etcd: &Etcd) -> Option<&Member> {
-    etcd.cluster.value()?.members.iter().find(|m| m.this)
+    etcd.own.cluster.value()?.members.iter().find(|m| m.this)
 }
 
 /// Returns how a member is called in sentences.
@@ -196,7 +197,7 @@ pub(crate) fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> 
 /// Returns the state that a plan made from `input` is bound to.
 pub fn state(input: &Input<'_>) -> State {
     let etcd = input.etcd;
-    let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let urls = |m: &Member| m.peer_urls.iter().map(|url| url.text.clone()).collect();
     let mut settings = String::new();
     for (name, setting) in etcd.settings.value().into_iter().flat_map(|settings| settings.iter()) {
@@ -205,7 +206,7 @@ pub fn state(input: &Input<'_>) -> State {
     let files = input.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));
     State {
         node: input.node.to_owned(),
-        member: this(etcd).map(called).or(etcd.name.as_deref()).unwrap_or_default().to_owned(),
+        member: this(etcd).map(called).or(etcd.own.name.as_deref()).unwrap_or_default().to_owned(),
         member_id: this(etcd).map(|m| m.id.clone()).unwrap_or_default(),
         peer_urls: members.iter().map(|m| (m.id.clone(), urls(m))).collect(),
         settings: sha256(settings.as_bytes()),

@@ -7,11 +7,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::etcd::Etcd;
 use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seaworthy_catalogue::{Catalogue, Status};
 use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Error, Identity, Lock, Security, Timeouts};
-use seaworthy_evidence::{DeclaredKind, Etcd, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_evidence::{DeclaredKind, EvidenceError, Member, Snapshot, Wire};
 use seaworthy_host::root::Root;
 use seaworthy_host::systemd::Unit;
 use seaworthy_journal::files;
@@ -73,11 +74,11 @@ impl Node {
     /// cannot be observed is part of the observation.
     pub fn observe(&self) -> Result<Observation, NotObserved> {
         let snapshot = self.survey(true, seaworthy_collect::PATIENCE)?;
-        let etcd = self.member_of(&snapshot)?.clone();
+        let etcd = self.member_of(&snapshot)?;
         let root = Root::host(&self.root).map_err(NotObserved::Root)?;
         // What cannot be read is refused by the plans that need it.
         let declaration = declaration(&etcd, &snapshot, &root).unwrap_or_default();
-        let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+        let members = etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
         let client = self.client(&etcd);
         let client = client.as_ref().map_err(Clone::clone);
         let (health, progress, ports) = self.of_one_moment(client, members, snapshot.taken_at);
@@ -196,7 +197,7 @@ impl Node {
     ///
     /// When there is no client URL, or no usable certificate for it; in words.
     pub fn client(&self, etcd: &Etcd) -> Result<Client, String> {
-        let cluster = etcd.cluster.as_result().map_err(|error| error.to_string())?;
+        let cluster = etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
         let mut members: Vec<&Member> = cluster.members.iter().collect();
         members.sort_by_key(|m| !m.this);
         self.client_at(Some(etcd), members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()))
@@ -231,7 +232,7 @@ impl Node {
     /// Returns the etcdctl(1) command with the endpoints and certificates by which the cluster is reached from this node.
     pub fn etcdctl(&self, etcd: Option<&Etcd>) -> String {
         let members =
-            etcd.and_then(|etcd| etcd.cluster.value()).map(|c| c.members.as_slice()).unwrap_or_default();
+            etcd.and_then(|etcd| etcd.own.cluster.value()).map(|c| c.members.as_slice()).unwrap_or_default();
         let urls: Vec<&str> =
             members.iter().flat_map(|m| &m.client_urls).map(|url| url.text.as_str()).collect();
         let endpoints = if urls.is_empty() { "URL".to_owned() } else { urls.join(",") };
@@ -263,7 +264,7 @@ impl Node {
     }
 
     /// Returns the member that is meant.
-    fn member_of<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Etcd, NotObserved> {
+    fn member_of(&self, snapshot: &Snapshot) -> Result<Etcd, NotObserved> {
         let refuse = |what: String, instead: &str| {
             NotObserved::Refused(Refusal {
                 kind: RefusalKind::Evidence,
@@ -273,11 +274,11 @@ impl Node {
             })
         };
         let elsewhere = "run it as root on a node where the member runs";
-        let all = snapshot.etcd.as_result().map_err(|error| refuse(error.to_string(), error.advice()))?;
-        let meant = |etcd: &&Etcd| self.member.is_none() || etcd.name == self.member;
-        let found: Vec<&Etcd> = all.iter().filter(meant).collect();
-        match (found.as_slice(), &self.member) {
-            ([one], _) => Ok(one),
+        let all = snapshot.instances("etcd").map_err(|error| refuse(error.to_string(), error.advice()))?;
+        let meant = |etcd: &Etcd| self.member.is_none() || etcd.own.name == self.member;
+        let mut found: Vec<Etcd> = all.iter().filter_map(Etcd::of).filter(meant).collect();
+        match (found.as_mut_slice(), &self.member) {
+            ([_], _) => found.pop().ok_or_else(|| refuse("no etcd runs on this node".to_owned(), elsewhere)),
             ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"), elsewhere)),
             ([], None) => Err(refuse("no etcd runs on this node".to_owned(), elsewhere)),
             (several, _) => Err(NotObserved::Several(several.iter().map(|e| e.id.clone()).collect())),

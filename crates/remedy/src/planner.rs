@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::etcd::Etcd;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_edit::memory::Memory;
 use seaworthy_edit::{ArgumentEdit, Change, FileEdit, Refused, config, environment, manifest, unit};
-use seaworthy_evidence::{DeclaredKind, Direction, Etcd, Member, MemberSource, Origin, Setting, Url};
+use seaworthy_evidence::{DeclaredKind, Direction, Member, MemberSource, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 
 pub(crate) use crate::input::{
@@ -233,7 +234,7 @@ impl<'a> Planner<'a> {
     pub(crate) fn new(rule: &'static str, s: Input<'a>) -> Result<Self, Refusal> {
         s.etcd.process.as_result().map_err(missing)?;
         let settings = s.etcd.settings.as_result().map_err(missing)?;
-        let cluster = s.etcd.cluster.as_result().map_err(missing)?;
+        let cluster = s.etcd.own.cluster.as_result().map_err(missing)?;
         if cluster.source != MemberSource::Live {
             return Err(missing(format!("the live membership; it was {}", cluster.established)));
         }
@@ -590,7 +591,7 @@ impl<'a> Planner<'a> {
         let advertised = self.given("initial-advertise-peer-urls").unwrap_or_default();
         let advertised = advertised.split(',').filter_map(Url::parse);
         let dialled = self.me.peer_urls.iter().cloned().chain(advertised).map(|url| url.host);
-        let connections = self.s.etcd.connections.value();
+        let connections = self.s.etcd.own.connections.value();
         let outbound = connections.into_iter().flatten().filter(|c| c.direction == Direction::Outbound);
         let local = outbound.filter_map(|c| {
             let host = c.local.rsplit_once(':')?.0.trim_matches(['[', ']']);

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use seaworthy_etcd::Version;
-use seaworthy_evidence::{Declared, Etcd, Link, Member, Origin, PredictedFailure, Setting};
+use crate::etcd::Etcd;
+use seaworthy_components::etcd::Version;
+use seaworthy_evidence::{Declared, Link, Member, Origin, PredictedFailure, Setting};
 use seaworthy_pki::certificates_from_pem;
 
 use crate::input::Lacking;
@@ -109,7 +110,7 @@ fn loosened(plan: &Plan) -> Vec<Refusal> {
 
 /// Returns why a rollback would part members: after it every two must be able to dial each other both ways, as after a fix.
 pub(crate) fn rollback_order(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
-    let members = input.etcd.cluster.value()?.members.as_slice();
+    let members = input.etcd.own.cluster.value()?.members.as_slice();
     if members.len() < 2 || !plan.disturbs() {
         return None;
     }
@@ -140,7 +141,7 @@ fn authorities(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     let Some(own) = plan.authority.as_ref().filter(|_| plan.rule == peer_tls::RULE) else {
         return Vec::new();
     };
-    let members = input.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let refusal = |member: &Member| {
         let record = record_for(input.progress, &member.id, &plan.rule);
         let other =
@@ -205,7 +206,7 @@ fn versions(input: &Input<'_>) -> Vec<Refusal> {
 
 /// Objects to members whose clocks differ by so much that one could find the other's certificates not valid yet.
 fn clocks(input: &Input<'_>) -> Vec<Refusal> {
-    let members = input.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let object = |member: &Member| {
         let ahead = *input.clocks.get(&member.id)?;
         let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" });
@@ -242,7 +243,7 @@ fn health(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             "find its cause, put it right, and disarm it (etcdctl alarm disarm)",
         ));
     }
-    let members = input.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let trouble = |m: &Member| match health.members.get(&m.id) {
         None => Some("it did not answer".to_owned()),
         Some(health) => health.trouble.clone(),
@@ -276,7 +277,7 @@ pub(crate) fn links(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
         return Vec::new();
     }
     let mended = mended(plan, input);
-    match input.etcd.links.as_result() {
+    match input.etcd.own.links.as_result() {
         Err(error) => vec![refuse(
             RefusalKind::Evidence,
             format!("the connections with other members could not be seen: {error}"),
@@ -309,7 +310,7 @@ pub(crate) fn links(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
 }
 
 fn size(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
-    let voters = input.etcd.cluster.value()?.members.iter().filter(|m| !m.learner).count();
+    let voters = input.etcd.own.cluster.value()?.members.iter().filter(|m| !m.learner).count();
     (voters == 2 && plan.restarts() > 0 && !input.options.two_members_stop).then(|| {
         refuse(
             RefusalKind::TwoMembers,
@@ -431,7 +432,7 @@ fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
         return vec![missing("the member's certificate")];
     };
     let mut found: Vec<_> = problems.iter().filter(|p| p.breaks).map(|p| object(p.message.clone())).collect();
-    let chain = etcd.peer.credentials.value().and_then(|c| c.chain.as_ref()).and_then(|c| c.value());
+    let chain = etcd.peer.files.value().and_then(|c| c.chain.as_ref()).and_then(|c| c.value());
     let Some(leaf) = chain.and_then(|chain| chain.first()) else {
         found.push(missing("the member's certificate"));
         return found;
@@ -440,7 +441,7 @@ fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
         found.push(object("its certificate expires today".to_owned()));
     }
     // While its URLs are http nobody dials it with TLS, so this is no problem yet.
-    let members = etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     for url in members.iter().filter(|m| m.this).flat_map(|m| &m.peer_urls) {
         if !seaworthy_pki::names(leaf, &url.host) {
             found
@@ -597,13 +598,13 @@ mod tests {
                 w.health.as_mut().unwrap().members.get_mut(&id).unwrap().trouble = Some("no leader".into());
             }),
             (RefusalKind::Evidence, "connections with other members", World::plaintext, |w| {
-                w.etcd.links = unseen()
+                w.etcd.own.links = unseen()
             }),
             (RefusalKind::Health, "the link with m2 is half-open", World::plaintext, |w| {
-                w.etcd.links = Observed::seen(vec![link(Observed::seen(0, origin()), true)], origin());
+                w.etcd.own.links = Observed::seen(vec![link(Observed::seen(0, origin()), true)], origin());
             }),
             (RefusalKind::Evidence, "dial each other is not known", World::plaintext, |w| {
-                w.etcd.links = Observed::seen(vec![link(unseen(), false)], origin());
+                w.etcd.own.links = Observed::seen(vec![link(unseen(), false)], origin());
             }),
             (RefusalKind::TwoMembers, "two members", World::loaded, |w| _ = w.members().pop()),
             (RefusalKind::Version, "could not be told", World::plaintext, |w| w.etcd.version = unseen()),

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::etcd::Etcd;
 use jiff::Timestamp;
 use seaworthy_edit::{FileEdit, Impossible};
-use seaworthy_evidence::{DeclaredKind, Etcd, Member, Observed, Process as ProcessFacts, Settings, Url};
+use seaworthy_evidence::{DeclaredKind, Member, Observed, Process as ProcessFacts, Settings, Url};
 use seaworthy_journal::files::{Content, FileError, Preimages, Root, sha256};
 use seaworthy_journal::record::{Facts, State};
 

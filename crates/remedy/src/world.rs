@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::etcd::Etcd;
 use jiff::Timestamp;
-use seaworthy_evidence::{Etcd, EvidenceError, Member, Snapshot};
+use seaworthy_evidence::{EvidenceError, Member, Snapshot};
 use seaworthy_journal::record::Process;
 use seaworthy_pki::Parsed;
 
@@ -203,7 +204,7 @@ static NOTHING: BTreeMap<String, ProgressRecord> = BTreeMap::new();
 impl Observation {
     /// Returns the members of the cluster; none when the membership is not known.
     pub fn members(&self) -> &[Member] {
-        self.etcd.cluster.value().map(|cluster| cluster.members.as_slice()).unwrap_or_default()
+        self.etcd.own.cluster.value().map(|cluster| cluster.members.as_slice()).unwrap_or_default()
     }
 
     /// Returns whether the member of this name is known to be healthy.

@@ -106,7 +106,7 @@ fn report(run: &Run) -> Value {
 fn forget_settings(snapshot: &mut Value) {
     let error =
         json!({"error": {"kind": "permission-denied", "message": "/proc/7/environ: permission denied"}});
-    snapshot["etcd"]["value"][0]["settings"] = error;
+    snapshot["components"]["etcd"]["value"][0]["settings"] = error;
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn the_snapshot_is_of_this_version() {
 fn exit_codes_are_the_documented_ones() {
     let folder = Folder::new();
     let blind = folder.snapshot("blind.json", forget_settings);
-    let nothing = folder.snapshot("nothing.json", |s| s["etcd"]["value"] = json!([]));
+    let nothing = folder.snapshot("nothing.json", |s| s["components"]["etcd"]["value"] = json!([]));
     let (waived, expired) = (
         folder.file("waivers.yaml", WAIVER.replace("DATE", "9999-12-31")),
         folder.file("expired.yaml", WAIVER.replace("DATE", "2020-01-01")),
@@ -391,12 +391,12 @@ fn documents_are_of_their_published_schemas() {
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
     let schema =
         |name: &str| -> Value { serde_json::from_slice(&fs::read(schemas.join(name)).unwrap()).unwrap() };
-    assert_eq!(schema("snapshot-v1.json"), seaworthy_evidence::json_schema(), "run `cargo xtask generate`");
+    assert_eq!(schema("snapshot-v2.json"), seaworthy_evidence::json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("report-v1.json"), seaworthy_report::json::json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("fix-v2.json"), seaworthy_report::plan::json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("fix-outcome-v2.json"), fix::outcome_json_schema(), "run `cargo xtask generate`");
     assert_eq!(schema("fix-status-v2.json"), fix::status_json_schema(), "run `cargo xtask generate`");
-    assert_valid(&schema("snapshot-v1.json"), &node());
+    assert_valid(&schema("snapshot-v2.json"), &node());
     let audited = run(&["audit", "--snapshot", NODE, "--benchmark", "cis-kubernetes", "--format", "json"]);
     let report = report(&audited);
     assert_valid(&schema("report-v1.json"), &report);
@@ -405,7 +405,7 @@ fn documents_are_of_their_published_schemas() {
         |schema: &Value, document: &Value| !jsonschema::validator_for(schema).unwrap().is_valid(document);
     let mut changed = node();
     changed["node"]["name"] = json!(7);
-    assert!(refuses(&schema("snapshot-v1.json"), &changed));
+    assert!(refuses(&schema("snapshot-v2.json"), &changed));
     let mut changed = report;
     changed["summary"].as_object_mut().unwrap().remove("fail");
     assert!(refuses(&schema("report-v1.json"), &changed));
@@ -611,7 +611,7 @@ fn an_older_snapshot_is_judged_the_same() {
     let folder = Folder::new();
     let whole = folder.snapshot("whole.json", |_| {});
     let older = folder.snapshot("older.json", |snapshot| {
-        let etcd = &mut snapshot["etcd"]["value"][0];
+        let etcd = &mut snapshot["components"]["etcd"]["value"][0];
         for (place, name) in [
             ("/process/value", "identity"),
             ("/process/value", "started_before"),
@@ -648,18 +648,18 @@ fn a_snapshot_that_is_none_is_refused() {
         ("a report", json!({"format": "seaworthy.dev/report/v1"}).to_string(), "seaworthy.dev/report/v1"),
         (
             "newer",
-            text.replace(format, "seaworthy.dev/snapshot/v2"),
-            "this version reads \"seaworthy.dev/snapshot/v1\"",
+            text.replace(format, "seaworthy.dev/snapshot/v3"),
+            "this version reads \"seaworthy.dev/snapshot/v2\"",
         ),
         ("unknown field", tampered("/tool", json!({"name": "x", "version": "1", "extra": 1})), "extra"),
-        ("wrong type", tampered("/etcd/value/0/id", json!(["a"])), "expected a string"),
+        ("wrong type", tampered("/components/etcd/value/0/id", json!(["a"])), "expected a string"),
         ("huge number", tampered("/node/processes/value", json!(1e300)), "u32"),
         ("negative number", tampered("/node/processes/value", json!(-1)), "u32"),
         ("NaN", text.replacen("\"mode\": 384", "\"mode\": NaN", 1), "not a snapshot"),
         ("no time", tampered("/taken_at", json!("yesterday")), "not a snapshot"),
         (
             "a value beside an error",
-            tampered("/etcd", json!({"value": [], "error": {"kind": "io", "message": ""}})),
+            tampered("/components/etcd", json!({"value": [], "error": {"kind": "io", "message": ""}})),
             "either",
         ),
         ("deep, first", "[".repeat(100_000), "not a snapshot"),
@@ -667,7 +667,7 @@ fn a_snapshot_that_is_none_is_refused() {
         ("deep, known", format!("{head}, \"node\": {}", "{\"name\":".repeat(100_000)), "not a snapshot"),
         (
             "deep, in evidence",
-            tampered("/etcd", json!(0)).replace(
+            tampered("/components/etcd", json!(0)).replace(
                 "\"etcd\":0",
                 &format!(
                     "\"etcd\": {{\"origin\": {{\"kind\": \"derived\", \"from\": \"\"}}, \"value\": {}{}}}",
@@ -708,11 +708,11 @@ fn what_a_node_says_cannot_take_over_a_terminal() {
     let path = folder.snapshot("hostile.json", |snapshot| {
         snapshot["node"]["name"] = json!(format!("node{hostile}"));
         snapshot["node"]["unreadable"] = json!([{"kind": "io", "message": hostile}]);
-        let etcd = &mut snapshot["etcd"]["value"][0];
+        let etcd = &mut snapshot["components"]["etcd"]["value"][0];
         etcd["id"] = json!(format!("etcd {hostile}"));
-        etcd["name"] = json!(hostile);
-        etcd["peer"]["listeners"]["value"][0]["url"]["text"] = json!(format!("http://{hostile}"));
-        etcd["peer"]["listeners"]["value"][0]["wire"]["value"]["spoke"] = json!(hostile);
+        etcd["etcd"]["name"] = json!(hostile);
+        etcd["listeners"]["value"][0]["url"]["text"] = json!(format!("http://{hostile}"));
+        etcd["listeners"]["value"][0]["wire"]["value"]["spoke"] = json!(hostile);
         let settings = etcd["settings"]["value"].as_object_mut().unwrap();
         for setting in settings.values_mut() {
             setting["why"] = json!(hostile);
@@ -825,31 +825,31 @@ fn a_broken_catalogue_is_diagnosed_as_a_compiler_would() {
     let cases: [(&str, &str, &str, [&str; 4]); 8] = [
         (
             rule,
-            "that: etcd.peer.listeners.exists(l, l.address != null)",
-            "that: size(etcd.peer.listners) > 0",
+            "that: self.listeners.exists(l, l.purpose == \"peer\" && l.address != null)",
+            "that: size(self.listners) > 0",
             [
-                "error: unknown field of Transport `listners`",
-                "size(etcd.peer.listners) > 0",
+                "error: unknown field of Instance `listners`",
+                "size(self.listners) > 0",
                 "^^^^^^^^",
                 "did you mean `listeners`?",
             ],
         ),
         (
             rule,
-            "that: etcd.peer.listeners.exists(l, l.address != null)",
-            "that: size(etcd.peer.listeners) > \"0\"",
+            "that: self.listeners.exists(l, l.purpose == \"peer\" && l.address != null)",
+            "that: size(self.listeners) > \"0\"",
             ["error: `>` compares int with string", "> \"0\"", "^^^^^^", ""],
         ),
         (
             rule,
-            "that: etcd.peer.listeners.exists(l, l.address != null)",
-            "that: size(etcd.peer.listeners > 0",
-            ["error: this bracket is not closed by `)`", "size(etcd", "^", ""],
+            "that: self.listeners.exists(l, l.purpose == \"peer\" && l.address != null)",
+            "that: size(self.listeners > 0",
+            ["error: this bracket is not closed by `)`", "size(self", "^", ""],
         ),
         (
             rule,
-            "that: etcd.peer.listeners.exists(l, l.address != null)",
-            "that: frobnicate(etcd.peer.listeners)",
+            "that: self.listeners.exists(l, l.purpose == \"peer\" && l.address != null)",
+            "that: frobnicate(self.listeners)",
             ["error: ", "frobnicate(", "^", ""],
         ),
         (

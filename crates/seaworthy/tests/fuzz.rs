@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_audit::{Options, Waivers, audit};
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_etcd::process::Built;
-use seaworthy_etcd::settings::{Inputs, resolve};
-use seaworthy_etcd::{Version, bbolt, members, process, proxy};
+use seaworthy_components::etcd::process::Built;
+use seaworthy_components::etcd::settings::{Inputs, resolve};
+use seaworthy_components::etcd::{Version, bbolt, members, process};
+use seaworthy_components::etcd_proxy;
 use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, Snapshot};
 use seaworthy_host::program::{self, Program};
 use seaworthy_settings::{Argument, ConfigText, Variable};
@@ -206,7 +207,7 @@ fn argv() {
         let arguments: Vec<Argument> = parts.into_iter().skip(1).map(argument).collect();
         let _ = seaworthy_host::shell::program(&arguments, |text| text.ends_with(b"etcd"));
         let settings = settings(&arguments, &variables, b"", "3.5.1");
-        size(&(recognised, proxy::resolve(&arguments))) + settings
+        size(&(recognised, etcd_proxy::resolve(&arguments))) + settings
     });
 }
 

@@ -184,8 +184,9 @@ fn probes() {
         let (_, path) = snapshots.iter().find(|(other, _)| other == name).unwrap();
         let snapshot: Value =
             serde_json::from_slice(&fs::read(Path::new(TESTS).join(path)).unwrap()).unwrap();
-        let listeners = &snapshot["etcd"]["value"][0][side]["listeners"]["value"];
-        serde_json::from_value(listeners[0]["wire"]["value"].clone()).unwrap()
+        let listeners = snapshot["components"]["etcd"]["value"][0]["listeners"]["value"].as_array().unwrap();
+        let listener = listeners.iter().find(|listener| listener["purpose"] == side).unwrap();
+        serde_json::from_value(listener["wire"]["value"].clone()).unwrap()
     };
     let refused = EvidenceError::new(ErrorKind::Io, "127.0.0.1:1: connection refused");
     let cases = [

@@ -7,7 +7,7 @@ use crate::{say, workspace};
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let pretty = |schema: &serde_json::Value| serde_json::to_string_pretty(schema).map(|text| text + "\n");
     let files = [
-        ("schemas/snapshot-v1.json", pretty(&seaworthy_evidence::json_schema())?),
+        ("schemas/snapshot-v2.json", pretty(&seaworthy_evidence::json_schema())?),
         ("schemas/report-v1.json", pretty(&seaworthy_report::json::json_schema())?),
         ("schemas/fix-v2.json", pretty(&seaworthy_report::plan::json_schema())?),
         ("schemas/fix-outcome-v2.json", pretty(&seaworthy_report::fix::outcome_json_schema())?),

@@ -17,6 +17,7 @@ use serde_json::Value;
 const ORDER: [&str; 17] = [
     "seaworthy-evidence",
     "seaworthy-settings",
+    "seaworthy-components",
     "seaworthy-expr",
     "seaworthy-catalogue",
     "seaworthy-builtin",
@@ -24,7 +25,6 @@ const ORDER: [&str; 17] = [
     "seaworthy-pki",
     "seaworthy-wire",
     "seaworthy-host",
-    "seaworthy-etcd",
     "seaworthy-collect",
     "seaworthy-edit",
     "seaworthy-journal",

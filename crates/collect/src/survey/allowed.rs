@@ -1,6 +1,6 @@
 //! The names that members demand of the certificate at the other end of a connection.
 
-use seaworthy_etcd::{Version, settings};
+use seaworthy_components::etcd::{Version, settings};
 use seaworthy_evidence::{Certificate, ErrorKind, EvidenceError, Settings};
 use seaworthy_pki::Allowed;
 

@@ -430,7 +430,7 @@ fn on_some_node<'a>(static_pod: &StaticPod, pod: &'a PodName) -> Option<&'a str>
 
 #[cfg(test)]
 mod tests {
-    use seaworthy_etcd::settings::{self, Inputs};
+    use seaworthy_components::etcd::settings::{self, Inputs};
     use seaworthy_evidence::Observed;
 
     use super::super::declarations::tests::{MANIFESTS, UNIT_FILE, declarations_of, pod};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaworthy_etcd::settings::{self, Inputs};
+use seaworthy_components::etcd::settings::{self, Inputs};
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, Etcd, EtcdFiles, EvidenceError, FileKind, Observed, Origin,
-    RivalManifest, Setting,
+    Declared, DeclaredKind, ErrorKind, Etcd, EvidenceError, FileKind, Instance, InstanceFiles, Observed,
+    Origin, Purpose, RivalManifest, Setting,
 };
 use seaworthy_host::cgroup::Owner;
 use seaworthy_host::root::Root;
@@ -209,7 +209,7 @@ impl Declarations {
     /// Returns an etcd for each declaration that promises one and that no running one was started from: a manifest in kubelet's
     /// directory, unless kubelet runs another one of the same pod, and a unit that systemd has started or starts with the node.
     /// A unit that is merely installed promises nothing.
-    pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Etcd]) -> Vec<Etcd> {
+    pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Instance]) -> Vec<Instance> {
         let claimed: Vec<&str> =
             running.iter().filter_map(|e| e.declared.value()).flatten().map(|d| d.path.as_str()).collect();
         // An etcd of which that is not known may well be the declared one.
@@ -430,13 +430,14 @@ fn absent(
     survey: &Survey<'_>,
     declared: &Declared,
     rivals: Result<Vec<RivalManifest>, EvidenceError>,
-) -> Etcd {
+) -> Instance {
     let error = not_running(&declared.path);
     let name = declared.settings.value().and_then(|s| s.get("name")).map(|s| s.value.clone());
     let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
-    Etcd {
+    let (peer, of_peers) = nothing_known(Purpose::Peer, &error);
+    let (client, of_clients) = nothing_known(Purpose::Client, &error);
+    Instance {
         id: format!("etcd {} (not running)", name.as_deref().unwrap_or("?")),
-        name,
         process: Observed::failed(error.clone()),
         version: Observed::failed(error.clone()),
         settings: Observed::failed(error.clone()),
@@ -444,20 +445,26 @@ fn absent(
         ignored_environment: Observed::failed(error.clone()),
         declared: Observed::seen(vec![declared.clone()], Origin::file(&declared.path)),
         drift: Observed::failed(error.clone()),
-        cluster: Observed::failed(error.clone()),
-        peer: nothing_known(Observed::failed(error.clone()), error.clone()),
-        client: nothing_known(Observed::failed(error.clone()), error.clone()),
-        connections: Observed::failed(error.clone()),
-        links: Observed::failed(error.clone()),
-        impostors: Observed::failed(error.clone()),
-        shared_cas: Observed::failed(error.clone()),
-        files: EtcdFiles {
+        listeners: Observed::failed(error.clone()),
+        credentials: vec![of_peers, of_clients],
+        files: InstanceFiles {
             manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
-            data_directory: Observed::failed(error.clone()),
-            pki: Observed::failed(error),
+            pki: Observed::failed(error.clone()),
             access: None,
         },
+        etcd: Some(Box::new(Etcd {
+            name,
+            cluster: Observed::failed(error.clone()),
+            peer,
+            client,
+            connections: Observed::failed(error.clone()),
+            links: Observed::failed(error.clone()),
+            impostors: Observed::failed(error.clone()),
+            shared_cas: Observed::failed(error.clone()),
+            data_directory: Observed::failed(error),
+        })),
+        etcd_proxy: None,
     }
 }
 
@@ -606,7 +613,8 @@ pub(super) mod tests {
         for (files, want) in rows {
             declarations(&[files.clone(), vec![runs.clone()]].concat(), |found, survey| {
                 let absent = found.without_process(survey, &[]);
-                let names: Vec<_> = absent.iter().map(|etcd| etcd.name.as_deref()).collect();
+                let names: Vec<_> =
+                    absent.iter().map(|etcd| etcd.etcd.as_ref().and_then(|e| e.name.as_deref())).collect();
                 assert_eq!(names, want, "{files:?}");
             });
             declarations(&files, |found, survey| {

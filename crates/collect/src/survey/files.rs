@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use seaworthy_components::etcd::READ_FILES;
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, EtcdFiles, EvidenceError, File, FileAccess, FileKind, Observed,
-    Origin, PkiContent, PkiFile, PredictedFailure, READ_FILES, RivalManifest, Settings,
+    Declared, DeclaredKind, ErrorKind, EvidenceError, File, FileAccess, FileKind, InstanceFiles, Observed,
+    Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
 };
 use seaworthy_host::access::{self, Access, Refusal};
 use seaworthy_host::root::Root;
@@ -29,7 +30,8 @@ const DATA_FILES: [(&str, &str, u32); 6] = [
     ("wal-dir", "", DATA),
 ];
 
-/// Returns owners and modes of the files that the settings name and of those in Kubernetes' folder for etcd.
+/// Returns owners and modes of the files that the settings name and of those in Kubernetes' folder for etcd, and of its data
+/// directory.
 pub(crate) fn read(
     survey: &Survey<'_>,
     root: Result<&Root, EvidenceError>,
@@ -38,7 +40,7 @@ pub(crate) fn read(
     data_directory: Result<String, EvidenceError>,
     manifest: Option<Result<&str, EvidenceError>>,
     rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,
-) -> EtcdFiles {
+) -> (InstanceFiles, Observed<File>) {
     let stat = |path: &str| root.clone().and_then(|root| root.stat(path, survey.users));
     let access = settings.clone().and_then(|settings| access(reader, settings, data_directory.clone()));
     let data_directory = data_directory.and_then(|path| stat(&path));
@@ -55,18 +57,18 @@ pub(crate) fn read(
         Err(_) => access,
     });
     let rivals = manifest.clone().map_or(Ok(Vec::new()), |manifest| rivals(manifest?));
-    EtcdFiles {
+    let files = InstanceFiles {
         rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
         manifest: manifest.map(|path| match path {
             Ok(path) => observed(survey.root.stat(path, survey.users), path),
             Err(error) => Observed::failed(error),
         }),
-        data_directory: observed(data_directory, "the data directory"),
         pki: Observed::from_result(pki, Origin::derived("the settings and the PKI directory")),
         access: access.transpose().map(|access| {
             Observed::from_result(access, Origin::derived("the process, the files and the folders"))
         }),
-    }
+    };
+    (files, observed(data_directory, "the data directory"))
 }
 
 /// Returns the error where a setting that names a file is not known: what is said of all of them would leave that file out.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use seaworthy_etcd::{bbolt, members, settings};
+use seaworthy_components::etcd::{bbolt, members, settings};
 use seaworthy_evidence::{
     Cluster, ErrorKind, EvidenceError, Member, MemberSource, Observed, Origin, Setting, Url,
 };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use seaworthy_etcd::Version;
-use seaworthy_etcd::process::{self, Built, Recognised};
+use seaworthy_components::etcd::Version;
+use seaworthy_components::etcd::process::{self, Built, Recognised};
 use seaworthy_evidence::{Build, ErrorKind, EvidenceError, Observed, Origin, Process};
 use seaworthy_host::cgroup::Cgroup;
 use seaworthy_host::procfs::{FileId, Glimpse, Proc, ProcessEntry};

@@ -1,7 +1,10 @@
 //! etcd's proxies: processes of the same program that are no members.
 
-use seaworthy_etcd::proxy::{self, ProxySettings};
-use seaworthy_evidence::{EvidenceError, Listener, Observed, Origin, Proxy, ProxyKind, Purpose};
+use seaworthy_components::etcd_proxy::{self, ProxySettings};
+use seaworthy_evidence::{
+    ErrorKind, EtcdProxy, EvidenceError, Instance, InstanceFiles, Listener, Observed, Origin, ProxyKind,
+    Purpose,
+};
 use seaworthy_host::sockets::Sockets;
 
 use super::Survey;
@@ -19,11 +22,11 @@ impl<'a> Reading<'a> {
     /// Reads the settings and sockets of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
         let sockets = Sockets::of_process(&running.entry);
-        Self { running, sockets, settings: proxy::resolve(running.arguments()) }
+        Self { running, sockets, settings: etcd_proxy::resolve(running.arguments()) }
     }
 
     /// Returns the proxy as evidence, joined with what its listeners said.
-    pub(crate) fn finish(self, survey: &Survey<'_>, answers: &Answers) -> Proxy {
+    pub(crate) fn finish(self, survey: &Survey<'_>, answers: &Answers) -> Instance {
         let pid = self.running.pid();
         let settings = self.settings.as_ref();
         let kind = settings.map_or(ProxyKind::Gateway, |s| s.kind);
@@ -33,17 +36,37 @@ impl<'a> Reading<'a> {
         };
         let listeners =
             self.sockets.as_ref().map_err(Clone::clone).map(|s| self.listeners(survey, s, answers));
-        Proxy {
+        let unread = || {
+            let message = format!("of an etcd {name} nothing but its own listener is looked at");
+            EvidenceError::new(ErrorKind::Unsupported, message)
+        };
+        Instance {
             id: format!("etcd {name} (pid {pid})"),
-            kind,
             process: self.running.evidence(survey),
-            endpoints: settings.map(|s| s.endpoints.clone()).unwrap_or_default(),
-            has_client_identity: settings.is_some_and(|s| s.upstream.cert.is_some()),
-            demands_client_certificate: Observed::seen(
-                settings.is_some_and(ProxySettings::demands_client_certificate),
-                Origin::proc(format!("/proc/{pid}/cmdline")),
-            ),
+            version: Observed::failed(unread()),
+            settings: Observed::failed(unread()),
+            config_file: None,
+            ignored_environment: Observed::failed(unread()),
+            declared: Observed::failed(unread()),
+            drift: Observed::failed(unread()),
             listeners: Observed::from_result(listeners, Origin::proc(format!("/proc/{pid}/net/tcp"))),
+            credentials: Vec::new(),
+            files: InstanceFiles {
+                manifest: None,
+                rival_manifests: Observed::failed(unread()),
+                pki: Observed::failed(unread()),
+                access: None,
+            },
+            etcd: None,
+            etcd_proxy: Some(EtcdProxy {
+                kind,
+                endpoints: settings.map(|s| s.endpoints.clone()).unwrap_or_default(),
+                has_client_identity: settings.is_some_and(|s| s.upstream.cert.is_some()),
+                demands_client_certificate: Observed::seen(
+                    settings.is_some_and(ProxySettings::demands_client_certificate),
+                    Origin::proc(format!("/proc/{pid}/cmdline")),
+                ),
+            }),
         }
     }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_etcd::settings::{self, Inputs, Resolved};
-use seaworthy_etcd::{Version, bbolt};
+use seaworthy_components::etcd::settings::{self, Inputs, Resolved};
+use seaworthy_components::etcd::{READ_FILES, SETTINGS};
+use seaworthy_components::etcd::{Version, bbolt};
 use seaworthy_evidence::{
-    Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Link, Listener,
-    Member, Observed, Origin, Purpose, READ_FILES, SETTINGS, Setting, Settings, Transport, Url,
+    Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Instance,
+    KeyMaterial, Link, Listener, Member, Observed, Origin, Purpose, Setting, Settings, Transport, Url,
 };
 use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
@@ -211,7 +212,7 @@ pub(crate) fn finish_all<'s>(
     attributions: &Attributions<'_>,
     trust: &Trust,
     answers: &Answers,
-) -> Vec<Etcd> {
+) -> Vec<Instance> {
     let hosts = survey.root.read("/etc/hosts", 1 << 20).map(|b| links::hosts(&b)).unwrap_or_default();
     let views = watch(survey, &servers);
     let unwatched = Ok(Views::new());
@@ -230,31 +231,35 @@ pub(crate) fn finish_all<'s>(
             neighbours: &neighbours,
             server,
         };
-        (finish.etcd(), finish)
+        (finish.instance(), finish)
     };
-    let mut all: Vec<(Etcd, Finish<'_, '_>)> = servers.into_iter().map(finish).collect();
+    let mut all: Vec<(Instance, Finish<'_, '_>)> = servers.into_iter().map(finish).collect();
     wait_for_links(&mut all, survey.options.patience);
-    all.into_iter().map(|(etcd, _)| etcd).collect()
+    all.into_iter().map(|(instance, _)| instance).collect()
 }
 
 /// Looks at the connections of servers again while links seem to be missing, until `patience` ends. A member dials again
 /// ten times a second (`rafthttp`'s `DialRetryFrequency`), and the peers of one that has just started find it only then.
-fn wait_for_links(all: &mut [(Etcd, Finish<'_, '_>)], patience: Duration) {
+fn wait_for_links(all: &mut [(Instance, Finish<'_, '_>)], patience: Duration) {
     let ends = Instant::now() + patience;
     while Instant::now() < ends {
-        let lacking = all.iter_mut().filter(|(etcd, _)| lacks_links(etcd));
+        let lacking = all.iter_mut().filter_map(|(instance, finish)| {
+            let etcd = instance.etcd.as_deref_mut().filter(|etcd| lacks_links(etcd))?;
+            Some((etcd, &instance.listeners, &*finish))
+        });
         let looks: Vec<_> = lacking
-            .map(|(etcd, finish)| (etcd, &*finish, Sockets::of_process(&finish.server.running.entry)))
+            .map(|(etcd, listeners, finish)| {
+                (etcd, listeners, finish, Sockets::of_process(&finish.server.running.entry))
+            })
             .collect();
         if looks.is_empty() {
             break;
         }
         std::thread::sleep(BETWEEN_LOOKS);
-        for (etcd, finish, sockets) in looks {
+        for (etcd, listeners, finish, sockets) in looks {
             // What was seen before stands when the process has gone.
             if sockets.is_ok() {
-                (etcd.connections, etcd.links) =
-                    finish.connections(sockets, &etcd.cluster, &etcd.peer.listeners);
+                (etcd.connections, etcd.links) = finish.connections(sockets, &etcd.cluster, listeners);
             }
         }
     }
@@ -302,7 +307,7 @@ struct Finish<'a, 'b> {
 }
 
 impl Finish<'_, '_> {
-    fn etcd(&mut self) -> Etcd {
+    fn instance(&mut self) -> Instance {
         let pid = self.server.running.pid();
         let (cluster, cluster_version) =
             membership::cluster(self.survey, &self.server, self.answers.members(pid));
@@ -318,11 +323,11 @@ impl Finish<'_, '_> {
         let restriction = known.and_then(|known| Restriction::of_peers(known, release));
         let reader = Reader::as_process(self.server.running, self.survey.users);
         let (peer_listeners, client_listeners) = self.listeners(&cluster);
-        let side = |purpose: Purpose, names: &Names, listeners: &Observed<Vec<Listener>>| {
+        let side = |purpose: Purpose, names: &Names| {
             let files = Files::read(self.survey, &reader, known.unwrap_or(&empty), names);
-            let transport =
-                self.transport(purpose, listeners.clone(), &files, &cluster, &version, restriction.as_ref());
-            (files, transport)
+            let (transport, material) =
+                self.transport(purpose, &files, &cluster, &version, restriction.as_ref());
+            (files, transport, material)
         };
         let declaration = match &self.server.embedded {
             Some(embedded) => Err(embedded.unknown("what declares that program is not read", pid)),
@@ -343,17 +348,19 @@ impl Finish<'_, '_> {
                 |manifest| self.declarations.rivals(manifest),
             )
         };
-        let ((peer_files, peer, (connections, links)), ((client_files, client), files, process)) = join(
+        let ((of_peers, (connections, links)), (of_clients, files, process)) = join(
             || {
-                let (files, transport) = side(Purpose::Peer, &PEER, &peer_listeners);
                 let sockets = self.server.sockets.clone();
-                (files, transport, self.connections(sockets, &cluster, &peer_listeners))
+                (side(Purpose::Peer, &PEER), self.connections(sockets, &cluster, &peer_listeners))
             },
             || {
-                let client = side(Purpose::Client, &CLIENT, &client_listeners);
+                let client = side(Purpose::Client, &CLIENT);
                 (client, files(), self.server.running.evidence(self.survey))
             },
         );
+        let (peer_files, peer, peer_material) = of_peers;
+        let (client_files, client, client_material) = of_clients;
+        let (files, data_directory) = files;
 
         let mut drifts = Vec::new();
         let mut doubtful = None;
@@ -427,24 +434,8 @@ impl Finish<'_, '_> {
             None => self.server.name(),
         };
         let inside = self.server.embedded.as_ref().map(|e| format!(" in {}", e.program)).unwrap_or_default();
-        Etcd {
-            id: match &name {
-                Some(name) => format!("etcd {name}{inside} (pid {pid})"),
-                None => format!("etcd{inside} (pid {pid})"),
-            },
-            name,
-            process,
-            version,
-            config_file: self.server.resolved.config_file.clone(),
-            ignored_environment: self.server.resolved.ignored_environment.clone(),
-            declared: Observed::from_result(
-                declaration.map(|declared| {
-                    let judge = |declared| files::unusable(&reader, declared, known);
-                    declared.into_iter().map(judge).collect()
-                }),
-                Origin::derived("static pod manifests and systemd units"),
-            ),
-            drift,
+        let etcd = Etcd {
+            name: name.clone(),
             peer,
             client,
             connections,
@@ -465,9 +456,38 @@ impl Finish<'_, '_> {
                 }
                 None => Observed::failed(unknown(&settings)),
             },
-            files,
+            data_directory,
             cluster,
+        };
+        let listeners = match (peer_listeners, client_listeners) {
+            (Observed::Seen { value: peer, origin }, Observed::Seen { value: client, .. }) => {
+                Observed::seen(peer.into_iter().chain(client).collect(), origin)
+            }
+            (Observed::Failed { error }, _) | (_, Observed::Failed { error }) => Observed::failed(error),
+        };
+        Instance {
+            id: match &name {
+                Some(name) => format!("etcd {name}{inside} (pid {pid})"),
+                None => format!("etcd{inside} (pid {pid})"),
+            },
+            process,
+            version,
+            config_file: self.server.resolved.config_file.clone(),
+            ignored_environment: self.server.resolved.ignored_environment.clone(),
+            declared: Observed::from_result(
+                declaration.map(|declared| {
+                    let judge = |declared| files::unusable(&reader, declared, known);
+                    declared.into_iter().map(judge).collect()
+                }),
+                Origin::derived("static pod manifests and systemd units"),
+            ),
+            drift,
+            listeners,
+            credentials: vec![peer_material, client_material],
+            files,
             settings,
+            etcd: Some(Box::new(etcd)),
+            etcd_proxy: None,
         }
     }
 
@@ -603,16 +623,15 @@ impl Finish<'_, '_> {
     fn transport(
         &self,
         side: Purpose,
-        listeners: Observed<Vec<Listener>>,
         files: &Files,
         cluster: &Observed<Cluster>,
         version: &Observed<String>,
         restriction: Option<&Restriction>,
-    ) -> Transport {
+    ) -> (Transport, KeyMaterial) {
         let names = if side == Purpose::Peer { &PEER } else { &CLIENT };
         let settings = match self.server.resolved.settings.as_result() {
             Ok(settings) => settings,
-            Err(error) => return nothing_known(listeners, error),
+            Err(error) => return nothing_known(side, &error),
         };
         let advertised = self.advertised(side, settings, cluster);
         let dialled = membership::tls_hosts(advertised.value().into_iter().flatten().map(|a| &a.url));
@@ -639,20 +658,23 @@ impl Finish<'_, '_> {
         let derived = |name: &str| Origin::derived(format!("the settings {name}"));
         let doubt = settings.doubt_about(names.all());
         let judged_by = settings.doubt_about(names.all().into_iter().chain(unchecked.iter().copied()));
-        Transport {
+        let material = KeyMaterial {
+            purpose: side,
             problems: unless_doubted(
                 files.problems(self.survey, pki_side, circumstances),
                 judged_by.cloned(),
             ),
-            credentials: match doubt {
+            files: match doubt {
                 Some(error) => Observed::failed(error.clone()),
                 None => Observed::seen(files.credentials(), derived(&names.all().join(", "))),
             },
+        };
+        let transport = Transport {
             client_auth: decided(settings, client_auth, derived(names.trusted)),
             auto_tls: decided(settings, settings::auto_tls(settings, side), derived(names.certificate)),
             advertised,
-            listeners,
-        }
+        };
+        (transport, material)
     }
 
     /// Returns what others are told to dial: the membership's word once it is known, else the setting's.
@@ -724,14 +746,13 @@ fn unknown<T>(settings: &Observed<T>) -> EvidenceError {
         .unwrap_or_else(|| EvidenceError::new(ErrorKind::NotFound, "the settings are not known"))
 }
 
-/// Returns one side of which nothing but `listeners` can be told, because of `error`.
-pub(crate) fn nothing_known(listeners: Observed<Vec<Listener>>, error: EvidenceError) -> Transport {
-    Transport {
-        listeners,
+/// Returns one side of which nothing can be told, because of `error`.
+pub(crate) fn nothing_known(side: Purpose, error: &EvidenceError) -> (Transport, KeyMaterial) {
+    let transport = Transport {
         advertised: Observed::failed(error.clone()),
         client_auth: Observed::failed(error.clone()),
         auto_tls: Observed::failed(error.clone()),
-        credentials: Observed::failed(error.clone()),
-        problems: Observed::failed(error),
-    }
+    };
+    let (files, problems) = (Observed::failed(error.clone()), Observed::failed(error.clone()));
+    (transport, KeyMaterial { purpose: side, files, problems })
 }

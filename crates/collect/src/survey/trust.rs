@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use seaworthy_etcd::settings;
+use seaworthy_components::etcd::settings;
 use seaworthy_evidence::{
     CaUse, Certificate, Cluster, ErrorKind, EvidenceError, Impostor, Observed, Origin, Purpose, Setting,
     SharedCa, Url,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use seaworthy_evidence::Etcd;
+use crate::etcd::Etcd;
 use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, FixStatus};
 

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, READ_FILES, Setting};
+use seaworthy_components::etcd::READ_FILES;
+use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
 
 use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Input, View, missing, refuse};
@@ -28,17 +29,16 @@ const EVERYTHING: u32 = 0o7;
 
 /// Returns what gives etcd's files the owners and modes that `rule` demands.
 pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
-    let files = &s.etcd.files;
     let mut found = Vec::new();
     match rule {
         MANIFEST_MODE | MANIFEST_OWNER => {
-            if let Some(manifest) = &files.manifest {
+            if let Some(manifest) = &s.etcd.files.manifest {
                 let file = manifest.as_result().map_err(missing)?;
                 found.push(Target::new(file.path.clone(), file, 0));
             }
         }
         DATA_MODE | DATA_OWNER => {
-            let file = files.data_directory.as_result().map_err(missing)?;
+            let file = s.etcd.own.data_directory.as_result().map_err(missing)?;
             found.push(Target::new(on_host(file, s)?, file, EVERYTHING));
         }
         _ => found = pki(s)?,
@@ -328,7 +328,7 @@ pub(crate) fn may(process: &Process, file: Attributes) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
-    use seaworthy_evidence::{ErrorKind, EvidenceError, FileAccess, Observed, PkiFile};
+    use seaworthy_evidence::{ErrorKind, EvidenceError, FileAccess, InstanceFiles, Observed, PkiFile};
 
     use super::*;
     use crate::fixes;
@@ -363,7 +363,7 @@ pub(crate) mod tests {
         }
 
         fn data(&mut self) -> &mut File {
-            value(&mut self.etcd.files.data_directory)
+            value(&mut self.etcd.own.data_directory)
         }
 
         fn manifest(&mut self) -> &mut File {
@@ -381,11 +381,14 @@ pub(crate) mod tests {
             for step in &plan.steps {
                 let Action::SetAttributes { path, to, .. } = &step.action else { panic!("{step:?}") };
                 let Attributes { mode, uid, gid } = to;
-                let files = value(&mut self.etcd.files.pki).iter_mut().map(|f| &mut f.file);
-                let files = files.chain([value(&mut self.etcd.files.data_directory)]);
-                let files = files.chain([value(self.etcd.files.manifest.as_mut().unwrap())]);
-                for file in files.filter(|f| f.path == *path) {
+                let InstanceFiles { pki, manifest, .. } = &mut self.etcd.files;
+                let files = value(pki).iter_mut().map(|f| &mut f.file);
+                for file in files.chain([value(manifest.as_mut().unwrap())]).filter(|f| f.path == *path) {
                     set(file, (*mode, *uid, *gid));
+                }
+                let data = self.data();
+                if data.path == *path {
+                    set(data, (*mode, *uid, *gid));
                 }
             }
         }
@@ -470,8 +473,8 @@ pub(crate) mod tests {
         let mut world = open_to_all();
         world.health = Err("no member answers".to_owned());
         world.etcd.version = unseen();
-        world.etcd.links = unseen();
-        world.etcd.cluster = unseen();
+        world.etcd.own.links = unseen();
+        world.etcd.own.cluster = unseen();
         for rule in ALL {
             let plan = planned(rule, &world);
             assert!(!plan.steps.is_empty(), "{rule}");
@@ -479,7 +482,7 @@ pub(crate) mod tests {
         }
         world.etcd.process = unseen();
         world.etcd.settings = unseen();
-        (world.etcd.files.data_directory, world.etcd.files.pki) = (unseen(), unseen());
+        (world.etcd.own.data_directory, world.etcd.files.pki) = (unseen(), unseen());
         for rule in [MANIFEST_MODE, MANIFEST_OWNER] {
             let plan = planned(rule, &world);
             assert_eq!((preflight(&plan, &world.input()), plan.steps.len()), (vec![], 1), "{rule}");

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use seaworthy_evidence::{
-    Certificate, Direction, Observed, Origin, PkiFile, Problem, ProblemKind, Transport, Url,
+    Certificate, Direction, KeyMaterial, Observed, Origin, PkiFile, Problem, ProblemKind, Transport, Url,
 };
 use seaworthy_pki::{Parsed, certificates_from_pem};
 
@@ -29,9 +29,16 @@ const EXPIRING_DAYS: i64 = 30;
 
 /// Returns what gives the member new certificates where `rule` objects to the ones it has.
 pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
-    let peer =
-        Side { transport: &s.etcd.peer, certificate: "peer-cert-file", key: "peer-key-file", peer: true };
-    let client = Side { transport: &s.etcd.client, certificate: "cert-file", key: "key-file", peer: false };
+    let (etcd, own) = (s.etcd, &s.etcd.own);
+    let side = |material, transport, [certificate, key]: [&'static str; 2], peer| Side {
+        material,
+        transport,
+        certificate,
+        key,
+        peer,
+    };
+    let peer = side(&etcd.peer, &own.peer, ["peer-cert-file", "peer-key-file"], true);
+    let client = side(&etcd.client, &own.client, ["cert-file", "key-file"], false);
     let sides = if rule == EXPIRY { vec![peer, client] } else { vec![peer] };
     let mut renewals: Vec<Renewal> = Vec::new();
     for side in sides {
@@ -65,12 +72,12 @@ pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
 
 /// Returns what holds of the cluster now, and must hold afterwards.
 fn whole(s: &Input<'_>) -> Vec<Condition> {
-    let full = s.etcd.links.value().is_some_and(|links| {
+    let full = s.etcd.own.links.value().is_some_and(|links| {
         links
             .iter()
             .all(|l| !l.down && !l.half_open && l.inbound.value().is_some() && l.outbound.value().is_some())
     });
-    let members = s.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = s.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let well = s.health.is_ok_and(|health| {
         members.iter().all(|m| health.members.get(&m.id).is_some_and(|m| m.trouble.is_none()))
     });
@@ -80,6 +87,7 @@ fn whole(s: &Input<'_>) -> Vec<Condition> {
 
 /// One side of etcd's transport, with the settings that name its files.
 struct Side<'a> {
+    material: &'a KeyMaterial,
     transport: &'a Transport,
     certificate: &'static str,
     key: &'static str,
@@ -104,7 +112,7 @@ struct Renewal {
 impl Side<'_> {
     /// Returns the new certificate that this side needs, if it does.
     fn renewal(&self, rule: &str, s: &Input<'_>) -> Result<Option<Renewal>, Refusal> {
-        let problems = self.transport.problems.as_result().map_err(missing)?;
+        let problems = self.material.problems.as_result().map_err(missing)?;
         let counts = |p: &&Problem| match rule {
             EXPIRY => matches!(p.kind, ProblemKind::Expired | ProblemKind::Expiring),
             _ => p.kind != ProblemKind::Expiring,
@@ -122,7 +130,7 @@ impl Side<'_> {
                 "put right what is wrong with that file first; an authority is exchanged by the fix of etcd-unique-ca",
             ));
         }
-        let credentials = self.transport.credentials.as_result().map_err(missing)?;
+        let credentials = self.material.files.as_result().map_err(missing)?;
         let chain = credentials.chain.as_ref().map(Observed::as_result).transpose().map_err(missing)?;
         let chain = chain.map(Vec::as_slice).unwrap_or_default();
         let unsupported = |what: String, why: &str| {
@@ -164,14 +172,14 @@ impl Side<'_> {
         };
         let (certificate, _) = on_host(certificate)?;
         let (key, owner) = on_host(key)?;
-        let tls = self.transport.listeners.value().into_iter().flatten().any(|l| l.url.is_tls());
+        let tls = s.etcd.listening(self.peer).any(|l| l.url.is_tls());
         let serves = match self.peer {
             true => Condition::Serves { certificate: certificate.clone() },
             false => Condition::ServesClients { certificate: certificate.clone() },
         };
         let held = credentials.key.as_ref().and_then(Observed::value);
         Ok(Some(Renewal {
-            common_name: present.common_name.clone().or(s.etcd.name.clone()).unwrap_or_default(),
+            common_name: present.common_name.clone().or(s.etcd.own.name.clone()).unwrap_or_default(),
             hosts,
             purpose: if self.peer || both { Purpose::Peer } else { Purpose::Server },
             owner,
@@ -204,14 +212,14 @@ impl Side<'_> {
             ));
         };
         let issuer = &issuer.certificate;
-        let credentials = self.transport.credentials.as_result().map_err(missing)?;
+        let credentials = self.material.files.as_result().map_err(missing)?;
         let trusted = credentials.trusted.as_ref().map(Observed::as_result).transpose().map_err(missing)?;
         let mut trusted = trusted.into_iter().flatten();
         if !trusted.any(|ca| ca.key.spki == issuer.key.spki) {
             return refused(format!("{} is not among the authorities that etcd trusts", files.certificate));
         }
         // The file may be newer than the process, which reads authorities only when it starts.
-        let wires = self.transport.listeners.value().into_iter().flatten().filter_map(|l| l.wire.as_ref());
+        let wires = s.etcd.listening(self.peer).filter_map(|l| l.wire.as_ref());
         let named = wires.filter_map(|wire| wire.value()?.acceptable_cas.as_ref());
         if self.peer && named.into_iter().any(|named| !named.contains(&issuer.subject)) {
             return refused(format!("the running etcd has not loaded {} yet", issuer.subject));
@@ -232,7 +240,7 @@ impl Side<'_> {
         let advertised = self.transport.advertised.as_result().map_err(missing)?;
         let dialled =
             advertised.iter().map(|a| &a.url).filter(|url| url.is_tls()).map(|url: &Url| url.host.clone());
-        let connections = s.etcd.connections.value().into_iter().flatten();
+        let connections = s.etcd.own.connections.value().into_iter().flatten();
         let from = connections.filter(|c| self.peer && c.direction == Direction::Outbound).filter_map(|c| {
             let host = c.local.rsplit_once(':')?.0.trim_matches(['[', ']']);
             Some(host.parse::<IpAddr>().ok()?.to_canonical().to_string())
@@ -337,19 +345,19 @@ pub(crate) mod tests {
         }
     }
 
-    fn credentials(transport: &mut Transport) -> &mut Credentials {
-        value(&mut transport.credentials)
+    fn credentials(material: &mut KeyMaterial) -> &mut Credentials {
+        value(&mut material.files)
     }
 
-    fn leaf(transport: &mut Transport) -> &mut Certificate {
-        &mut value(credentials(transport).chain.as_mut().unwrap())[0]
+    fn leaf(material: &mut KeyMaterial) -> &mut Certificate {
+        &mut value(credentials(material).chain.as_mut().unwrap())[0]
     }
 
-    fn object(transport: &mut Transport, kind: ProblemKind, name: &str) {
+    fn object(material: &mut KeyMaterial, kind: ProblemKind, name: &str) {
         let path = format!("{POD_DIRECTORY}/{name}");
         let message = format!("{path} is {kind:?}");
         let problem = Problem { kind, breaks: true, path, message, origin: Origin::derived("the fixture") };
-        value(&mut transport.problems).push(problem);
+        value(&mut material.problems).push(problem);
     }
 
     /// Returns a cluster with TLS everywhere, whose members trust the options' authority.
@@ -359,12 +367,14 @@ pub(crate) mod tests {
         let origin = Origin::file(&files.certificate);
         let ca = certificates_from_pem(&files.pem.unwrap(), origin.clone(), world.taken_at).unwrap();
         let ca = ca[0].certificate.clone();
-        for transport in [&mut world.etcd.peer, &mut world.etcd.client] {
-            leaf(transport).issuer.clone_from(&ca.subject);
-            credentials(transport).trusted = Some(Observed::seen(vec![ca.clone()], origin.clone()));
-            for listener in value(&mut transport.listeners) {
-                listener.url = Url::parse(&listener.url.text.replace("http://", "https://")).unwrap();
-            }
+        for listener in value(&mut world.etcd.listeners) {
+            listener.url = Url::parse(&listener.url.text.replace("http://", "https://")).unwrap();
+        }
+        for material in [&mut world.etcd.peer, &mut world.etcd.client] {
+            leaf(material).issuer.clone_from(&ca.subject);
+            credentials(material).trusted = Some(Observed::seen(vec![ca.clone()], origin.clone()));
+        }
+        for transport in [&mut world.etcd.own.peer, &mut world.etcd.own.client] {
             for advertised in value(&mut transport.advertised) {
                 advertised.url = Url::parse(&advertised.url.text.replace("http://", "https://")).unwrap();
             }
@@ -447,8 +457,8 @@ pub(crate) mod tests {
             message: String::new(),
             origin: origin.clone(),
         };
-        world.etcd.links = Observed::seen(vec![link], origin);
-        world.etcd.cluster = Observed::failed(EvidenceError::new(ErrorKind::NotFound, "nobody answers"));
+        world.etcd.own.links = Observed::seen(vec![link], origin);
+        world.etcd.own.cluster = Observed::failed(EvidenceError::new(ErrorKind::NotFound, "nobody answers"));
         let plan = planned(EXPIRY, &world);
         assert_eq!(preflight(&plan, &world.input()), []);
         // The certificates of the others may have expired as well.
@@ -464,7 +474,7 @@ pub(crate) mod tests {
     fn a_name_that_is_missing_is_added_to_those_that_are_there() {
         let mut world = world();
         object(&mut world.etcd.peer, ProblemKind::WrongSan, "peer.crt");
-        value(&mut world.etcd.peer.advertised)[0].url = Url::parse("https://m1.example:2380").unwrap();
+        value(&mut world.etcd.own.peer.advertised)[0].url = Url::parse("https://m1.example:2380").unwrap();
         let plan = planned(PEER, &world);
         let Action::Issue { hosts, .. } = &plan.steps[0].action else { panic!("{plan:?}") };
         for host in ["10.77.0.1", "m1.example", "localhost"] {
@@ -504,7 +514,7 @@ pub(crate) mod tests {
                 credentials(&mut w.etcd.peer).trusted = None;
             }),
             (RefusalKind::Authority, "has not loaded", |w| {
-                let listener = &mut value(&mut w.etcd.peer.listeners)[0];
+                let listener = &mut value(&mut w.etcd.listeners)[0];
                 let Some(Observed::Seen { value, .. }) = &mut listener.wire else { panic!() };
                 value.acceptable_cas = Some(vec!["CN=former".to_owned()]);
             }),

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use seaworthy_etcd::settings;
+use seaworthy_components::etcd::settings;
 use seaworthy_evidence::AttributedBy;
 use seaworthy_evidence::{
     Advertised, ClientCertificate, Cluster as Membership, Connection, Credentials, Declared, DeclaredKind,
-    Direction, Drift, ErrorKind, Etcd, EvidenceError, File, FileKind, Link, Listener, Member, MemberSource,
+    Direction, Drift, ErrorKind, EvidenceError, File, FileKind, Link, Listener, Member, MemberSource,
     Observed, Origin, PkiContent, PkiFile, PrivateKey, Problem, PublicKey, Purpose, Settings, Side, Snapshot,
     TransportSeen, Url, Wire,
 };
 use seaworthy_pki::{Material, Parsed, Source, Use, problems};
+use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::input::{Declaration, Health, MemberHealth};
 use seaworthy_remedy::order::Scheme;
 use seaworthy_remedy::supplied::Asked;
@@ -43,16 +44,16 @@ fn base() -> &'static Snapshot {
     BASE.get_or_init(|| {
         let mut snapshot =
             Snapshot::from_json(include_bytes!("../../../seaworthy/tests/cli/node.json")).unwrap();
-        if let Observed::Seen { value, .. } = &mut snapshot.etcd {
-            let etcd = &mut value[0];
-            etcd.settings = seen(Settings::default());
-            etcd.declared = seen(Vec::new());
+        if let Some(Observed::Seen { value, .. }) = snapshot.components.get_mut("etcd") {
+            let instance = &mut value[0];
+            instance.settings = seen(Settings::default());
+            instance.declared = seen(Vec::new());
+            instance.listeners = seen(Vec::new());
+            instance.files.pki = seen(Vec::new());
+            let etcd = instance.etcd.as_mut().unwrap();
             etcd.connections = seen(Vec::new());
             etcd.links = seen(Vec::new());
             etcd.impostors = seen(Vec::new());
-            etcd.client.listeners = seen(Vec::new());
-            etcd.peer.listeners = seen(Vec::new());
-            etcd.files.pki = seen(Vec::new());
         }
         snapshot
     })
@@ -86,7 +87,7 @@ impl Cluster {
         let mut snapshot = base().clone();
         snapshot.taken_at = self.wall(index);
         snapshot.node.name = node_name(index);
-        snapshot.etcd = seen(Vec::new());
+        snapshot.components.insert("etcd".to_owned(), seen(Vec::new()));
         let etcd = self.etcd(index, true);
         let manifest = self.members[index].files.bytes(MANIFEST).cloned();
         let declaration = manifest.map(|bytes| Declaration {
@@ -103,7 +104,7 @@ impl Cluster {
         let trusted =
             trusted.and_then(|path| self.members[index].files.bytes(path)).map(|bytes| bytes.to_vec());
         let (mut listens, mut served, mut clocks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        if etcd.cluster.value().is_some() {
+        if etcd.own.cluster.value().is_some() {
             for other in 0..self.members.len() {
                 let id = self.members[other].id.clone();
                 let Some(process) = self.members[other].process.as_ref().filter(|p| p.is_ready()) else {
@@ -159,13 +160,13 @@ impl Cluster {
     }
 
     fn etcd(&mut self, index: usize, asks: bool) -> Etcd {
-        let mut etcd = base().etcd.value().unwrap()[0].clone();
+        let mut etcd = Etcd::of(&base().instances("etcd").unwrap()[0]).unwrap();
         self.declare(index, &mut etcd);
         let Some(process) = &self.members[index].process else {
             return absent(etcd, index);
         };
         let pid = process.identity.pid;
-        (etcd.id, etcd.name) = (format!("etcd {} (pid {pid})", name(index)), Some(name(index)));
+        (etcd.id, etcd.own.name) = (format!("etcd {} (pid {pid})", name(index)), Some(name(index)));
         if let Observed::Seen { value, .. } = &mut etcd.process {
             value.pid = pid;
             value.identity = Some(process.identity.clone());
@@ -179,12 +180,12 @@ impl Cluster {
         let listens = process.listens();
         let auth = settings::client_auth(process.settings(), Purpose::Peer);
         let auto = settings::auto_tls(process.settings(), Purpose::Peer);
-        (etcd.peer.client_auth, etcd.peer.auto_tls) = (seen(auth), seen(auto));
-        etcd.peer.credentials = seen(self.credentials(index));
+        (etcd.own.peer.client_auth, etcd.own.peer.auto_tls) = (seen(auth), seen(auto));
+        etcd.peer.files = seen(self.credentials(index));
         etcd.peer.problems = seen(self.problems(index));
         if !asks {
             // Without a question to its peer port the membership is what the data directory says.
-            etcd.cluster = seen(self.membership_of(index, MemberSource::DataDirectory));
+            etcd.own.cluster = seen(self.membership_of(index, MemberSource::DataDirectory));
             return etcd;
         }
         let ready = self.is_ready(index);
@@ -193,12 +194,12 @@ impl Cluster {
         let cluster = self.membership_of(index, source);
         let me = cluster.members.iter().find(|m| m.this);
         let urls = me.map(|m| m.peer_urls.clone()).unwrap_or_default();
-        etcd.peer.advertised =
+        etcd.own.peer.advertised =
             seen(urls.into_iter().map(|url| Advertised { url, origin: derived() }).collect());
-        etcd.cluster = seen(cluster);
-        etcd.peer.listeners = seen(self.listeners(index));
-        etcd.connections = seen(self.connections_of(index));
-        etcd.links = seen(self.links(index));
+        etcd.own.cluster = seen(cluster);
+        etcd.listeners = seen(self.listeners(index));
+        etcd.own.connections = seen(self.connections_of(index));
+        etcd.own.links = seen(self.links(index));
         etcd
     }
 
@@ -489,19 +490,20 @@ impl Cluster {
             ),
             "etcd-peer-tls" => {
                 holds(set("peer-cert-file") && set("peer-key-file"), "there is no certificate")?;
-                let listeners = etcd.peer.listeners.as_result().map_err(|error| error.to_string())?;
+                let listeners = etcd.listeners_for(Purpose::Peer).map_err(|error| error.to_string())?;
+                let listeners: Vec<&Listener> = listeners.collect();
                 let tls = |l: &Listener| {
                     let wire = l.wire.as_ref().and_then(|wire| wire.value());
                     l.url.is_tls() && wire.is_some_and(|wire| wire.speaks_only_tls() == Some(true))
                 };
-                holds(!listeners.is_empty() && listeners.iter().all(tls), "it listens in plaintext")?;
+                holds(!listeners.is_empty() && listeners.iter().all(|l| tls(l)), "it listens in plaintext")?;
                 let dialled = seen.members().iter().flat_map(|m| &m.peer_urls).all(Url::is_tls);
                 holds(dialled, "members are dialled in plaintext")?;
                 holds(problems.iter().all(|p| !p.breaks), "the certificate is not sound")?;
-                let connections = etcd.connections.as_result().map_err(|error| error.to_string())?;
+                let connections = etcd.own.connections.as_result().map_err(|error| error.to_string())?;
                 let plain = connections.iter().any(|c| c.transport == TransportSeen::Plaintext);
                 holds(!plain, "a connection is plaintext")?;
-                let links = etcd.links.as_result().map_err(|error| error.to_string())?;
+                let links = etcd.own.links.as_result().map_err(|error| error.to_string())?;
                 holds(links.iter().all(|link| !link.half_open), "a link is half open")
             }
             other => Err(format!("{other} was not judged")),
@@ -510,36 +512,32 @@ impl Cluster {
 }
 
 /// Returns the member that is declared and does not run.
-fn absent(etcd: Etcd, index: usize) -> Etcd {
+fn absent(mut etcd: Etcd, index: usize) -> Etcd {
     let error = not_running();
-    let nothing = || seaworthy_evidence::Transport {
-        listeners: Observed::failed(error.clone()),
-        advertised: Observed::failed(error.clone()),
-        client_auth: Observed::failed(error.clone()),
-        auto_tls: Observed::failed(error.clone()),
-        credentials: Observed::failed(error.clone()),
-        problems: Observed::failed(error.clone()),
-    };
-    let mut files = etcd.files.clone();
-    files.pki = Observed::failed(error.clone());
-    files.data_directory = Observed::failed(error.clone());
-    Etcd {
-        id: format!("etcd {} (not running)", name(index)),
-        name: Some(name(index)),
-        process: Observed::failed(error.clone()),
-        version: Observed::failed(error.clone()),
-        settings: Observed::failed(error.clone()),
-        config_file: None,
-        ignored_environment: Observed::failed(error.clone()),
-        declared: etcd.declared,
-        drift: Observed::failed(error.clone()),
-        cluster: Observed::failed(error.clone()),
-        peer: nothing(),
-        client: nothing(),
-        connections: Observed::failed(error.clone()),
-        links: Observed::failed(error.clone()),
-        impostors: Observed::failed(error.clone()),
-        shared_cas: Observed::failed(error.clone()),
-        files,
+    fn nothing<T>(error: &EvidenceError) -> Observed<T> {
+        Observed::failed(error.clone())
     }
+    etcd.id = format!("etcd {} (not running)", name(index));
+    etcd.own.name = Some(name(index));
+    etcd.process = nothing(&error);
+    etcd.version = nothing(&error);
+    etcd.settings = nothing(&error);
+    etcd.config_file = None;
+    etcd.ignored_environment = nothing(&error);
+    etcd.drift = nothing(&error);
+    etcd.listeners = nothing(&error);
+    etcd.files.pki = nothing(&error);
+    for material in [&mut etcd.peer, &mut etcd.client] {
+        (material.files, material.problems) = (nothing(&error), nothing(&error));
+    }
+    let own = &mut etcd.own;
+    for side in [&mut own.peer, &mut own.client] {
+        side.advertised = nothing(&error);
+        (side.client_auth, side.auto_tls) = (nothing(&error), nothing(&error));
+    }
+    own.cluster = nothing(&error);
+    (own.connections, own.links) = (nothing(&error), nothing(&error));
+    (own.impostors, own.shared_cas) = (nothing(&error), nothing(&error));
+    own.data_directory = nothing(&error);
+    etcd
 }

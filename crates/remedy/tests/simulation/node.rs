@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use seaworthy_collect::manifest::StaticPod;
-use seaworthy_etcd::Version;
-use seaworthy_etcd::settings::{Inputs, resolve};
+use seaworthy_components::etcd::Version;
+use seaworthy_components::etcd::settings::{Inputs, resolve};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Settings};
 use seaworthy_remedy::issue::{Authority, Host, KeyKind, Profile};
 use seaworthy_settings::Argument;

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seaworthy_evidence::Etcd;
 use seaworthy_journal::record::Process;
+use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::progress::ProgressRecord;
 use seaworthy_remedy::supplied::Supplied;
 use seaworthy_remedy::world::{Lease, Membership, NoLock, NotObserved, NotPublished, Observation, World};
@@ -72,7 +72,7 @@ impl World for Node {
 
     fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String> {
         self.ask(|shared| {
-            let known = etcd.is_some_and(|etcd| etcd.cluster.value().is_some());
+            let known = etcd.is_some_and(|etcd| etcd.own.cluster.value().is_some());
             if !known && via.is_empty() {
                 return Err("no client URL of a member is known".to_owned());
             }

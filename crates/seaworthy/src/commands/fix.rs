@@ -355,7 +355,7 @@ fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
     let history = History::read(&state)?;
     let seen = node.observe().map_err(|error| error.to_string());
     let members = seen.as_ref().map_err(Clone::clone).and_then(|seen| {
-        seen.etcd.cluster.as_result().map_err(|error| error.to_string())?;
+        seen.etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
         let progress = seen.progress.as_ref().map_err(Clone::clone)?;
         let standing = |m: &seaworthy_evidence::Member| MemberStanding {
             name: if m.name.is_empty() { m.id.clone() } else { m.name.clone() },

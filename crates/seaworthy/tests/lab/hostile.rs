@@ -310,7 +310,7 @@ fn planned(node: &Node) -> (serde_json::Value, i32) {
 fn attribution(node: &Node) -> (String, String) {
     let output = seaworthy(node, &["snapshot"]);
     let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
-    let declared = &snapshot["etcd"]["value"][0]["declared"];
+    let declared = &snapshot["components"]["etcd"]["value"][0]["declared"];
     let text = |name: &str| declared["value"][0][name].as_str().unwrap_or_default().to_owned();
     (text("attributed_by"), text("path"))
 }
@@ -447,7 +447,7 @@ fn a_specifier_that_only_the_service_manager_knows_is_named() {
     let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
     assert_eq!(snapshot["node"]["name"], "m1");
     assert_eq!(
-        snapshot["etcd"]["value"][0]["declared"]["value"][0]["settings"]["value"]["name"]["value"],
+        snapshot["components"]["etcd"]["value"][0]["declared"]["value"][0]["settings"]["value"]["name"]["value"],
         "m1"
     );
     node.edit(UNIT, |unit| unit.replace("--name=%H", "--name=%s")).unwrap();
@@ -461,7 +461,7 @@ fn a_process_has_one_identity_also_where_the_boot_has_none() {
     let identity = || {
         let output = seaworthy(node, &["snapshot"]);
         let snapshot: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a snapshot");
-        snapshot["etcd"]["value"][0]["process"]["value"]["identity"].clone()
+        snapshot["components"]["etcd"]["value"][0]["process"]["value"]["identity"].clone()
     };
     let known = identity();
     assert_eq!(known, identity());

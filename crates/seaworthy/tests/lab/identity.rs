@@ -86,7 +86,7 @@ fn a_release_that_no_listener_tells_is_told_by_its_executable() {
     for binary in versions() {
         let cluster = cluster(&binary, 1, MemberSpec::plain);
         let node = cluster.node(0);
-        let version = snapshot(node, &["--no-wire"])["etcd"]["value"][0]["version"].clone();
+        let version = snapshot(node, &["--no-wire"])["components"]["etcd"]["value"][0]["version"].clone();
         let origin = version["origin"]["kind"].as_str().unwrap_or_default();
         match binary.minor() {
             // Debian's does not say which release it is.
@@ -95,7 +95,7 @@ fn a_release_that_no_listener_tells_is_told_by_its_executable() {
             (3, 5) => assert_eq!((version["value"].as_str(), origin), (Some("3.5"), "build"), "{version}"),
             _ => assert_eq!((version["value"].as_str(), origin), (Some(binary.version.as_str()), "build")),
         }
-        let told = snapshot(node, &[])["etcd"]["value"][0]["version"].clone();
+        let told = snapshot(node, &[])["components"]["etcd"]["value"][0]["version"].clone();
         assert_eq!(told["value"], binary.version.as_str(), "{told}");
         assert_eq!(told["origin"]["kind"], "wire", "{told}");
     }
@@ -154,7 +154,7 @@ fn an_etcd_inside_another_program_is_judged_by_what_its_sockets_say() {
     let fix = seaworthy(node, &["fix", CLIENT_TLS]);
     let told = format!("{}{}", String::from_utf8_lossy(&fix.stdout), String::from_utf8_lossy(&fix.stderr));
     assert!(!fix.status.success() && told.contains("runs inside apps"), "{:?}: {told}", fix.status);
-    let version = &snapshot(node, &["--no-wire"])["etcd"]["value"][0]["version"];
+    let version = &snapshot(node, &["--no-wire"])["components"]["etcd"]["value"][0]["version"];
     assert_eq!((version["value"].as_str(), &version["origin"]["kind"]), (Some("3.6.13"), &"build".into()));
 }
 
@@ -166,7 +166,8 @@ fn an_etcd_inside_another_program_that_answers_members_only_is_known_by_its_port
     // A member says where its clients find it once it has joined, and its database has that a moment later.
     let end = Instant::now() + Duration::from_secs(30);
     let published = || {
-        let members = &snapshot(node, &["--no-wire"])["etcd"]["value"][0]["cluster"]["value"]["members"];
+        let members = &snapshot(node, &["--no-wire"])["components"]["etcd"]["value"][0]["etcd"]["cluster"]["value"]
+            ["members"];
         members[0]["client_urls"].as_array().is_some_and(|urls| !urls.is_empty())
     };
     while !published() {
@@ -176,10 +177,13 @@ fn an_etcd_inside_another_program_that_answers_members_only_is_known_by_its_port
     check(audit.finding(CLIENT_TLS), "unknown", &["runs inside apps"]);
     check(audit.finding("etcd-tls-strength"), "fail", &["https://10.77.0.1:2379", "https://10.77.0.1:2380"]);
     check(audit.finding("etcd-data-directory-mode"), "pass", &["/var/lib/etcd"]);
-    let etcd = &snapshot(node, &[])["etcd"]["value"][0];
+    let etcd = &snapshot(node, &[])["components"]["etcd"]["value"][0];
     let addresses = |side: &str| -> Vec<String> {
-        let all = etcd[side]["listeners"]["value"].as_array().unwrap();
-        all.iter().map(|l| l["address"].as_str().unwrap().to_owned()).collect()
+        let all = etcd["listeners"]["value"].as_array().unwrap();
+        all.iter()
+            .filter(|l| l["purpose"] == side)
+            .map(|l| l["address"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(addresses("peer"), ["10.77.0.1:2380"]);
     assert_eq!(addresses("client"), ["10.77.0.1:2379", "127.0.0.1:2379"]);

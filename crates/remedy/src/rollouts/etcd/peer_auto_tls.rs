@@ -85,7 +85,7 @@ impl Planner<'_> {
         if self.members.len() == 1 {
             return done();
         }
-        let auto = self.s.etcd.peer.auto_tls.as_result().map_err(missing)?;
+        let auto = self.s.etcd.own.peer.auto_tls.as_result().map_err(missing)?;
         let verifies = self.settings.get("peer-trusted-ca-file").is_some_and(|s| s.set);
         let changed = self.given("peer-cert-file").is_some() && !verifies;
         let by_note = record_for(self.s.progress, &self.me.id, RULE)

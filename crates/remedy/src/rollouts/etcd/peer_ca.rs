@@ -154,7 +154,7 @@ impl Planner<'_> {
     ///
     /// When it fails because of that of the clients, whom nobody here can give other certificates.
     fn is_shared(&self) -> Result<bool, Refusal> {
-        let auth = self.s.etcd.peer.client_auth.as_result().map_err(missing)?;
+        let auth = self.s.etcd.own.peer.client_auth.as_result().map_err(missing)?;
         if !auth.enforced || auth.system_roots {
             return Err(refuse(
                 RefusalKind::Unsupported,
@@ -164,7 +164,7 @@ impl Planner<'_> {
             ));
         }
         if self.rule == RULE {
-            return Ok(!self.s.etcd.impostors.as_result().map_err(missing)?.is_empty());
+            return Ok(!self.s.etcd.own.impostors.as_result().map_err(missing)?.is_empty());
         }
         if !self.settings.get("trusted-ca-file").is_some_and(|s| s.set) {
             return Err(refuse(
@@ -174,7 +174,7 @@ impl Planner<'_> {
                 "let it demand certificates of clients first: seaworthy fix etcd-client-authentication",
             ));
         }
-        let shared = self.s.etcd.shared_cas.as_result().map_err(missing)?;
+        let shared = self.s.etcd.own.shared_cas.as_result().map_err(missing)?;
         let of_clients = self.trusted_for_clients()?;
         if let Some(ca) = shared.iter().find(|ca| of_clients.contains(&ca.spki)) {
             return Err(refuse(
@@ -194,7 +194,7 @@ impl Planner<'_> {
 
     /// Returns the keys of the authorities that are trusted for clients.
     fn trusted_for_clients(&self) -> Result<Vec<String>, Refusal> {
-        let credentials = self.s.etcd.client.credentials.as_result().map_err(missing)?;
+        let credentials = self.s.etcd.client.files.as_result().map_err(missing)?;
         let Some(trusted) = &credentials.trusted else { return Ok(Vec::new()) };
         Ok(trusted.as_result().map_err(missing)?.iter().map(|c| c.key.spki.clone()).collect())
     }
@@ -246,7 +246,7 @@ impl Planner<'_> {
             ))
         };
         let path = &authority.certificate;
-        let shared = self.s.etcd.shared_cas.value().into_iter().flatten().find(|ca| ca.spki == *spki);
+        let shared = self.s.etcd.own.shared_cas.value().into_iter().flatten().find(|ca| ca.spki == *spki);
         if let Some(ca) = shared {
             return again(format!("{path} is not for peers alone: {}", ca.message));
         }
@@ -544,7 +544,7 @@ mod tests {
 
     /// Says that clients are accepted by this authority, too.
     fn accept_clients(world: &mut World, authority: &Authority) {
-        let Observed::Seen { value, .. } = &mut world.etcd.client.credentials else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
         let certificate = authority.certificate().certificate.clone();
         value.trusted = Some(Observed::seen(vec![certificate], origin()));
     }
@@ -733,7 +733,7 @@ mod tests {
             ("is the authority of etcd's clients", RefusalKind::Authority, |w| {
                 let pem = w.options.authority.as_ref().unwrap().pem.clone().unwrap();
                 let certificate = certificates_from_pem(&pem, origin(), w.taken_at).unwrap().remove(0);
-                let Observed::Seen { value, .. } = &mut w.etcd.client.credentials else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.etcd.client.files else { panic!() };
                 value.trusted = Some(Observed::seen(vec![certificate.certificate], origin()));
             }),
             ("holds several authorities", RefusalKind::Authority, |w| {
@@ -774,16 +774,16 @@ mod tests {
     fn authorities_of_kubernetes_are_exchanged_for_peers_and_not_for_clients() {
         let unique = |world: &World| fixes::plan(UNIQUE, &world.input());
         let (mut world, new) = World::shared_authority();
-        world.etcd.shared_cas = Observed::seen(Vec::new(), origin());
+        world.etcd.own.shared_cas = Observed::seen(Vec::new(), origin());
         assert_eq!(unique(&world).unwrap().stage, Stage::Done);
         let former = Arc::clone(&world.issuer);
-        world.etcd.shared_cas = shared(&former, "/etc/kubernetes/pki/ca.crt");
+        world.etcd.own.shared_cas = shared(&former, "/etc/kubernetes/pki/ca.crt");
         assert_eq!(unique(&world).unwrap().stage, Stage::Trust);
         accept_clients(&mut world, &former);
         let refusals = unique(&world).unwrap_err();
         assert!(refusals[0].instead.contains("--etcd-cafile"), "{refusals:?}");
         accept_clients(&mut world, &new);
-        world.etcd.shared_cas = shared(&new, "/x");
+        world.etcd.own.shared_cas = shared(&new, "/x");
         world.unset("trusted-ca-file");
         assert!(unique(&world).unwrap_err()[0].what.contains("no CA for its clients"));
     }

@@ -44,7 +44,7 @@ impl Planner<'_> {
         if self.members.len() == 1 {
             return Ok(self.staged(Stage::Done, Vec::new()));
         }
-        if self.s.etcd.peer.auto_tls.value().is_some_and(|auto| auto.in_effect) {
+        if self.s.etcd.own.peer.auto_tls.value().is_some_and(|auto| auto.in_effect) {
             return unsupported(
                 "the members use self-made certificates (peer-auto-tls)",
                 "a member that demands real ones would be isolated: theirs cannot be verified, in either direction",
@@ -261,7 +261,7 @@ impl Planner<'_> {
 
     /// Returns the authority of the certificate that the member has loaded; `None` when it is not among those that it trusts.
     fn loaded_authority(&self) -> Option<AuthorityId> {
-        let chain = self.s.etcd.peer.credentials.value()?.chain.as_ref()?.value()?;
+        let chain = self.s.etcd.peer.files.value()?.chain.as_ref()?.value()?;
         let issuer = &chain.last()?.issuer;
         let trusted = super::peer_ca::trusted(&self.s).ok()?;
         trusted.iter().find(|root| root.certificate.subject == *issuer).map(super::peer_ca::identity)
@@ -269,7 +269,7 @@ impl Planner<'_> {
 
     /// Returns the restart that ends plaintext connections which have outlived the change of all members.
     fn reconnect(&self) -> Vec<Step> {
-        let connections = self.s.etcd.connections.value();
+        let connections = self.s.etcd.own.connections.value();
         let plaintext = connections.into_iter().flatten().any(|c| c.transport == TransportSeen::Plaintext);
         // To a member that still listens in plaintext they would only be made again.
         let everybody = self.members.iter().all(is_encrypted);
@@ -331,7 +331,7 @@ pub(crate) fn rollout<'a>(input: &'a Input<'a>) -> Rollout<'a> {
 
 /// Returns the members in the model, as far as they are known, and which of them runs on this node.
 pub(crate) fn cluster(input: &Input<'_>) -> Option<(usize, Vec<order::Member>)> {
-    let members = input.etcd.cluster.value()?.members.as_slice();
+    let members = input.etcd.own.cluster.value()?.members.as_slice();
     let rollout = rollout(input);
     let loaded = rollout.rounds.first().map(|load| &load.done)?;
     let model = |m: &Member| modelled(input, m, loaded(m) == Some(true));
@@ -437,9 +437,10 @@ mod tests {
     fn a_member_without_a_certificate_loads_one_and_stays_plaintext() {
         let mut world = World::plaintext();
         // Another certificate is in the folder already, and is not touched.
-        world
-            .progress
-            .insert(world.etcd.cluster.value().unwrap().members[0].id.clone(), record(None, &world.issuer));
+        world.progress.insert(
+            world.etcd.own.cluster.value().unwrap().members[0].id.clone(),
+            record(None, &world.issuer),
+        );
         let plan = world.plan();
         assert_eq!(
             (plan.stage, kinds(&plan), plan.restarts()),
@@ -559,7 +560,7 @@ mod tests {
             observed: None,
             origin: Origin::derived("the fixture"),
         };
-        world.etcd.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
+        world.etcd.own.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
         assert_eq!(kinds(&world.plan()), ["restart"]);
     }
 
@@ -679,7 +680,7 @@ mod tests {
         let cases: [(&str, RefusalKind, Break); 7] = [
             ("no certificate authority", RefusalKind::Authority, |w| w.options.authority = None),
             ("the live membership", RefusalKind::Evidence, |w| {
-                let Observed::Seen { value, .. } = &mut w.etcd.cluster else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.etcd.own.cluster else { panic!() };
                 value.source = MemberSource::DataDirectory;
             }),
             ("which member", RefusalKind::Evidence, |w| w.members().iter_mut().for_each(|m| m.this = false)),
@@ -687,7 +688,7 @@ mod tests {
                 w.etcd.declared = Observed::seen(Vec::new(), Origin::derived("the fixture"));
             }),
             ("self-made certificates", RefusalKind::Unsupported, |w| {
-                let Observed::Seen { value, .. } = &mut w.etcd.peer.auto_tls else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.etcd.own.peer.auto_tls else { panic!() };
                 value.in_effect = true;
             }),
             ("http and https peer URLs", RefusalKind::Unsupported, |w| {

@@ -80,7 +80,7 @@ fn sources(input: &Input<'_>, member: &Member) -> Vec<IpAddr> {
         let host = text.rsplit_once(':')?.0.trim_matches(['[', ']']);
         host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
     };
-    let connections = input.etcd.connections.value().into_iter().flatten();
+    let connections = input.etcd.own.connections.value().into_iter().flatten();
     let from = connections.filter_map(|c| match c.direction {
         Direction::Outbound if member.this => address(&c.local),
         Direction::Inbound if !member.this && c.member.as_deref() == Some(called(member)) => {
@@ -215,7 +215,7 @@ impl<'a> Planner<'a> {
 
     /// Refuses a member whose connections are not known: they tell what its peers see it come from.
     pub(crate) fn connected(&self) -> Result<(), Refusal> {
-        self.s.etcd.connections.as_result().map(|_| ()).map_err(missing)
+        self.s.etcd.own.connections.as_result().map(|_| ()).map_err(missing)
     }
 
     /// Returns the folder on the host that new certificates for peers go to: the one that holds those there are.

@@ -68,7 +68,7 @@ pub fn sign(request: &[u8], authority: &issue::Authority, s: &Input<'_>) -> Resu
             "plan on that node again, and take the request from there",
         )
     };
-    let cluster = s.etcd.cluster.as_result().map_err(missing)?;
+    let cluster = s.etcd.own.cluster.as_result().map_err(missing)?;
     if cluster.source != MemberSource::Live {
         return Err(missing(format!("the live membership; it was {}", cluster.established)));
     }
@@ -79,7 +79,7 @@ pub fn sign(request: &[u8], authority: &issue::Authority, s: &Input<'_>) -> Resu
         let error = format!("it is by {name:?}, and the members are {}", all.join(", "));
         return Err(refused(issue::IssueError::Request(error)));
     };
-    let connections = s.etcd.connections.value().into_iter().flatten();
+    let connections = s.etcd.own.connections.value().into_iter().flatten();
     let from = connections
         .filter(|c| c.direction == Direction::Inbound && c.member.as_deref() == Some(called(member)))
         .filter_map(|c| c.remote.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok())
@@ -267,7 +267,7 @@ mod tests {
 
         // It is seen to come from another address as well.
         let mut seen = world.clone();
-        let Observed::Seen { value, .. } = &mut seen.etcd.connections else { panic!() };
+        let Observed::Seen { value, .. } = &mut seen.etcd.own.connections else { panic!() };
         value[0].remote = "10.88.0.2:40000".to_owned();
         assert!(sign(&seen, &ask("m2", &["10.77.0.2", "10.88.0.2"])).is_ok());
         let cases = [
@@ -282,7 +282,7 @@ mod tests {
             assert!(refusal.what.contains(words), "{words}: {refusal:?}");
         }
         let mut stale = world.clone();
-        let Observed::Seen { value, .. } = &mut stale.etcd.cluster else { panic!() };
+        let Observed::Seen { value, .. } = &mut stale.etcd.own.cluster else { panic!() };
         value.source = MemberSource::DataDirectory;
         let refusal = sign(&stale, &ask("m2", &["10.77.0.2"])).unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Evidence);

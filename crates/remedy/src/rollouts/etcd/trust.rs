@@ -56,7 +56,7 @@ pub(crate) fn certificates(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             }));
         }
     }
-    let members = input.etcd.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     // What others serve must be known before they are held to it; while all trust both authorities nothing hangs on it.
     let judged = |m: &&Member| {
         !plan.waits_for.iter().any(|w| w.member == called(m))
@@ -137,7 +137,7 @@ pub(crate) fn effects(plan: &Plan, input: &Input<'_>) -> Vec<order::Change> {
     };
     // So do the roots of the system, when all that others made themselves is among them.
     let all = || {
-        let members = input.etcd.cluster.value()?.members.as_slice();
+        let members = input.etcd.own.cluster.value()?.members.as_slice();
         let new = new_roots(input);
         let made = peer_auto_tls::self_made(input, members, new.first()?).ok()?;
         let made: Vec<String> = made.iter().map(|leaf| pem(leaf.der())).collect();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::Version;
-use crate::version::LISTS;
+use crate::etcd::Version;
+use crate::etcd::version::LISTS;
 use seaworthy_evidence::{AutoTls, ClientAuth, Member, Origin, Purpose, Setting, Url};
 
 /// Returns the URLs that etcd listens on for `purpose`, each with the origin of its setting.
@@ -130,7 +130,7 @@ pub fn initial_cluster(settings: &BTreeMap<String, Setting>) -> Vec<Member> {
     let own = settings.text("name");
     for pair in settings.text("initial-cluster").split(',') {
         let Some((name, url)) = pair.split_once('=') else { continue };
-        let (name, url) = (name.trim(), crate::url(url));
+        let (name, url) = (name.trim(), crate::etcd::url(url));
         match members.iter_mut().find(|member| member.name == name) {
             Some(member) => member.peer_urls.push(url),
             None => members.push(Member {
@@ -176,7 +176,7 @@ impl Settings for BTreeMap<String, Setting> {
 fn urls(settings: &BTreeMap<String, Setting>, name: &str) -> Vec<(Url, Origin)> {
     let Some(setting) = settings.get(name) else { return Vec::new() };
     let texts = setting.value.split(',').filter(|text| !text.trim().is_empty());
-    texts.map(|text| (crate::url(text), setting.origin.clone())).collect()
+    texts.map(|text| (crate::etcd::url(text), setting.origin.clone())).collect()
 }
 
 fn prefix(purpose: Purpose) -> &'static str {

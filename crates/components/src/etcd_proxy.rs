@@ -7,6 +7,12 @@
 use seaworthy_evidence::{Origin, ProxyKind, Url, without_userinfo};
 use seaworthy_settings::Argument;
 
+use crate::Component;
+
+/// Processes of the etcd program that are no members.
+pub const COMPONENT: Component =
+    Component { name: "etcd-proxy", special: Some(("etcd_proxy", "EtcdProxy")), settings: &[], files: &[] };
+
 /// The settings of a proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxySettings {
@@ -99,9 +105,9 @@ pub fn resolve(arguments: &[Argument]) -> Option<ProxySettings> {
     };
     Some(ProxySettings {
         kind,
-        listen: crate::url(&format!("{scheme}://{address}")),
+        listen: crate::etcd::url(&format!("{scheme}://{address}")),
         listen_origin,
-        metrics: metrics.map(|(_, value, origin)| (crate::url(value), origin.clone())),
+        metrics: metrics.map(|(_, value, origin)| (crate::etcd::url(value), origin.clone())),
         endpoints,
         discovery_srv,
         upstream: Files { cert: text("cert"), key: text("key"), ca: text("cacert") },

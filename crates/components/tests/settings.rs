@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use seaworthy_etcd::Version;
-use seaworthy_etcd::settings::{
+use seaworthy_components::etcd::SETTINGS;
+use seaworthy_components::etcd::Version;
+use seaworthy_components::etcd::settings::{
     Inputs, Resolved, advertised, auto_tls, client_auth, initial_cluster, listen_urls, resolve,
     resolve_running,
 };
-use seaworthy_evidence::{
-    ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, Purpose, SETTINGS, Setting,
-};
+use seaworthy_evidence::{ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, Purpose, Setting};
 use seaworthy_settings::{Argument, ConfigText, Variable};
 
 /// Inputs in short: arguments separated by spaces, variables likewise, the file that any path leads to.

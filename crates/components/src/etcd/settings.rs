@@ -17,14 +17,15 @@ pub use meaning::{advertised, allowed_names, auto_tls, client_auth, initial_clus
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::etcd::SETTINGS;
 use seaworthy_evidence::{
-    Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure,
-    SETTINGS, Setting, Settings, without_userinfo,
+    Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure, Setting,
+    Settings, without_userinfo,
 };
 use seaworthy_settings::{Argument, ConfigText, Variable};
 
-use crate::Version;
-use crate::version::LISTS;
+use crate::etcd::Version;
+use crate::etcd::version::LISTS;
 use config_file::Bound;
 use flags::{Parsed, parse_bool};
 use names::Flag;

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::etcd::SETTINGS;
 use seaworthy_evidence::{
     Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, IgnoredKey, Origin, PredictedFailure,
-    Purpose, SETTINGS,
+    Purpose,
 };
 use seaworthy_settings::ConfigText;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -19,8 +20,8 @@ use serde_saphyr::Spanned;
 use super::flags::shown;
 use super::names::{self, Shape};
 use super::{Chosen, failure, values};
-use crate::Version;
-use crate::version::LISTS;
+use crate::etcd::Version;
+use crate::etcd::version::LISTS;
 
 /// A configuration file bound to etcd's settings.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use seaworthy_evidence::Url;
 
 use super::flags::{parse_bool, shown};
-use crate::Version;
+use crate::etcd::Version;
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use seaworthy_evidence::{PredictedFailure, Purpose, Setting, Url};
 use super::flags::{Parsed, shown};
 use super::meaning::{self, Settings};
 use super::{failure, is_url_list, too_long, values};
-use crate::Version;
+use crate::etcd::Version;
 
 /// Returns why etcd `version` would exit at once with `settings`. `flags` are given when they and the
 /// environment decided, and no configuration file did.

@@ -11,8 +11,8 @@ use std::io;
 
 use seaworthy_evidence::{ErrorKind, EvidenceError, Member};
 
-use crate::Version;
-use crate::members::{MAX_MEMBERS, Raw};
+use crate::etcd::Version;
+use crate::etcd::members::{MAX_MEMBERS, Raw};
 
 /// The membership that a database holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -271,9 +271,9 @@ mod tests {
     use proptest::prelude::*;
 
     const FIXTURES: [(&str, &[u8], &str, &str); 3] = [
-        ("3.4", include_bytes!("../tests/data/etcd-3.4.db"), "50840421e7163201", "3.4.0"),
-        ("3.5", include_bytes!("../tests/data/etcd-3.5.db"), "bb1638b7b1f87939", "3.5.0"),
-        ("3.6", include_bytes!("../tests/data/etcd-3.6.db"), "b9a2272c0bf3feb3", "3.6.0"),
+        ("3.4", include_bytes!("../../tests/data/etcd-3.4.db"), "50840421e7163201", "3.4.0"),
+        ("3.5", include_bytes!("../../tests/data/etcd-3.5.db"), "bb1638b7b1f87939", "3.5.0"),
+        ("3.6", include_bytes!("../../tests/data/etcd-3.6.db"), "b9a2272c0bf3feb3", "3.6.0"),
     ];
 
     fn of(bytes: &[u8]) -> Result<Membership, EvidenceError> {

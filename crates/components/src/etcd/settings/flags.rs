@@ -5,7 +5,7 @@ use seaworthy_settings::Argument;
 
 use super::names::{self, Flag};
 use super::{failure, values};
-use crate::Version;
+use crate::etcd::Version;
 
 /// One flag of a command line.
 #[derive(Clone, Debug, PartialEq)]

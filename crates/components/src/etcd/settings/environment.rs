@@ -9,7 +9,7 @@ use seaworthy_settings::Variable;
 use super::config_file::{MAX_IGNORED, about_security, suggest};
 use super::flags::shown;
 use super::{names, variable_name};
-use crate::Version;
+use crate::etcd::Version;
 
 /// Returns the `ETCD_*` variables that etcd `version` does not know, by name: what they hold is not looked
 /// at. `file` is the configuration file that is in use, if one is.

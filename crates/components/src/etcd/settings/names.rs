@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::Version;
+use crate::etcd::Version;
 
 /// How etcd's flag parser treats a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_modelled_setting_is_a_flag() {
-        for name in seaworthy_evidence::SETTINGS {
+        for name in crate::etcd::SETTINGS {
             assert!(flag(name).is_some(), "{name}");
         }
     }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::settings::takes_value;
+use crate::etcd::settings::takes_value;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

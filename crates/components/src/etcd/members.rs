@@ -3,7 +3,7 @@
 use seaworthy_evidence::{ErrorKind, EvidenceError, Member};
 use serde::Deserialize;
 
-use crate::Version;
+use crate::etcd::Version;
 
 /// Size in bytes up to which an answer is read.
 pub const MAX_ANSWER: usize = 1 << 20;
@@ -63,8 +63,9 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn member(self) -> Member {
-        let urls =
-            |urls: Option<Vec<String>>| urls.unwrap_or_default().iter().map(|u| crate::url(u)).collect();
+        let urls = |urls: Option<Vec<String>>| {
+            urls.unwrap_or_default().iter().map(|u| crate::etcd::url(u)).collect()
+        };
         Member {
             id: format!("{:x}", self.id),
             name: self.name,

@@ -21,7 +21,6 @@ pub fn json_schema() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{ErrorKind, EvidenceError, Observed, Origin};
 
     #[test]

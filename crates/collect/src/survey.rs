@@ -24,10 +24,12 @@ mod trust;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::join;
+use seaworthy_components::{Component, Program, etcd};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
 use seaworthy_host::machine;
 use seaworthy_host::procfs::Proc;
@@ -35,7 +37,7 @@ use seaworthy_host::root::Root;
 use seaworthy_host::users::Users;
 
 use attribution::Attributions;
-use declarations::Declarations;
+use declarations::{Declarations, Manifests};
 use processes::Found;
 use server::Server;
 use trust::Trust;
@@ -61,6 +63,23 @@ pub struct Options {
     pub now: Timestamp,
 }
 
+/// A component whose instances run a program of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) component: &'static Component,
+    pub(crate) program: &'static Program,
+}
+
+impl Kind {
+    /// etcd servers.
+    pub(crate) const ETCD: Self = Self { component: &etcd::COMPONENT, program: &etcd::PROGRAM };
+
+    /// Returns the kind that `component` is, if it has a program of its own.
+    pub(crate) fn of(component: &'static Component) -> Option<Self> {
+        Some(Self { component, program: component.program? })
+    }
+}
+
 /// What every part of a survey needs: where to look, and how.
 pub(crate) struct Survey<'a> {
     pub(crate) options: &'a Options,
@@ -83,16 +102,18 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let survey = Survey { options, root: &root, users: &users };
     let proc = Proc::of_host(&root);
     let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
+    let running = found.as_ref().map_or(&[][..], |found| &found.servers);
     let declarations = || {
         let mut unreadable = Vec::new();
-        (Declarations::find(&survey, found.as_ref().ok(), &mut unreadable), unreadable)
+        let manifests = Arc::new(Manifests::find(&survey, found.as_ref().ok(), &mut unreadable));
+        (Declarations::find(&survey, Kind::ETCD, &manifests, running, &mut unreadable), unreadable)
     };
     let servers =
         || found.iter().flat_map(|found| &found.servers).map(Server::read).collect::<Vec<Server<'_>>>();
     let trust = || Trust::read(&survey, found.as_ref().ok());
     let ((declarations, undeclared), (servers, trust)) = join(declarations, || join(servers, trust));
     unreadable.extend(undeclared);
-    let attributions = Attributions::find(&root, &declarations, found.as_ref().ok(), &mut unreadable);
+    let attributions = Attributions::find(&root, &declarations, running, &mut unreadable);
 
     let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
         Err(error) => (
@@ -155,9 +176,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
 }
 
 /// Returns the error that stands for all evidence of a process that is only declared.
-fn not_running(what: &str) -> EvidenceError {
-    EvidenceError::new(
-        ErrorKind::NotRunning,
-        format!("{what} declares an etcd, but no such process is running"),
-    )
+fn not_running(component: &str, what: &str) -> EvidenceError {
+    let message = format!("{what} declares {component}, but no such process is running");
+    EvidenceError::new(ErrorKind::NotRunning, message)
 }

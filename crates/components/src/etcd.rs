@@ -20,11 +20,35 @@ pub use version::Version;
 
 use seaworthy_evidence::{Url, without_userinfo};
 
-use crate::Component;
+use crate::{Component, Program, etcd_proxy};
 
 /// etcd servers.
-pub const COMPONENT: Component =
-    Component { name: "etcd", special: Some(("etcd", "Etcd")), settings: SETTINGS, files: &READ_FILES };
+pub static COMPONENT: Component =
+    Component { name: "etcd", special: Some(("etcd", "Etcd")), settings: SETTINGS, program: Some(&PROGRAM) };
+
+/// The program of etcd servers.
+pub static PROGRAM: Program = Program {
+    is_called: process::is_etcd,
+    is_other: etcd_proxy::is_one,
+    unit: "etcd.service",
+    variable: Some(settings::variable_name),
+    files: &READ_FILES,
+    folder: Some("/etc/kubernetes/pki/etcd"),
+    data: &DATA_FILES,
+    resolve: settings::of,
+};
+
+/// What etcd needs of its data directory: to read, write and search it.
+const DATA: u32 = 7;
+/// What etcd keeps in the directories of its data.
+const DATA_FILES: [(&str, &str, u32); 6] = [
+    ("data-dir", "", DATA),
+    ("data-dir", "/member", DATA),
+    ("data-dir", "/member/snap", DATA),
+    ("data-dir", "/member/snap/db", 6),
+    ("data-dir", "/member/wal", DATA),
+    ("wal-dir", "", DATA),
+];
 
 /// The etcd settings that Seaworthy models, by flag name. All others are left out of a snapshot.
 pub const SETTINGS: &[&str] = &[

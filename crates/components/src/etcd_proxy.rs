@@ -10,8 +10,17 @@ use seaworthy_settings::Argument;
 use crate::Component;
 
 /// Processes of the etcd program that are no members.
-pub const COMPONENT: Component =
-    Component { name: "etcd-proxy", special: Some(("etcd_proxy", "EtcdProxy")), settings: &[], files: &[] };
+pub static COMPONENT: Component = Component {
+    name: "etcd-proxy",
+    special: Some(("etcd_proxy", "EtcdProxy")),
+    settings: &[],
+    program: None,
+};
+
+/// Returns whether an etcd with these `arguments` is no server: `etcd grpc-proxy` and `etcd gateway` are not.
+pub(crate) fn is_one(arguments: &[Argument]) -> bool {
+    arguments.first().is_some_and(|first| matches!(&*first.text, b"gateway" | b"grpc-proxy"))
+}
 
 /// The settings of a proxy.
 #[derive(Clone, Debug, PartialEq)]

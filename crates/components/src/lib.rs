@@ -5,6 +5,8 @@
 pub mod etcd;
 pub mod etcd_proxy;
 
+use seaworthy_settings::{Argument, Given, Resolved};
+
 /// A kind of program.
 #[derive(Debug)]
 pub struct Component {
@@ -15,12 +17,42 @@ pub struct Component {
     pub special: Option<(&'static str, &'static str)>,
     /// The settings that a snapshot keeps, by flag name. All others are left out.
     pub settings: &'static [&'static str],
-    /// Those of them that name files which it reads.
+    /// How it is started and what it makes of that; none where its processes are known by another component's program.
+    pub program: Option<&'static Program>,
+}
+
+/// The program that an instance runs.
+#[derive(Debug)]
+pub struct Program {
+    /// Whether a program of this name is it, where the executable itself does not tell.
+    pub is_called: fn(&str) -> bool,
+    /// Whether it is something else than an instance with these arguments.
+    pub is_other: fn(&[Argument]) -> bool,
+    /// The unit with which distributions and installers start it: `etcd.service`.
+    pub unit: &'static str,
+    /// The environment variable of a setting, if it reads its environment.
+    pub variable: Option<fn(&str) -> String>,
+    /// The settings that name files which it reads.
     pub files: &'static [&'static str],
+    /// The folder of Kubernetes in which its own key material lies, if it has one.
+    pub folder: Option<&'static str>,
+    /// What it needs beside the files that it reads: the setting, what is below the path that this names, and the access
+    /// (read 4, write 2, search 1).
+    pub data: &'static [(&'static str, &'static str, u32)],
+    /// What it makes of what it is given.
+    pub resolve: fn(Given<'_>) -> Resolved,
+}
+
+impl Program {
+    /// Returns whether the program at `path` is called as it is.
+    pub fn is_at(&self, path: &[u8]) -> bool {
+        let name = path.rsplit(|b| *b == b'/').next().and_then(|name| std::str::from_utf8(name).ok());
+        name.is_some_and(self.is_called)
+    }
 }
 
 /// Every component.
-pub const ALL: &[&Component] = &[&etcd::COMPONENT, &etcd_proxy::COMPONENT];
+pub static ALL: &[&Component] = &[&etcd::COMPONENT, &etcd_proxy::COMPONENT];
 
 /// Returns the component called `name`.
 pub fn named(name: &str) -> Option<&'static Component> {

@@ -8,11 +8,10 @@ use proptest::prelude::*;
 use seaworthy_components::etcd::SETTINGS;
 use seaworthy_components::etcd::Version;
 use seaworthy_components::etcd::settings::{
-    Inputs, Resolved, advertised, auto_tls, client_auth, initial_cluster, listen_urls, resolve,
-    resolve_running,
+    Inputs, advertised, auto_tls, client_auth, initial_cluster, listen_urls, resolve, resolve_running,
 };
 use seaworthy_evidence::{ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, Purpose, Setting};
-use seaworthy_settings::{Argument, ConfigText, Variable};
+use seaworthy_settings::{Argument, ConfigText, Resolved, Variable};
 
 /// Inputs in short: arguments separated by spaces, variables likewise, the file that any path leads to.
 #[derive(Clone, Copy, Default)]

@@ -1,49 +1,100 @@
 //! What is declared to run: static pod manifests and systemd units, and which process each belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use seaworthy_components::etcd::settings::{self, Inputs};
+use seaworthy_components::Component;
+use seaworthy_components::etcd::COMPONENT;
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, Etcd, EvidenceError, FileKind, Instance, InstanceFiles, Observed,
-    Origin, Purpose, RivalManifest, Setting,
+    Declared, DeclaredKind, ErrorKind, EvidenceError, FileKind, Instance, InstanceFiles, Observed, Origin,
+    RivalManifest, Setting,
 };
 use seaworthy_host::cgroup::Owner;
-use seaworthy_host::root::Root;
 use seaworthy_host::users::{Account, Users};
 use seaworthy_host::{machine, shell, systemd};
-use seaworthy_settings::{Argument, ConfigText, Variable};
+use seaworthy_settings::{Argument, ConfigText, Given, Variable};
 
-use super::processes::Found;
-use super::server::nothing_known;
-use super::{Survey, files, not_running};
+use super::processes::{Found, Running};
+use super::{Kind, Survey, files, not_running, server};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
-/// The unit that distributions install.
-const UNIT: &str = "etcd.service";
-
-/// Every declaration of an etcd on the node.
-pub(crate) struct Declarations {
-    found: Vec<Declaration>,
-    /// Every static pod, whatever it runs.
+/// What kubelet is given to run, whatever it is.
+pub(crate) struct Manifests {
+    /// Every static pod.
     pub(super) pods: Vec<StaticPod>,
     /// Manifests of one pod.
     rivals: Vec<Rivals>,
+    /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
+    pub(super) unread: Option<EvidenceError>,
+    /// What the node may be called in the names of static pods.
+    pub(super) node_names: BTreeSet<String>,
+    /// The host name.
+    host: String,
+}
+
+impl Manifests {
+    /// Returns the manifests of the kubelets among the `processes`. What could not be read is noted in `unreadable`.
+    pub(crate) fn find(
+        survey: &Survey<'_>,
+        processes: Option<&Found>,
+        unreadable: &mut Vec<EvidenceError>,
+    ) -> Self {
+        let kubelets: Vec<Kubelet<'_>> = processes
+            .into_iter()
+            .flat_map(|found| &found.kubelets)
+            .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
+            .collect();
+        Self::of(survey, &kubelets, unreadable)
+    }
+
+    /// Returns the manifests of these `kubelets`.
+    fn of(survey: &Survey<'_>, kubelets: &[Kubelet<'_>], unreadable: &mut Vec<EvidenceError>) -> Self {
+        let (directories, errors) = static_pod_directories(kubelets);
+        let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
+        let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
+        // What a dangling link names declares nothing to kubelet either.
+        let unread = errors.iter().find(|e| e.kind != ErrorKind::NotFound).cloned();
+        unreadable.extend(errors);
+        let host = machine::hostname(survey.root);
+        let file = survey.root.read("/etc/hostname", 4096).unwrap_or_default();
+        let file = String::from_utf8_lossy(&file).trim().to_owned();
+        let told = kubelets.iter().filter_map(Kubelet::node_name);
+        let node_names = told.chain([host.clone(), file]).map(|name| name.to_lowercase());
+        Self {
+            pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
+            rivals: pods.rivals,
+            unread,
+            node_names: node_names.filter(|name| !name.is_empty()).collect(),
+            host,
+        }
+    }
+
+    /// Returns the files in the directory of `manifest` that declare its pod, in kubelet's order; none when only it does.
+    fn rivals_of(&self, manifest: &str) -> Vec<&str> {
+        let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let rivals = self.rivals.iter().filter(|r| r.files.iter().any(|f| f == manifest));
+        let files = rivals.flat_map(|r| &r.files).map(String::as_str);
+        files.filter(|f| folder(f) == folder(manifest)).collect()
+    }
+}
+
+/// Every declaration of a component on the node.
+pub(crate) struct Declarations {
+    pub(super) kind: Kind,
+    pub(super) pods: Arc<Manifests>,
+    found: Vec<Declaration>,
     /// The units that were looked for.
     units: BTreeMap<String, Unit>,
     /// Those that systemd has started, or starts with the node.
     wanted: BTreeSet<String>,
-    /// Why there may be other manifests: a directory of kubelet, or a file in it, could not be read or parsed.
-    pub(super) unread_manifest: Option<EvidenceError>,
-    /// Why the unit that distributions install may declare an etcd.
+    /// Why the unit that distributions install may declare one.
     pub(super) unread_unit: Option<EvidenceError>,
-    /// What the node may be called in the names of static pods.
-    pub(super) node_names: BTreeSet<String>,
     /// Whether systemd runs the node.
     pub(super) systemd_runs: bool,
 }
 
-/// One declaration of an etcd.
+/// One declaration of an instance.
 pub(super) struct Declaration {
     pub(super) declared: Declared,
     /// The container of a pod.
@@ -59,7 +110,7 @@ impl Declaration {
 
 /// A unit of systemd.
 pub(super) enum Unit {
-    /// It declares an etcd: the number of the declaration.
+    /// It declares an instance: the number of the declaration.
     Declares(usize),
     /// It runs another program.
     Runs(String),
@@ -68,78 +119,63 @@ pub(super) enum Unit {
 }
 
 impl Declarations {
-    /// Returns the declarations in kubelet's manifest directories and in systemd's units. What could not be read is noted
-    /// in `unreadable`.
+    /// Returns the declarations of `component` in the manifests and in systemd's units. `running` are its processes. What could
+    /// not be read is noted in `unreadable`.
     pub(crate) fn find(
         survey: &Survey<'_>,
-        processes: Option<&Found>,
+        kind: Kind,
+        pods: &Arc<Manifests>,
+        running: &[Running],
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
-        let kubelets: Vec<Kubelet<'_>> = processes
-            .into_iter()
-            .flat_map(|found| &found.kubelets)
-            .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
-            .collect();
-        let servers = processes.into_iter().flat_map(|found| &found.servers);
-        let owners = servers.filter_map(|server| Some(server.cgroup.as_ref().ok()?.owner()));
+        let owners = running.iter().filter_map(|process| Some(process.cgroup.as_ref().ok()?.owner()));
         let services = owners.filter_map(|owner| match owner {
             Owner::Service { unit } => Some(unit),
             _ => None,
         });
-        Self::read(survey, &kubelets, services, unreadable)
+        Self::read(survey, kind, pods, services, unreadable)
     }
 
-    /// Returns the declarations in the manifests of these `kubelets`, and in the `services` that run an etcd.
+    /// Returns the declarations of `component`, which these `services` run.
     pub(super) fn read(
         survey: &Survey<'_>,
-        kubelets: &[Kubelet<'_>],
+        kind: Kind,
+        pods: &Arc<Manifests>,
         services: impl Iterator<Item = String>,
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
-        let (directories, errors) = static_pod_directories(kubelets);
-        let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
-        let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
-        // What a dangling link names declares nothing to kubelet either.
-        let unread_manifest = errors.iter().find(|e| e.kind != ErrorKind::NotFound).cloned();
-        unreadable.extend(errors);
-        let host = machine::hostname(survey.root);
-        let file = survey.root.read("/etc/hostname", 4096).unwrap_or_default();
-        let file = String::from_utf8_lossy(&file).trim().to_owned();
-        let told = kubelets.iter().filter_map(Kubelet::node_name);
-        let node_names = told.chain([host.clone(), file]).map(|name| name.to_lowercase());
         let is_directory =
             |path| survey.root.stat(path, survey.users).map(|file| file.kind == FileKind::Directory);
         let mut all = Self {
+            kind,
+            pods: Arc::clone(pods),
             found: Vec::new(),
-            pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
-            rivals: pods.rivals,
             units: BTreeMap::new(),
             wanted: BTreeSet::new(),
-            unread_manifest,
             unread_unit: None,
-            node_names: node_names.filter(|name| !name.is_empty()).collect(),
             // As sd_booted(3) tells it.
             systemd_runs: is_directory("/run/systemd/system").unwrap_or(false),
         };
-        all.found.extend(all.pods.iter().flat_map(|pod| of_pod(survey, pod)));
+        let declare = Declare { survey, kind };
+        all.found.extend(pods.pods.iter().flat_map(|pod| declare.of_pod(pod)));
         all.found.dedup_by(|a, b| a.declared == b.declared);
         if all.systemd_runs {
-            all.wanted = systemd::wanted(survey.root, b"etcd", unreadable);
+            all.wanted = systemd::wanted(survey.root, kind.component.name.as_bytes(), unreadable);
         }
         let wanted = all.wanted.iter().cloned();
-        let names: BTreeSet<String> = services.chain(wanted).chain([UNIT.to_owned()]).collect();
+        let names: BTreeSet<String> = services.chain(wanted).chain([kind.program.unit.to_owned()]).collect();
         for name in names {
-            all.look_for(survey, &name, &host, unreadable);
+            all.look_for(&declare, &name, unreadable);
         }
         all
     }
 
     /// Adds the unit `name`, if there is one.
-    fn look_for(&mut self, survey: &Survey<'_>, name: &str, host: &str, unreadable: &mut Vec<EvidenceError>) {
-        let unit = match systemd::Unit::find(survey.root, name, host) {
+    fn look_for(&mut self, declare: &Declare<'_>, name: &str, unreadable: &mut Vec<EvidenceError>) {
+        let unit = match systemd::Unit::find(declare.survey.root, name, &self.pods.host) {
             Ok(None) => return,
-            Ok(Some(unit)) if let Some(command) = server(&unit) => {
-                self.found.push(of_unit(survey, &unit, command));
+            Ok(Some(unit)) if let Some(command) = declare.started_by(&unit) => {
+                self.found.push(declare.of_unit(&unit, command));
                 Unit::Declares(self.found.len() - 1)
             }
             Ok(Some(unit)) => match (unit.errors.into_iter().next(), unit.arguments.first()) {
@@ -153,7 +189,9 @@ impl Declarations {
                 Unit::Unread(error)
             }
         };
-        if let (Unit::Unread(error), UNIT) = (&unit, name) {
+        if let Unit::Unread(error) = &unit
+            && name == self.kind.program.unit
+        {
             self.unread_unit = Some(error.clone());
         }
         self.units.insert(name.to_owned(), unit);
@@ -174,7 +212,7 @@ impl Declarations {
         self.found.iter().enumerate().filter(|(_, found)| is_pod(&found.declared))
     }
 
-    /// Returns the units that declare an etcd, each with its number.
+    /// Returns the units that declare an instance, each with its number.
     pub(super) fn units(&self) -> impl Iterator<Item = (usize, &Declaration)> {
         self.found.iter().enumerate().filter(|(_, found)| !is_pod(&found.declared))
     }
@@ -185,39 +223,31 @@ impl Declarations {
     ///
     /// When none is known, but a file that kubelet may well be able to read could not be read.
     pub(crate) fn rivals(&self, manifest: &str) -> Result<Vec<RivalManifest>, EvidenceError> {
-        let files = self.rivals_of(manifest);
+        let files = self.pods.rivals_of(manifest);
         let rival = |path: &&str| RivalManifest {
             path: (*path).to_owned(),
             wins: files.last() == Some(path),
             origin: Origin::file(*path),
         };
         let rivals: Vec<_> = files.iter().filter(|path| **path != manifest).map(rival).collect();
-        match &self.unread_manifest {
+        match &self.pods.unread {
             Some(error) if rivals.is_empty() && error.kind != ErrorKind::Malformed => Err(error.clone()),
             _ => Ok(rivals),
         }
     }
 
-    /// Returns the files in the directory of `manifest` that declare its pod, in kubelet's order; none when only it does.
-    fn rivals_of(&self, manifest: &str) -> Vec<&str> {
-        let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-        let rivals = self.rivals.iter().filter(|r| r.files.iter().any(|f| f == manifest));
-        let files = rivals.flat_map(|r| &r.files).map(String::as_str);
-        files.filter(|f| folder(f) == folder(manifest)).collect()
-    }
-
-    /// Returns an etcd for each declaration that promises one and that no running one was started from: a manifest in kubelet's
+    /// Returns an instance for each declaration that promises one and that no running one was started from: a manifest in kubelet's
     /// directory, unless kubelet runs another one of the same pod, and a unit that systemd has started or starts with the node.
     /// A unit that is merely installed promises nothing.
     pub(crate) fn without_process(&self, survey: &Survey<'_>, running: &[Instance]) -> Vec<Instance> {
         let claimed: Vec<&str> =
             running.iter().filter_map(|e| e.declared.value()).flatten().map(|d| d.path.as_str()).collect();
-        // An etcd of which that is not known may well be the declared one.
+        // One of which that is not known may well be the declared one.
         if running.iter().any(|e| e.declared.value().is_none()) {
             return Vec::new();
         }
         let runs = |path: &str| {
-            let rivals = self.rivals_of(path);
+            let rivals = self.pods.rivals_of(path);
             !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
         };
         let lost = self.manifests().map(|(_, found)| &found.declared);
@@ -228,147 +258,195 @@ impl Declarations {
         });
         let lost = lost.filter(|d| runs(&d.path)).chain(wanted);
         let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
-        lost.map(|d| absent(survey, d, self.rivals(&d.path))).collect()
+        lost.map(|d| absent(survey, self.kind.component, d, self.rivals(&d.path))).collect()
     }
-}
-
-/// Returns whether the shell scripts in `container`, which only a shell can tell, start a server: not when etcd is
-/// nothing but a proxy there.
-fn may_serve(container: &Container) -> bool {
-    let argv = container.argv();
-    let tokens = argv.iter().flat_map(|argument| {
-        argument
-            .text
-            .split(|b| b.is_ascii_whitespace() || b";&|()'\"`\\".contains(b))
-            .filter(|t| !t.is_empty())
-    });
-    let mut tokens = tokens.peekable();
-    while let Some(token) = tokens.next() {
-        if is_etcd_path(token)
-            && !tokens.peek().is_some_and(|next| matches!(*next, b"gateway" | b"grpc-proxy"))
-        {
-            return true;
-        }
-    }
-    false
 }
 
 pub(super) fn is_pod(declared: &Declared) -> bool {
     declared.kind == DeclaredKind::StaticPod
 }
 
-fn of_pod(survey: &Survey<'_>, pod: &StaticPod) -> Vec<Declaration> {
-    let declared = pod.containers.iter().filter_map(|container| {
-        let program = container.program(is_etcd_path)?;
-        let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
-        let serves = match &command {
-            Ok(arguments) => !is_proxy(arguments),
-            Err(_) => may_serve(container),
-        };
-        serves.then(|| of_container(survey, pod, container, command))
-    });
-    let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.declared.settings.value().is_some());
-    // Scripts that merely mention etcd, as those of init containers do, are no further servers.
-    if known.is_empty() { opaque.into_iter().take(1).collect() } else { known }
+/// How declarations of one component are read.
+struct Declare<'a> {
+    survey: &'a Survey<'a>,
+    kind: Kind,
 }
 
-fn of_container(
-    survey: &Survey<'_>,
-    pod: &StaticPod,
-    container: &Container,
-    command: Result<Vec<Argument>, EvidenceError>,
-) -> Declaration {
-    let known = |v: &crate::manifest::DeclaredVariable| {
-        let value = v.value.clone()?.into_bytes();
-        Some(Variable { name: v.name.clone(), value, origin: v.origin.clone() })
-    };
-    let environment: Vec<Variable> = container.environment.iter().filter_map(known).collect();
-    // What a path in the container is on the host.
-    let on_host = |path: &str| match container.on_host(path) {
-        Some((path, _)) => Ok(path),
-        None => {
-            let message = format!("{path} is in the container, on no path of the host, and is not read");
-            Err(EvidenceError::new(ErrorKind::Unsupported, message))
-        }
-    };
-    let indirect = command.as_ref().is_ok_and(|arguments| decides_by_reference(arguments, container));
-    let mut declared =
-        declared(survey.root, DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
-    without_unknown(&mut declared, container, indirect);
-    if let Some(uid) = container.uid {
-        let account = Account { uid, gid: container.gid.unwrap_or(0), groups: container.groups.clone() };
-        let on_host = |path: &str| Ok((on_host(path)?, container.on_host(path).map(|(_, m)| m.host.clone())));
-        files::judge_as(survey, &mut declared, Ok(account), on_host);
+impl Declare<'_> {
+    fn of_pod(&self, pod: &StaticPod) -> Vec<Declaration> {
+        let declared = pod.containers.iter().filter_map(|container| {
+            let program = container.program(|path| self.kind.program.is_at(path))?;
+            let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<Argument>>());
+            let serves = match &command {
+                Ok(arguments) => !(self.kind.program.is_other)(arguments),
+                Err(_) => self.may_run(container),
+            };
+            serves.then(|| self.of_container(pod, container, command))
+        });
+        let (known, opaque): (Vec<_>, Vec<_>) = declared.partition(|d| d.declared.settings.value().is_some());
+        // Scripts that merely mention the program, as those of init containers do, are no further instances.
+        if known.is_empty() { opaque.into_iter().take(1).collect() } else { known }
     }
-    Declaration { declared, container: Some(container.name.clone()) }
-}
 
-/// Returns whether a variable that is only known at run time decides which settings there are: as a whole argument or the
-/// name of a flag, or as the path of the configuration file.
-fn decides_by_reference(arguments: &[Argument], container: &Container) -> bool {
-    let mut takes_value = false;
-    arguments.iter().any(|argument| {
-        let text = String::from_utf8_lossy(&argument.text);
-        let name = text.split('=').next().unwrap_or_default();
-        let is_value = std::mem::take(&mut takes_value) && !text.starts_with('-');
-        takes_value = text.starts_with('-') && !text.contains('=');
-        !is_value && refers(name, container)
-    }) || container.environment.iter().any(|v| v.name == "ETCD_CONFIG_FILE" && v.value.is_none())
+    fn of_container(
+        &self,
+        pod: &StaticPod,
+        container: &Container,
+        command: Result<Vec<Argument>, EvidenceError>,
+    ) -> Declaration {
+        let known = |v: &crate::manifest::DeclaredVariable| {
+            let value = v.value.clone()?.into_bytes();
+            Some(Variable { name: v.name.clone(), value, origin: v.origin.clone() })
+        };
+        let environment: Vec<Variable> = container.environment.iter().filter_map(known).collect();
+        // What a path in the container is on the host.
+        let on_host = |path: &str| match container.on_host(path) {
+            Some((path, _)) => Ok(path),
+            None => {
+                let message = format!("{path} is in the container, on no path of the host, and is not read");
+                Err(EvidenceError::new(ErrorKind::Unsupported, message))
+            }
+        };
+        let indirect =
+            command.as_ref().is_ok_and(|arguments| self.decides_by_reference(arguments, container));
+        let mut declared = self.declared(DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
+        self.without_unknown(&mut declared, container, indirect);
+        if let Some(uid) = container.uid {
+            let account = Account { uid, gid: container.gid.unwrap_or(0), groups: container.groups.clone() };
+            let on_host =
+                |path: &str| Ok((on_host(path)?, container.on_host(path).map(|(_, m)| m.host.clone())));
+            files::judge_as(self.survey, self.kind.program, &mut declared, Ok(account), on_host);
+        }
+        Declaration { declared, container: Some(container.name.clone()) }
+    }
+
+    /// Returns whether the shell scripts in `container`, which only a shell can tell, start an instance: not when its program
+    /// does nothing else there.
+    fn may_run(&self, container: &Container) -> bool {
+        let argv = container.argv();
+        let tokens = argv.iter().flat_map(|argument| {
+            argument
+                .text
+                .split(|b| b.is_ascii_whitespace() || b";&|()'\"`\\".contains(b))
+                .filter(|t| !t.is_empty())
+        });
+        let mut tokens = tokens.peekable();
+        while let Some(token) = tokens.next() {
+            let next = tokens
+                .peek()
+                .map(|next| Argument { text: next.to_vec(), origin: Origin::derived("a script") });
+            if self.kind.program.is_at(token) && !(self.kind.program.is_other)(next.as_slice()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns whether a variable that is only known at run time decides which settings there are: as a whole argument or the
+    /// name of a flag, or as the path of the configuration file.
+    fn decides_by_reference(&self, arguments: &[Argument], container: &Container) -> bool {
+        let mut takes_value = false;
+        arguments.iter().any(|argument| {
+            let text = String::from_utf8_lossy(&argument.text);
+            let name = text.split('=').next().unwrap_or_default();
+            let is_value = std::mem::take(&mut takes_value) && !text.starts_with('-');
+            takes_value = text.starts_with('-') && !text.contains('=');
+            !is_value && refers(name, container)
+        }) || container
+            .environment
+            .iter()
+            .any(|v| self.is_variable("config-file", &v.name) && v.value.is_none())
+    }
+
+    /// Leaves out of `declared` what is only known when `container` runs: a setting that is missing may have any value. Nor
+    /// is anything predicted then, because a prediction may rest on what is not known.
+    fn without_unknown(&self, declared: &mut Declared, container: &Container, indirect: bool) {
+        let unknown_variable = container.environment.iter().any(|v| v.value.is_none());
+        if !indirect && !unknown_variable && !container.other_variables && container.unresolved.is_empty() {
+            return;
+        }
+        let message = "settings that come from variables, which are only known when the container runs";
+        let error = EvidenceError::new(ErrorKind::Unsupported, format!("{}: {message}", declared.path));
+        declared.fatal = Observed::failed(error.clone());
+        if indirect {
+            declared.settings = Observed::failed(error.clone());
+        }
+        let Observed::Seen { value: settings, .. } = &mut declared.settings else { return };
+        let has_file = settings.get("config-file").is_some_and(|setting| setting.set);
+        let is_known = |name: &str, setting: &Setting| {
+            let by_default = matches!(setting.origin, Origin::Default { .. });
+            let by_variable = self.kind.program.variable.is_some() && container.other_variables
+                || container.environment.iter().any(|v| self.is_variable(name, &v.name) && v.value.is_none());
+            !refers(&setting.value, container) && (has_file || !by_default || !by_variable)
+        };
+        let doubtful = settings.iter().filter(|(name, setting)| !is_known(name, setting));
+        for name in doubtful.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            settings.doubt(&name, error.clone());
+        }
+    }
+
+    /// Returns the arguments of the instance that `unit` starts; `None` when it starts none, as far as that can be told.
+    fn started_by(&self, unit: &systemd::Unit) -> Option<Result<Vec<Argument>, EvidenceError>> {
+        let program = shell::program(&unit.arguments, |path| self.kind.program.is_at(path))?;
+        let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<_>>());
+        (!command.as_ref().is_ok_and(|arguments| (self.kind.program.is_other)(arguments))).then_some(command)
+    }
+
+    fn of_unit(&self, unit: &systemd::Unit, command: Result<Vec<Argument>, EvidenceError>) -> Declaration {
+        let command = unit.errors.first().map_or(command, |error| Err(error.clone()));
+        let on_host = |path: &str| unit.on_host(path);
+        let mut declared =
+            self.declared(DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, on_host);
+        let account = account(unit, self.survey.users);
+        files::judge_as(self.survey, self.kind.program, &mut declared, account, |path| {
+            Ok((on_host(path)?, unit.root_directory.clone()))
+        });
+        Declaration { declared, container: None }
+    }
+
+    fn declared(
+        &self,
+        kind: DeclaredKind,
+        path: &str,
+        command: Result<Vec<Argument>, EvidenceError>,
+        environment: &[Variable],
+        on_host: impl Fn(&str) -> Result<String, EvidenceError>,
+    ) -> Declared {
+        let (settings, fatal) = match command {
+            Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
+            Ok(arguments) => {
+                let mut read = |path: &str| {
+                    let file = self.survey.root.open(on_host(path)?)?;
+                    let origin = file.origin().clone();
+                    Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
+                };
+                let resolved = (self.kind.program.resolve)(Given {
+                    arguments: &arguments,
+                    environment: Ok(environment),
+                    release: None,
+                    runs: false,
+                    read: &mut read,
+                });
+                // What keeps it from starting is known even if nothing else is.
+                let fatal = match resolved.settings.error() {
+                    Some(error) if resolved.fatal.is_empty() => Observed::failed(error.clone()),
+                    _ => Observed::seen(resolved.fatal, Origin::file(path)),
+                };
+                (resolved.settings, fatal)
+            }
+        };
+        Declared { kind, path: path.to_owned(), settings, fatal, uid: None, files: None, attributed_by: None }
+    }
+
+    /// Returns whether `variable` sets the setting `name`.
+    fn is_variable(&self, name: &str, variable: &str) -> bool {
+        self.kind.program.variable.is_some_and(|of| of(name) == variable)
+    }
 }
 
 /// Returns whether `text` refers to a variable of `container` that is only known at run time.
 fn refers(text: &str, container: &Container) -> bool {
     container.unresolved.iter().any(|name| text.contains(&format!("$({name})")))
-}
-
-/// Leaves out of `declared` what is only known when `container` runs: a setting that is missing may have any value. Nor
-/// is anything predicted then, because a prediction may rest on what is not known.
-fn without_unknown(declared: &mut Declared, container: &Container, indirect: bool) {
-    let unknown_variable = container.environment.iter().any(|v| v.value.is_none());
-    if !indirect && !unknown_variable && !container.other_variables && container.unresolved.is_empty() {
-        return;
-    }
-    let message = "settings that come from variables, which are only known when the container runs";
-    let error = EvidenceError::new(ErrorKind::Unsupported, format!("{}: {message}", declared.path));
-    declared.fatal = Observed::failed(error.clone());
-    if indirect {
-        declared.settings = Observed::failed(error.clone());
-    }
-    let Observed::Seen { value: settings, .. } = &mut declared.settings else { return };
-    let has_file = settings.get("config-file").is_some_and(|setting| setting.set);
-    let is_known = |name: &str, setting: &Setting| {
-        let variable = format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"));
-        let by_default = matches!(setting.origin, Origin::Default { .. });
-        let by_variable = container.other_variables
-            || container.environment.iter().any(|v| v.name == variable && v.value.is_none());
-        !refers(&setting.value, container) && (has_file || !by_default || !by_variable)
-    };
-    let doubtful = settings.iter().filter(|(name, setting)| !is_known(name, setting));
-    for name in doubtful.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-        settings.doubt(&name, error.clone());
-    }
-}
-
-/// Returns the arguments of the server that `unit` starts; `None` when it starts none, as far as that can be told.
-fn server(unit: &systemd::Unit) -> Option<Result<Vec<Argument>, EvidenceError>> {
-    let program = shell::program(&unit.arguments, is_etcd_path)?;
-    let command = program.map(|argv| argv.into_iter().skip(1).collect::<Vec<_>>());
-    (!command.as_ref().is_ok_and(|arguments| is_proxy(arguments))).then_some(command)
-}
-
-fn of_unit(
-    survey: &Survey<'_>,
-    unit: &systemd::Unit,
-    command: Result<Vec<Argument>, EvidenceError>,
-) -> Declaration {
-    let command = unit.errors.first().map_or(command, |error| Err(error.clone()));
-    let on_host = |path: &str| unit.on_host(path);
-    let mut declared =
-        declared(survey.root, DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, on_host);
-    files::judge_as(survey, &mut declared, account(unit, survey.users), |path| {
-        Ok((on_host(path)?, unit.root_directory.clone()))
-    });
-    Declaration { declared, container: None }
 }
 
 /// Returns the account that `unit` runs as.
@@ -391,53 +469,17 @@ fn account(unit: &systemd::Unit, users: &Users) -> Result<Account, EvidenceError
     Ok(account)
 }
 
-fn declared(
-    root: &Root,
-    kind: DeclaredKind,
-    path: &str,
-    command: Result<Vec<Argument>, EvidenceError>,
-    environment: &[Variable],
-    on_host: impl Fn(&str) -> Result<String, EvidenceError>,
-) -> Declared {
-    let (settings, fatal) = match command {
-        Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
-        Ok(arguments) => {
-            let mut read = |path: &str| {
-                let file = root.open(on_host(path)?)?;
-                let origin = file.origin().clone();
-                Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
-            };
-            let inputs = Inputs {
-                arguments: &arguments,
-                environment: Ok(environment),
-                version: None,
-                read: &mut read,
-            };
-            let resolved = settings::resolve(inputs);
-            // What keeps it from starting is known even if nothing else is.
-            let fatal = match resolved.settings.error() {
-                Some(error) if resolved.fatal.is_empty() => Observed::failed(error.clone()),
-                _ => Observed::seen(resolved.fatal, Origin::file(path)),
-            };
-            (resolved.settings, fatal)
-        }
-    };
-    Declared { kind, path: path.to_owned(), settings, fatal, uid: None, files: None, attributed_by: None }
-}
-
-/// Returns the etcd that `declared` promises and that does not run.
+/// Returns the instance of `component` that `declared` promises and that does not run.
 fn absent(
     survey: &Survey<'_>,
+    component: &Component,
     declared: &Declared,
     rivals: Result<Vec<RivalManifest>, EvidenceError>,
 ) -> Instance {
-    let error = not_running(&declared.path);
-    let name = declared.settings.value().and_then(|s| s.get("name")).map(|s| s.value.clone());
+    let error = not_running(component.name, &declared.path);
     let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
-    let (peer, of_peers) = nothing_known(Purpose::Peer, &error);
-    let (client, of_clients) = nothing_known(Purpose::Client, &error);
-    Instance {
-        id: format!("etcd {} (not running)", name.as_deref().unwrap_or("?")),
+    let mut instance = Instance {
+        id: format!("{} (not running)", component.name),
         process: Observed::failed(error.clone()),
         version: Observed::failed(error.clone()),
         settings: Observed::failed(error.clone()),
@@ -446,35 +488,20 @@ fn absent(
         declared: Observed::seen(vec![declared.clone()], Origin::file(&declared.path)),
         drift: Observed::failed(error.clone()),
         listeners: Observed::failed(error.clone()),
-        credentials: vec![of_peers, of_clients],
+        credentials: Vec::new(),
         files: InstanceFiles {
             manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             pki: Observed::failed(error.clone()),
             access: None,
         },
-        etcd: Some(Box::new(Etcd {
-            name,
-            cluster: Observed::failed(error.clone()),
-            peer,
-            client,
-            connections: Observed::failed(error.clone()),
-            links: Observed::failed(error.clone()),
-            impostors: Observed::failed(error.clone()),
-            shared_cas: Observed::failed(error.clone()),
-            data_directory: Observed::failed(error),
-        })),
+        etcd: None,
         etcd_proxy: None,
+    };
+    if component.name == COMPONENT.name {
+        server::without_process(&mut instance, declared, &error);
     }
-}
-
-/// Returns whether an etcd with these `arguments` is no server: `etcd grpc-proxy` and `etcd gateway` are not.
-fn is_proxy(arguments: &[Argument]) -> bool {
-    arguments.first().is_some_and(|first| matches!(&*first.text, b"gateway" | b"grpc-proxy"))
-}
-
-fn is_etcd_path(path: &[u8]) -> bool {
-    path.rsplit(|b| *b == b'/').next() == Some(b"etcd")
+    instance
 }
 
 #[cfg(test)]
@@ -487,6 +514,7 @@ pub(super) mod tests {
 
     use super::super::Options;
     use super::*;
+    use seaworthy_host::root::Root;
     use seaworthy_host::users::Users;
 
     pub(in super::super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -524,7 +552,13 @@ pub(super) mod tests {
         };
         let root = Root::host(directory.path()).unwrap();
         let survey = Survey { options: &options, root: &root, users: &Users::default() };
-        test(&Declarations::read(&survey, &[], services.into_iter(), &mut Vec::new()), &survey)
+        test(&read(&survey, services), &survey)
+    }
+
+    fn read(survey: &Survey<'_>, services: Vec<String>) -> Declarations {
+        let unreadable = &mut Vec::new();
+        let pods = Arc::new(Manifests::of(survey, &[], unreadable));
+        Declarations::read(survey, Kind::ETCD, &pods, services.into_iter(), unreadable)
     }
 
     /// Returns the declarations in a pod with these `containers`.
@@ -674,7 +708,7 @@ pub(super) mod tests {
                 fs::set_permissions(&survey.options.root, fs::Permissions::from_mode(0o755)).unwrap();
                 let users = Users::read(survey.root).0;
                 let survey = Survey { users: &users, ..*survey };
-                let found = Declarations::read(&survey, &[], std::iter::empty(), &mut Vec::new());
+                let found = read(&survey, Vec::new());
                 found.found[0].declared.clone()
             };
             let declared = declarations(&files, |_, survey| judge(survey));

@@ -1,9 +1,9 @@
-//! Owners and modes of the files of an etcd.
+//! Owners and modes of the files of an instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use seaworthy_components::etcd::READ_FILES;
+use seaworthy_components::{Component, Program};
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, File, FileAccess, FileKind, InstanceFiles, Observed,
     Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
@@ -13,51 +13,37 @@ use seaworthy_host::root::Root;
 use seaworthy_host::users::Account;
 
 use super::material::Reader;
-use super::{Survey, tree};
+use super::{Kind, Survey, tree};
 
-/// The folder in which kubeadm keeps etcd's key material.
-const KUBERNETES_ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
-
-/// What etcd needs of its data directory.
-const DATA: u32 = access::READ | access::WRITE | access::SEARCH;
-/// What etcd keeps in the directories of its data, by the setting that names them, and what it needs of it.
-const DATA_FILES: [(&str, &str, u32); 6] = [
-    ("data-dir", "", DATA),
-    ("data-dir", "/member", DATA),
-    ("data-dir", "/member/snap", DATA),
-    ("data-dir", "/member/snap/db", access::READ | access::WRITE),
-    ("data-dir", "/member/wal", DATA),
-    ("wal-dir", "", DATA),
-];
-
-/// Returns owners and modes of the files that the settings name and of those in Kubernetes' folder for etcd, and of its data
-/// directory.
+/// Returns owners and modes of the files that the settings name and of those in the folder that Kubernetes has for `kind`.
+/// `data` says where a setting leads that is relative to something else than the working directory.
 pub(crate) fn read(
     survey: &Survey<'_>,
+    kind: Kind,
     root: Result<&Root, EvidenceError>,
     reader: &Reader<'_>,
     settings: Result<&Settings, EvidenceError>,
-    data_directory: Result<String, EvidenceError>,
+    data: impl Fn(&str) -> Option<Result<String, EvidenceError>>,
     manifest: Option<Result<&str, EvidenceError>>,
     rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,
-) -> (InstanceFiles, Observed<File>) {
-    let stat = |path: &str| root.clone().and_then(|root| root.stat(path, survey.users));
-    let access = settings.clone().and_then(|settings| access(reader, settings, data_directory.clone()));
-    let data_directory = data_directory.and_then(|path| stat(&path));
+) -> InstanceFiles {
+    let program = kind.program;
+    let access = settings.clone().and_then(|settings| access(program, reader, settings, data));
     let pki = settings.and_then(|settings| {
-        all_named(settings)?;
-        let named: Vec<&str> = READ_FILES
+        all_named(program, settings)?;
+        let named: Vec<&str> = program
+            .files
             .iter()
             .filter_map(|name| settings.get(*name).filter(|s| s.set).map(|s| s.value.as_str()))
             .collect();
-        pki_files(survey, root.clone(), reader, &named)
+        pki_files(survey, kind, root.clone(), reader, &named)
     });
     let access = access.map(|access| match &pki {
         Ok(pki) => access.map(|access| with_paths_of_host(survey, reader, pki, access)),
         Err(_) => access,
     });
     let rivals = manifest.clone().map_or(Ok(Vec::new()), |manifest| rivals(manifest?));
-    let files = InstanceFiles {
+    InstanceFiles {
         rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
         manifest: manifest.map(|path| match path {
             Ok(path) => observed(survey.root.stat(path, survey.users), path),
@@ -67,23 +53,23 @@ pub(crate) fn read(
         access: access.transpose().map(|access| {
             Observed::from_result(access, Origin::derived("the process, the files and the folders"))
         }),
-    };
-    (files, observed(data_directory, "the data directory"))
+    }
 }
 
 /// Returns the error where a setting that names a file is not known: what is said of all of them would leave that file out.
-fn all_named(settings: &Settings) -> Result<(), EvidenceError> {
-    settings.doubt_about(READ_FILES).map_or(Ok(()), |error| Err(error.clone()))
+fn all_named(program: &Program, settings: &Settings) -> Result<(), EvidenceError> {
+    settings.doubt_about(program.files.iter().copied()).map_or(Ok(()), |error| Err(error.clone()))
 }
 
-fn observed(file: Result<File, EvidenceError>, what: &str) -> Observed<File> {
+pub(super) fn observed(file: Result<File, EvidenceError>, what: &str) -> Observed<File> {
     let origin = file.as_ref().map_or_else(|_| Origin::file(what), |file| file.origin.clone());
     Observed::from_result(file, origin)
 }
 
-/// Returns the files at the paths in `named`, and those in and below the folders of etcd's key material.
+/// Returns the files at the paths in `named`, and those in and below the folders of the component's own key material.
 fn pki_files(
     survey: &Survey<'_>,
+    kind: Kind,
     root: Result<&Root, EvidenceError>,
     reader: &Reader<'_>,
     named: &[&str],
@@ -97,15 +83,15 @@ fn pki_files(
         if let Some(folder) = folder_of(path) {
             let stat = root.stat(folder, survey.users);
             add(&mut files, (folder.to_owned(), false), stat, || Ok(PkiContent::Directory))?;
-            own.extend(is_etcds(folder).then(|| folder.to_owned()));
+            own.extend(is_of(kind.component, folder).then(|| folder.to_owned()));
         }
         let stat = root.stat(path, survey.users);
         add(&mut files, (path.clone(), false), stat, || holds(reader.bytes(path)))?;
     }
     // The folder of Kubernetes on the host, because a container may see only part of it. Missing means that this is no kubeadm
     // node.
-    let folders = [(survey.root, KUBERNETES_ETCD_PKI, true)];
-    for (root, folder, host) in folders.into_iter().chain(own.iter().map(|own| (root, own.as_str(), false))) {
+    let folders = kind.program.folder.into_iter().map(|folder| (survey.root, folder, true));
+    for (root, folder, host) in folders.chain(own.iter().map(|own| (root, own.as_str(), false))) {
         for path in tree::walk(root, folder)? {
             // The process may see by the same path what the host has, or something else.
             let same = || survey.root.identity(&path).ok() == reader.identity(&path).ok();
@@ -115,7 +101,7 @@ fn pki_files(
             }
             let content = || holds(root.read(&path, 1 << 20).map(Into::into));
             add(&mut files, key.clone(), root.stat(&path, survey.users), content)?;
-            // What else is in another folder of etcd's is not key material.
+            // What else is in another folder of the component's is not key material.
             let is_material =
                 |file: &PkiFile| matches!(file.holds, PkiContent::Certificate | PkiContent::PrivateKey);
             if !host && !files.get(&key).is_some_and(is_material) {
@@ -154,25 +140,29 @@ fn folder_of(path: &str) -> Option<&str> {
     Path::new(path).parent().and_then(Path::to_str).filter(|folder| !folder.is_empty())
 }
 
-/// Returns whether a folder is one of etcd alone, by what it or a folder above it is called. What lies in a folder that others
-/// use as well is not etcd's.
-fn is_etcds(folder: &str) -> bool {
-    folder.split('/').any(|name| name == "etcd" || name.starts_with("etcd-"))
+/// Returns whether a folder is one of the component alone, by what it or a folder above it is called. What lies in a folder that
+/// others use as well is not its own.
+fn is_of(component: &Component, folder: &str) -> bool {
+    let own = |name: &str| {
+        name.strip_prefix(component.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    folder.split('/').any(own)
 }
 
-/// Returns what the process may do with the files that `settings` name, with the folders they are in, and with its data
-/// directory.
+/// Returns what the process may do with the files that `settings` name, with the folders they are in, and with the directories
+/// in which it keeps its data.
 fn access(
+    program: &Program,
     reader: &Reader<'_>,
     settings: &Settings,
-    data_directory: Result<String, EvidenceError>,
+    data: impl Fn(&str) -> Option<Result<String, EvidenceError>>,
 ) -> Result<Option<Vec<FileAccess>>, EvidenceError> {
     let Some(access) = reader.access() else { return Ok(None) };
-    all_named(settings)?;
+    all_named(program, settings)?;
     let mut found: Vec<FileAccess> = Vec::new();
     let mut folders: Vec<FileAccess> = Vec::new();
-    for name in READ_FILES {
-        let Some(setting) = settings.get(name).filter(|setting| setting.set) else { continue };
+    for name in program.files {
+        let Some(setting) = settings.get(*name).filter(|setting| setting.set) else { continue };
         let path = reader.absolute(&setting.value)?;
         found.extend(access.facts(name, &path, access::READ));
         if let Some(folder) = folder_of(&path).filter(|folder| folders.iter().all(|f| f.path != *folder)) {
@@ -180,13 +170,22 @@ fn access(
         }
     }
     found.extend(folders);
-    found.extend(access.facts("data-dir", &data_directory?, DATA));
+    for (name, _, needs) in program.data.iter().filter(|(_, below, _)| below.is_empty()) {
+        if let Some(path) = data(name) {
+            found.extend(access.facts(name, &path?, *needs));
+        }
+    }
     Ok(Some(found))
 }
 
 /// Returns `declared`, as which the process of `reader` runs with the settings `running`, with the files that it names and that
-/// etcd may not use. The process tells that where its user is the declared one, and what is declared else.
-pub(super) fn unusable(reader: &Reader<'_>, declared: Declared, running: Option<&Settings>) -> Declared {
+/// it may not use. The process tells that where its user is the declared one, and what is declared else.
+pub(super) fn unusable(
+    program: &Program,
+    reader: &Reader<'_>,
+    declared: Declared,
+    running: Option<&Settings>,
+) -> Declared {
     let Some(access) = reader.access() else { return declared };
     // A user whose number could not be found is no other one, but it cannot be told whether it is this.
     let is_same = match declared.uid {
@@ -203,12 +202,12 @@ pub(super) fn unusable(reader: &Reader<'_>, declared: Declared, running: Option<
         let same = value(running, name) == value(declared.settings.value(), name);
         // The container that runs has what is mounted into it, which the next one may have not.
         if declared.kind == DeclaredKind::StaticPod && !same && !access.is_kept_out_of_nothing() {
-            let message = format!("whether etcd may use {path} in its next container is not known");
+            let message = format!("whether {path} may be used in the next container is not known");
             return Err(EvidenceError::new(ErrorKind::Unsupported, message));
         }
         access.refuses(&reader.absolute(path)?, needs, None)
     };
-    let files = denied(&declared, refuses);
+    let files = denied(program, &declared, refuses);
     Declared { files: Some(files), ..declared }
 }
 
@@ -216,6 +215,7 @@ pub(super) fn unusable(reader: &Reader<'_>, declared: Declared, running: Option<
 /// host is told by `on_host`, with the folder of the host below which alone folders count.
 pub(super) fn judge_as(
     survey: &Survey<'_>,
+    program: &Program,
     declared: &mut Declared,
     account: Result<Account, EvidenceError>,
     on_host: impl Fn(&str) -> Result<(String, Option<String>), EvidenceError>,
@@ -229,7 +229,7 @@ pub(super) fn judge_as(
     };
     declared.uid = Some(account.uid);
     let access = Access::of_account(&account, survey.root, survey.users);
-    declared.files = Some(denied(declared, |_, path, needs| {
+    declared.files = Some(denied(program, declared, |_, path, needs| {
         // Nothing keeps root from anything, wherever it is.
         if access.is_kept_out_of_nothing() {
             return Ok(None);
@@ -239,18 +239,20 @@ pub(super) fn judge_as(
     }));
 }
 
-/// Returns the files that `declared` names and that are refused to etcd.
+/// Returns the files that `declared` names and that are refused to the one who would run it.
 fn denied(
+    program: &Program,
     declared: &Declared,
     refuses: impl Fn(&str, &str, u32) -> Result<Option<Refusal>, EvidenceError>,
 ) -> Observed<Vec<PredictedFailure>> {
     let find = || -> Result<Vec<PredictedFailure>, EvidenceError> {
         let mut found = Vec::new();
         let settings = declared.settings.as_result()?;
-        let mut unknown = all_named(settings).err();
+        let mut unknown = all_named(program, settings).err();
         let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
-        let read = READ_FILES.into_iter().chain(["config-file"]).map(|name| (name, "", access::READ));
-        for (name, below, needs) in read.chain(DATA_FILES) {
+        let read = program.files.iter().copied().chain(["config-file", "config"]);
+        let read = read.map(|name| (name, "", access::READ));
+        for (name, below, needs) in read.chain(program.data.iter().copied()) {
             let Some(setting) = named(name) else { continue };
             match refuses(name, &format!("{}{below}", setting.value), needs) {
                 Ok(Some(refusal)) if found.iter().all(|f: &PredictedFailure| f.setting != name) => {
@@ -261,7 +263,7 @@ fn denied(
                     });
                 }
                 Ok(_) => {}
-                // etcd makes its data directory; that another file is missing is told with what is in it.
+                // It makes its data directory; that another file is missing is told with what is in it.
                 Err(error) if error.kind == ErrorKind::NotFound => {}
                 Err(error) => {
                     unknown.get_or_insert(error);
@@ -334,7 +336,7 @@ mod tests {
         let survey = Survey { options: &options, root: &root, users: &users };
         let named: Vec<String> = named.iter().map(|name| format!("{}/{name}", directory.display())).collect();
         let named: Vec<&str> = named.iter().map(String::as_str).collect();
-        let files = pki_files(&survey, Ok(&root), &Reader::of_process(&running), &named)?;
+        let files = pki_files(&survey, Kind::ETCD, Ok(&root), &Reader::of_process(&running), &named)?;
         let below = |file: &PkiFile| {
             let path = Path::new(&file.file.path).strip_prefix(directory).ok()?;
             Some((path.to_str()?.to_owned(), file.holds))

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_components::etcd::settings::{self, Inputs, Resolved};
+use seaworthy_components::etcd::settings::{self, Inputs};
 use seaworthy_components::etcd::{READ_FILES, SETTINGS};
 use seaworthy_components::etcd::{Version, bbolt};
 use seaworthy_evidence::{
-    Advertised, ClientCertificate, Cluster, Connection, ErrorKind, Etcd, EvidenceError, Instance,
+    Advertised, ClientCertificate, Cluster, Connection, Declared, ErrorKind, Etcd, EvidenceError, Instance,
     KeyMaterial, Link, Listener, Member, Observed, Origin, Purpose, Setting, Settings, Transport, Url,
 };
 use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::ConfigText;
+use seaworthy_settings::{ConfigText, Resolved};
 use seaworthy_wire::ClientIdentity;
 
 use super::allowed::Restriction;
@@ -29,7 +29,7 @@ use super::listeners::{self, Answers, Socket};
 use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
 use super::processes::Running;
 use super::trust::{Neighbour, Trust};
-use super::{Survey, drift, files, membership};
+use super::{Kind, Survey, drift, files, membership};
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
@@ -221,6 +221,7 @@ pub(crate) fn finish_all<'s>(
     let finish = |server: Server<'s>| {
         let views = views.get(&server.running.pid()).unwrap_or(&unwatched);
         let mut finish = Finish {
+            kind: declarations.kind,
             survey,
             declarations,
             attributions,
@@ -295,6 +296,7 @@ fn watch(survey: &Survey<'_>, servers: &[Server<'_>]) -> BTreeMap<u32, Result<Vi
 
 /// What is needed to put one server together.
 struct Finish<'a, 'b> {
+    kind: Kind,
     survey: &'a Survey<'a>,
     declarations: &'a Declarations,
     attributions: &'a Attributions<'a>,
@@ -335,18 +337,23 @@ impl Finish<'_, '_> {
         };
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = || {
-            files::read(
+            let data = |name: &str| (name == "data-dir").then(|| self.server.data_directory());
+            let files = files::read(
                 self.survey,
+                self.kind,
                 root.clone(),
                 &reader,
                 settings.as_result(),
-                self.server.data_directory(),
+                data,
                 match &self.server.embedded {
                     Some(embedded) => embedded.manifest(self.server.running),
                     None => self.attributions.manifest(pid, &declaration),
                 },
                 |manifest| self.declarations.rivals(manifest),
-            )
+            );
+            let stat = |path: String| root.clone()?.stat(path, self.survey.users);
+            let data_directory = self.server.data_directory().and_then(stat);
+            (files, files::observed(data_directory, "the data directory"))
         };
         let ((of_peers, (connections, links)), (of_clients, files, process)) = join(
             || {
@@ -476,7 +483,7 @@ impl Finish<'_, '_> {
             ignored_environment: self.server.resolved.ignored_environment.clone(),
             declared: Observed::from_result(
                 declaration.map(|declared| {
-                    let judge = |declared| files::unusable(&reader, declared, known);
+                    let judge = |declared| files::unusable(self.kind.program, &reader, declared, known);
                     declared.into_iter().map(judge).collect()
                 }),
                 Origin::derived("static pod manifests and systemd units"),
@@ -755,4 +762,24 @@ pub(crate) fn nothing_known(side: Purpose, error: &EvidenceError) -> (Transport,
     };
     let (files, problems) = (Observed::failed(error.clone()), Observed::failed(error.clone()));
     (transport, KeyMaterial { purpose: side, files, problems })
+}
+
+/// Says of `instance`, an etcd that `declared` promises and that does not run, what only an etcd has.
+pub(crate) fn without_process(instance: &mut Instance, declared: &Declared, error: &EvidenceError) {
+    let name = declared.settings.value().and_then(|s| s.get("name")).map(|s| s.value.clone());
+    let (peer, of_peers) = nothing_known(Purpose::Peer, error);
+    let (client, of_clients) = nothing_known(Purpose::Client, error);
+    instance.id = format!("etcd {} (not running)", name.as_deref().unwrap_or("?"));
+    instance.credentials = vec![of_peers, of_clients];
+    instance.etcd = Some(Box::new(Etcd {
+        name,
+        cluster: Observed::failed(error.clone()),
+        peer,
+        client,
+        connections: Observed::failed(error.clone()),
+        links: Observed::failed(error.clone()),
+        impostors: Observed::failed(error.clone()),
+        shared_cas: Observed::failed(error.clone()),
+        data_directory: Observed::failed(error.clone()),
+    }));
 }

@@ -22,7 +22,7 @@ use seaworthy_evidence::{
     Candidate, ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, Origin, PredictedFailure, Setting,
     Settings, without_userinfo,
 };
-use seaworthy_settings::{Argument, ConfigText, Variable};
+use seaworthy_settings::{Argument, ConfigText, Given, Resolved, Variable};
 
 use crate::etcd::Version;
 use crate::etcd::version::LISTS;
@@ -42,21 +42,6 @@ pub struct Inputs<'a> {
     pub read: &'a mut dyn FnMut(&str) -> Result<ConfigText, EvidenceError>,
 }
 
-/// What etcd makes of its inputs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resolved {
-    /// Every setting of [`SETTINGS`], by flag name.
-    pub settings: Observed<Settings>,
-    /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
-    pub config_file: Option<Observed<ConfigFile>>,
-    /// Variables `ETCD_*` that etcd does not know; those it knows and ignores are among the candidates of
-    /// their setting.
-    pub ignored_environment: Observed<Vec<IgnoredKey>>,
-    /// Why an etcd that is started with these inputs would exit at once. For a process that runs, a sign that
-    /// its inputs changed since, or that its release is not the one assumed.
-    pub fatal: Vec<PredictedFailure>,
-}
-
 /// Returns whether etcd's flag `name` takes the next argument as its value when it has none after `=`.
 pub(crate) fn takes_value(name: &str) -> bool {
     names::flag(name) == Some(Flag::Value)
@@ -74,6 +59,13 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
     }
     resolved.fatal.truncate(MAX_FATAL);
     resolved
+}
+
+/// Returns the settings of an etcd that is `given` this: as it runs, or as it would be started.
+pub(super) fn of(given: Given<'_>) -> Resolved {
+    let Given { arguments, environment, release, runs, read } = given;
+    let inputs = Inputs { arguments, environment, version: release.and_then(Version::parse), read };
+    if runs { resolve_running(inputs) } else { resolve(inputs) }
 }
 
 /// Returns the settings of an etcd that runs with `inputs`.
@@ -574,7 +566,7 @@ fn is_url_list(name: &str) -> bool {
 }
 
 /// Returns the environment variable for the flag `name`.
-fn variable_name(name: &str) -> String {
+pub(crate) fn variable_name(name: &str) -> String {
     format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))
 }
 

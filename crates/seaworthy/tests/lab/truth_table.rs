@@ -504,7 +504,7 @@ fn a_unit_that_is_to_run_and_does_not_is_something_to_audit() {
                 ln -s ../etcd.service /etc/systemd/system/multi-user.target.wants/etcd.service";
     assert!(node.run("bash", ["-c", link]).unwrap().status.success());
     let audit = Audit::of(node);
-    audit.expect(PEER_TLS, "unknown", &["etcd.service declares an etcd, but no such process is running"]);
+    audit.expect(PEER_TLS, "unknown", &["etcd.service declares etcd, but no such process is running"]);
     assert_eq!(audit.code, 3);
 }
 

@@ -1,0 +1,34 @@
+//! From what a component is given to its settings.
+
+use seaworthy_evidence::{ConfigFile, EvidenceError, IgnoredKey, Observed, PredictedFailure, Settings};
+
+use crate::{Argument, ConfigText, Variable};
+
+/// Everything that decides the settings of an instance.
+pub struct Given<'a> {
+    /// The command line after the program: `argv[1..]`.
+    pub arguments: &'a [Argument],
+    /// The environment, or why it is not known.
+    pub environment: Result<&'a [Variable], EvidenceError>,
+    /// The release, as far as it is known: `3.5.1`, `3.5`.
+    pub release: Option<&'a str>,
+    /// Whether a process runs with it. Then it has not refused to start, and defaults are those of its release.
+    pub runs: bool,
+    /// Reads the configuration file at a path as the process sees it (relative to its working directory).
+    pub read: &'a mut dyn FnMut(&str) -> Result<ConfigText, EvidenceError>,
+}
+
+/// What a component makes of what it is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// Every setting that a snapshot keeps, by flag name.
+    pub settings: Observed<Settings>,
+    /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
+    pub config_file: Option<Observed<ConfigFile>>,
+    /// Variables that look like its own and that it does not know; those it knows and ignores are among the candidates of
+    /// their setting.
+    pub ignored_environment: Observed<Vec<IgnoredKey>>,
+    /// Why an instance that is started with these inputs would exit at once. For a process that runs, a sign that its inputs
+    /// changed since, or that its release is not the one assumed.
+    pub fatal: Vec<PredictedFailure>,
+}

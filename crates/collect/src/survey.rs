@@ -73,11 +73,6 @@ pub(crate) struct Kind {
 impl Kind {
     /// etcd servers.
     pub(crate) const ETCD: Self = Self { component: &etcd::COMPONENT, program: &etcd::PROGRAM };
-
-    /// Returns the kind that `component` is, if it has a program of its own.
-    pub(crate) fn of(component: &'static Component) -> Option<Self> {
-        Some(Self { component, program: component.program? })
-    }
 }
 
 /// What every part of a survey needs: where to look, and how.

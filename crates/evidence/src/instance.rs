@@ -16,6 +16,8 @@ use crate::{
 pub struct Instance {
     /// Name of the resource in findings, unique on the node: `etcd m1 (pid 812)`.
     pub id: String,
+    /// Name of the component: `etcd`.
+    pub component: String,
     /// The running process.
     pub process: Observed<Process>,
     /// Version, for example `3.5.1`, or `3.5` when only the release line is known.

@@ -131,7 +131,7 @@ fn exit_codes_are_the_documented_ones() {
     let peer: &[&str] = &["--rule", "etcd-peer-tls"];
     let silent = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshots/silent.json");
     let cases: [(i32, &str, Vec<&str>); 14] = [
-        (0, NODE, vec!["--rule", "etcd-manifest-mode"]),
+        (0, NODE, vec!["--rule", "manifest-mode"]),
         (0, silent, peer.to_vec()),
         (3, silent, [peer, &["--require-corroboration"]].concat()),
         (0, &nothing, peer.to_vec()),
@@ -186,10 +186,7 @@ fn wrong_usage_says_what_where_and_what_to_do() {
         (audit(&["--rule", "etcd-peer-tls,nonsense"]), &["`nonsense`"]),
         (audit(&["--rule", "1.2.1"]), &["`1.2.1`"]),
         (audit(&["--rule", "2"]), &["`2`", "--rule '2.*'"]),
-        (
-            audit(&["-b", "cis-kubernetes", "-r", "etcd-drift"]),
-            &["in cis-kubernetes-2.0.1 matches `etcd-drift`"],
-        ),
+        (audit(&["-b", "cis-kubernetes", "-r", "drift"]), &["in cis-kubernetes-2.0.1 matches `drift`"]),
         (audit(&["--benchmark", ""]), &["there is no benchmark ``"]),
         (vec!["list", "--catalogue", here], &["neither rules/", "give the folder"]),
         (audit(&["-f", "json=/tmp/x", "-f", "text=/tmp/x"]), &["two formats go to /tmp/x"]),
@@ -976,7 +973,7 @@ fn rules_and_controls_are_listed() {
     let rules = run(&["list"]);
     assert_eq!(rules.code, 0);
     let explained =
-        rules.stdout.lines().filter_map(|l| l.split_whitespace().next()).filter(|w| w.starts_with("etcd-"));
+        rules.stdout.lines().filter_map(|l| l.split_whitespace().next()).filter(|w| w.contains('-'));
     let explained: Vec<_> = explained.collect();
     assert!(explained.len() > 20);
     for rule in explained.iter().step_by(5) {

@@ -282,7 +282,7 @@ fn fix_progress() {
     let happens = [
         Progress::Waiting { what: "m2 must have loaded its certificate".to_owned() },
         Progress::Turn { id: ID.to_owned(), doing: "begun", steps: 4 },
-        Progress::Remark { what: "fix 1 of etcd-manifest-mode is not ended".to_owned() },
+        Progress::Remark { what: "fix 1 of manifest-mode is not ended".to_owned() },
         Progress::Step { number: 1, of: 4, title: "Issue a certificate for m1".to_owned() },
         Progress::Verified { what: vec!["it is right".to_owned()], took: Duration::from_millis(1_250) },
         Progress::Verified { what: Vec::new(), took: Duration::ZERO },
@@ -373,7 +373,7 @@ fn wrong_usage() {
         ("no-snapshot", &["audit", "--snapshot", "golden.rs"]),
         ("newer", &["audit", "--snapshot", "golden/snapshots/newer.json"]),
         ("no-target", &["probe", "localhost"]),
-        ("no-fix", &["fix", "etcd-drift", "--state-dir", "/nonexistent"]),
+        ("no-fix", &["fix", "drift", "--state-dir", "/nonexistent"]),
         ("fixes", &["fix", "--state-dir", "/nonexistent"]),
         ("no-record", &["fix", "--rollback", ID, "--state-dir", "/nonexistent"]),
         ("no-catalogue", &["catalogue", "check", "missing"]),

@@ -480,6 +480,7 @@ fn absent(
     let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
     let mut instance = Instance {
         id: format!("{} (not running)", component.name),
+        component: component.name.to_owned(),
         process: Observed::failed(error.clone()),
         version: Observed::failed(error.clone()),
         settings: Observed::failed(error.clone()),

@@ -9,7 +9,6 @@ use seaworthy_evidence::{
     Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
 };
 use seaworthy_host::access::{self, Access, Refusal};
-use seaworthy_host::root::Root;
 use seaworthy_host::users::Account;
 
 use super::material::Reader;
@@ -20,7 +19,6 @@ use super::{Kind, Survey, tree};
 pub(crate) fn read(
     survey: &Survey<'_>,
     kind: Kind,
-    root: Result<&Root, EvidenceError>,
     reader: &Reader<'_>,
     settings: Result<&Settings, EvidenceError>,
     data: impl Fn(&str) -> Option<Result<String, EvidenceError>>,
@@ -36,7 +34,7 @@ pub(crate) fn read(
             .iter()
             .filter_map(|name| settings.get(*name).filter(|s| s.set).map(|s| s.value.as_str()))
             .collect();
-        pki_files(survey, kind, root.clone(), reader, &named)
+        pki_files(survey, kind, reader, &named)
     });
     let access = access.map(|access| match &pki {
         Ok(pki) => access.map(|access| with_paths_of_host(survey, reader, pki, access)),
@@ -70,11 +68,10 @@ pub(super) fn observed(file: Result<File, EvidenceError>, what: &str) -> Observe
 fn pki_files(
     survey: &Survey<'_>,
     kind: Kind,
-    root: Result<&Root, EvidenceError>,
     reader: &Reader<'_>,
     named: &[&str],
 ) -> Result<Vec<PkiFile>, EvidenceError> {
-    let root = root?;
+    let root = reader.root()?;
     // By path, and whether the process sees something else at that path than the host.
     let mut files: BTreeMap<(String, bool), PkiFile> = BTreeMap::new();
     let mut own: BTreeSet<String> = BTreeSet::new();
@@ -320,6 +317,7 @@ mod tests {
     use super::super::Options;
     use super::super::processes::Running;
     use super::*;
+    use seaworthy_host::root::Root;
     use seaworthy_host::users::Users;
 
     /// Returns what is found below `directory` of the files that settings name, by what it holds.
@@ -336,7 +334,7 @@ mod tests {
         let survey = Survey { options: &options, root: &root, users: &users };
         let named: Vec<String> = named.iter().map(|name| format!("{}/{name}", directory.display())).collect();
         let named: Vec<&str> = named.iter().map(String::as_str).collect();
-        let files = pki_files(&survey, Kind::ETCD, Ok(&root), &Reader::of_process(&running), &named)?;
+        let files = pki_files(&survey, Kind::ETCD, &Reader::of_process(&running), &named)?;
         let below = |file: &PkiFile| {
             let path = Path::new(&file.file.path).strip_prefix(directory).ok()?;
             Some((path.to_str()?.to_owned(), file.holds))

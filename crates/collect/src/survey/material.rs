@@ -87,6 +87,11 @@ impl<'a> Reader<'a> {
         self.access.as_ref()
     }
 
+    /// Returns the root below which paths are.
+    pub(crate) fn root(&self) -> Result<&'a Root, EvidenceError> {
+        self.root.clone()
+    }
+
     /// Returns which file system object the process sees at `path`.
     pub(crate) fn identity(&self, path: &str) -> Result<(u64, u64), EvidenceError> {
         self.root.clone()?.identity(path)

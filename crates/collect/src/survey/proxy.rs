@@ -42,6 +42,7 @@ impl<'a> Reading<'a> {
         };
         Instance {
             id: format!("etcd {name} (pid {pid})"),
+            component: etcd_proxy::COMPONENT.name.to_owned(),
             process: self.running.evidence(survey),
             version: Observed::failed(unread()),
             settings: Observed::failed(unread()),

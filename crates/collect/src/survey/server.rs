@@ -341,7 +341,6 @@ impl Finish<'_, '_> {
             let files = files::read(
                 self.survey,
                 self.kind,
-                root.clone(),
                 &reader,
                 settings.as_result(),
                 data,
@@ -477,6 +476,7 @@ impl Finish<'_, '_> {
                 Some(name) => format!("etcd {name}{inside} (pid {pid})"),
                 None => format!("etcd{inside} (pid {pid})"),
             },
+            component: self.kind.component.name.to_owned(),
             process,
             version,
             config_file: self.server.resolved.config_file.clone(),

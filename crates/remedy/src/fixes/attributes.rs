@@ -12,8 +12,8 @@ use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
 use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Input, View, missing, refuse};
 
-pub(crate) const MANIFEST_MODE: &str = "etcd-manifest-mode";
-pub(crate) const MANIFEST_OWNER: &str = "etcd-manifest-owner";
+pub(crate) const MANIFEST_MODE: &str = "manifest-mode";
+pub(crate) const MANIFEST_OWNER: &str = "manifest-owner";
 pub(crate) const DATA_MODE: &str = "etcd-data-directory-mode";
 pub(crate) const DATA_OWNER: &str = "etcd-data-directory-owner";
 pub(crate) const CERTIFICATE_MODE: &str = "etcd-pki-certificate-mode";

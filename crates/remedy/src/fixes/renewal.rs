@@ -21,7 +21,7 @@ use crate::plan::{Action, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{AuthorityFiles, Input, given, missing, refuse};
 
 /// The rule about dates, for peers and for clients.
-pub(crate) const EXPIRY: &str = "etcd-certificate-expiry";
+pub(crate) const EXPIRY: &str = "certificate-expiry";
 /// The rule about all else that a certificate for peers must be.
 pub(crate) const PEER: &str = "etcd-peer-certificate";
 /// Days that a certificate must still be valid to pass.

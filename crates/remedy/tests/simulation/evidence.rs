@@ -468,18 +468,18 @@ impl Cluster {
         let problems = etcd.peer.problems.value().map(Vec::as_slice).unwrap_or_default();
         match rule {
             "etcd-client-certificate" => Ok(()),
-            "etcd-declaration-starts" => {
+            "declaration-starts" => {
                 let declared = etcd.declared.as_result().map_err(|error| error.to_string())?;
                 holds(
                     declared.iter().all(|d| d.fatal.value().is_some_and(Vec::is_empty)),
                     "it would not start",
                 )
             }
-            "etcd-drift" => {
+            "drift" => {
                 let drift = etcd.drift.as_result().map_err(|error| error.to_string())?;
                 holds(drift.is_empty(), "what is declared is not what runs")
             }
-            "etcd-manifest-mode" => {
+            "manifest-mode" => {
                 let manifest = etcd.files.manifest.as_ref().ok_or("there is no manifest")?;
                 let manifest = manifest.as_result().map_err(|error| error.to_string())?;
                 holds(manifest.mode & !0o600 == 0, &manifest.mode_text)

@@ -21,7 +21,7 @@ use crate::schedule::{Kill, Seat, Simulation, Task, hook};
 use crate::world::Node;
 
 const PEER_TLS: &str = "etcd-peer-tls";
-const MODE: &str = "etcd-manifest-mode";
+const MODE: &str = "manifest-mode";
 /// How often an operator tries before giving up.
 const TRIES: usize = 16;
 

@@ -29,7 +29,7 @@ fn serves(node: &Node) -> bool {
 /// Returns the rules that do not pass, nor do not apply. How strong TLS is may stay unknown on a machine with much to do.
 fn open(audit: &Audit) -> BTreeSet<String> {
     let findings = audit.report["findings"].as_array().unwrap().iter();
-    let slow = |f: &Value| f["status"] == "unknown" && f["rule"] == "etcd-tls-strength";
+    let slow = |f: &Value| f["status"] == "unknown" && f["rule"] == "tls-strength";
     let open = findings.filter(|f| (f["status"] == "fail" || f["status"] == "unknown") && !slow(f));
     open.map(|f| f["rule"].as_str().unwrap().to_owned()).collect()
 }
@@ -54,7 +54,7 @@ fn a_key_that_root_can_read_and_etcd_cannot_fails() {
     let cluster = cluster(&newest(), 1, as_its_own_user);
     let node = cluster.node(0);
     let audit = Audit::of(node);
-    for rule in ["etcd-client-certificate", "etcd-client-tls", "etcd-declaration-starts"] {
+    for rule in ["etcd-client-certificate", "etcd-client-tls", "declaration-starts"] {
         audit.expect(rule, "pass", &[]);
     }
     let key = format!("{PKI_DIR}/server.key");
@@ -72,7 +72,7 @@ fn a_key_that_root_can_read_and_etcd_cannot_fails() {
             audit.expect(rule, "fail", &[&said, words]);
         }
         let declared = [&format!("key-file: {said}"), words];
-        audit.expect("etcd-declaration-starts", "fail", &declared.map(|word| word));
+        audit.expect("declaration-starts", "fail", &declared.map(|word| word));
         assert!(!serves(node), "etcd reads its key at each handshake: {script}");
     }
     sh(node, &format!("chmod 755 {PKI_DIR}"));
@@ -269,16 +269,16 @@ fn relative_paths_in_a_chroot_are_those_of_the_process() {
 fn a_unit_that_names_another_user_is_judged_by_what_that_may() {
     let cluster = cluster(&newest(), 1, |m| m.declared = Declared::Unit);
     let node = cluster.node(0);
-    Audit::of(node).expect("etcd-declaration-starts", "pass", &[]);
+    Audit::of(node).expect("declaration-starts", "pass", &[]);
     let drop_in = "/etc/systemd/system/etcd.service.d/user.conf";
     node.write(drop_in, "[Service]\nUser=etcd\n", 0o644).unwrap();
     let words = [
         "key-file: uid 997 (etcd) may not read",
         "data-dir: uid 997 (etcd) may not read and write /var/lib/etcd",
     ];
-    Audit::of(node).expect("etcd-declaration-starts", "fail", &words);
+    Audit::of(node).expect("declaration-starts", "fail", &words);
     sh(node, &format!("chown -R etcd: {PKI_DIR} /var/lib/etcd"));
-    Audit::of(node).expect("etcd-declaration-starts", "pass", &[]);
+    Audit::of(node).expect("declaration-starts", "pass", &[]);
     node.write(drop_in, "[Service]\nUser=of-the-directory-service\n", 0o644).unwrap();
-    Audit::of(node).expect("etcd-declaration-starts", "unknown", &["of-the-directory-service"]);
+    Audit::of(node).expect("declaration-starts", "unknown", &["of-the-directory-service"]);
 }

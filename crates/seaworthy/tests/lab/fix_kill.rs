@@ -226,7 +226,7 @@ struct Scene {
 }
 
 fn scene(seed: u64) -> Scene {
-    let manifest = ("etcd-manifest-mode", "chmod 644 /etc/kubernetes/manifests/etcd.yaml");
+    let manifest = ("manifest-mode", "chmod 644 /etc/kubernetes/manifests/etcd.yaml");
     let data = ("etcd-data-directory-mode", "chmod 755 /var/lib/etcd");
     let scene = |supervisor, source, file, edit, restarts, second| Scene {
         supervisor,

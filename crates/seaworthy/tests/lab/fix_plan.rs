@@ -213,7 +213,7 @@ fn wrong_usage_says_what_to_do() {
         assert!(told.contains(words), "{told}");
     };
     for (arguments, words) in [
-        (&["fix", "etcd-drift"][..], "there is no fix for"),
+        (&["fix", "drift"][..], "there is no fix for"),
         (&["fix", PEER_TLS, "--ca-cert", "/no/ca.crt", "--ca-key", "/no/ca.key"], "/no/ca.crt"),
         (&["fix", PEER_TLS, "--ca-cert", "/etc/kubernetes/pki/etcd/ca.crt"], "--ca-key"),
         (&["fix", PEER_TLS, "--ca-cert", "ca.crt"], "not absolute"),

@@ -73,7 +73,7 @@ fn a_damaged_record_of_a_finished_fix_is_in_nobodys_way() {
     expect_told(&text, &[0], &["damaged", &damaged, &journal, &format!("--forget {damaged}")]);
     // Fixes of every rule go on, and name it.
     sh(node, &format!("chmod 644 {MANIFEST}"));
-    let output = fix(node, &["etcd-manifest-mode", "--apply"]);
+    let output = fix(node, &["manifest-mode", "--apply"]);
     expect(&output, 0);
     expect_told(&output, &[0], &[&damaged, &format!("--forget {damaged}")]);
     let later = fixed(node);
@@ -197,7 +197,7 @@ fn what_a_fix_was_before_it_is_tampered_with_is_not_brought_back() {
         }),
     );
     let node = cluster.node(0);
-    let document = expect(&fix(node, &["etcd-certificate-expiry", "--apply"]), 0);
+    let document = expect(&fix(node, &["certificate-expiry", "--apply"]), 0);
     let id = document["fixes"][0].as_str().unwrap();
     let images = format!("{STATE}/fix-{id}/preimages");
     sh(node, &format!("cp -a {images} /tmp/images"));

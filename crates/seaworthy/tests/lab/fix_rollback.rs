@@ -397,7 +397,7 @@ fn a_record_that_is_not_ended_stays_with_its_rule() {
 
     // A rule that would touch the same files says that it is there, and the ways on; and resumes nothing.
     let still = Still::of(&cluster);
-    let document = expect(&fix(node, &["etcd-manifest-mode", "--apply"]), 3);
+    let document = expect(&fix(node, &["manifest-mode", "--apply"]), 3);
     expect_words(
         &document,
         &["other-fix", &pending, PEER_TLS, &format!("--resume {pending}"), &format!("--forget {pending}")],
@@ -434,7 +434,7 @@ fn a_record_that_is_not_ended_stays_with_its_rule() {
     assert_eq!(standing(node, &pending)["status"], "closed");
     sh(node, &format!("chmod 644 {MANIFEST}"));
     let still = Still::of(&cluster).membership();
-    expect(&fix(node, &["etcd-manifest-mode", "--apply"]), 0);
+    expect(&fix(node, &["manifest-mode", "--apply"]), 0);
     assert_eq!(Still::of(&cluster).membership(), still);
     expect_whole(&cluster);
 }
@@ -497,7 +497,7 @@ fn a_certificate_that_would_not_work_is_not_brought_back() {
     // etcd reads certificate and key at each handshake: to give it others is to let time pass.
     let stage = |name: &str| {
         sh(node, &format!("cd {PKI} && cp {name}.crt peer.crt && cp {name}.key peer.key"));
-        let document = expect(&fix(node, &["etcd-certificate-expiry", "--apply"]), 0);
+        let document = expect(&fix(node, &["certificate-expiry", "--apply"]), 0);
         document["fixes"][0].as_str().unwrap().to_owned()
     };
     let is = |name: &str| {

@@ -53,15 +53,9 @@ fn owners_and_modes_are_set_and_given_back() {
     let pid = node.etcd_pid();
     let manifest = "/etc/kubernetes/manifests/etcd.yaml";
     for (rule, script, look, loose, tight) in [
+        ("manifest-mode", format!("chmod 644 {manifest}"), format!("stat -c %a {manifest}"), "644", "600"),
         (
-            "etcd-manifest-mode",
-            format!("chmod 644 {manifest}"),
-            format!("stat -c %a {manifest}"),
-            "644",
-            "600",
-        ),
-        (
-            "etcd-manifest-owner",
+            "manifest-owner",
             format!("chown 1000:1000 {manifest}"),
             format!("stat -c %u:%g {manifest}"),
             "1000:1000",
@@ -113,13 +107,13 @@ fn a_certificate_that_expires_is_renewed_without_a_restart() {
             }
         });
         let node = cluster.node(0);
-        Audit::of(node).expect("etcd-certificate-expiry", "fail", &["peer.crt"]);
+        Audit::of(node).expect("certificate-expiry", "fail", &["peer.crt"]);
         let pid = node.etcd_pid();
         let writer = cluster.writer().unwrap();
-        fixed(node, "etcd-certificate-expiry", &[], 0);
+        fixed(node, "certificate-expiry", &[], 0);
         let told = writer.finish().unwrap();
         assert!(told.clean() && told.lost == 0, "{told:#?}");
-        Audit::of(node).expect("etcd-certificate-expiry", "pass", &[]);
+        Audit::of(node).expect("certificate-expiry", "pass", &[]);
         Audit::of(node).expect(PEER_TLS, "pass", &[]);
         assert_eq!(node.etcd_pid(), pid);
     }

@@ -230,7 +230,7 @@ fn anything_may_be_where_key_material_should_be() {
             audit.expect("etcd-client-tls", "pass", &[]);
             audit.expect("etcd-client-certificate", "pass", &[]);
             audit.expect("etcd-data-directory-mode", "pass", &[]);
-            audit.expect("etcd-manifest-mode", "pass", &[]);
+            audit.expect("manifest-mode", "pass", &[]);
         });
         audit(node).expect(PEER_TLS, "pass", &[]);
     }
@@ -281,12 +281,12 @@ fn anything_may_be_where_the_manifest_should_be() {
         // kubelet skips what is no file; what is one, and cannot be read, may be the manifest of this etcd.
         let skipped = matches!(name, "directory" | "FIFO" | "endless device" | "empty file");
         let status = if skipped { "not-applicable" } else { "unknown" };
-        for rule in ["etcd-manifest-mode", "etcd-manifest-owner"] {
+        for rule in ["manifest-mode", "manifest-owner"] {
             let finding = audit.finding(rule);
             assert_eq!(finding["status"], status, "{rule} with {name}: {}", said(finding));
         }
         if !skipped {
-            audit.expect("etcd-manifest-mode", "unknown", &[MANIFEST]);
+            audit.expect("manifest-mode", "unknown", &[MANIFEST]);
             let spots = audit.report["blind_spots"].to_string();
             assert!(spots.contains(MANIFEST), "{name}: {spots}");
         }
@@ -343,7 +343,7 @@ fn a_pods_etcd_is_never_taken_for_that_of_an_unused_unit() {
         }
         node.write(MANIFEST, &broken, 0o600).unwrap();
         let unread = audit(node);
-        for rule in ["etcd-drift", "etcd-declaration-starts", "etcd-manifest-mode", "etcd-manifest-owner"] {
+        for rule in ["drift", "declaration-starts", "manifest-mode", "manifest-owner"] {
             unread.expect(rule, "unknown", &[MANIFEST]);
         }
         unread.expect(PEER_TLS, "fail", &["is plaintext"]);
@@ -356,7 +356,7 @@ fn a_pods_etcd_is_never_taken_for_that_of_an_unused_unit() {
         // The manifest as it was declares the process, however much the unit is like it.
         node.write(MANIFEST, &manifest, 0o600).unwrap();
         assert_eq!(attribution(node), ("pod-uid".to_owned(), MANIFEST.to_owned()));
-        audit(node).expect("etcd-drift", "pass", &[]);
+        audit(node).expect("drift", "pass", &[]);
         let (document, _) = planned(node);
         assert!(document["plan"]["steps"].to_string().contains(MANIFEST), "{document:#}");
         assert!(!document.to_string().contains("etcd.service"), "{document:#}");
@@ -369,7 +369,7 @@ fn a_pods_etcd_is_never_taken_for_that_of_an_unused_unit() {
     node.write(UNIT, DEBIANS_UNIT, 0o644).unwrap();
     node.remove(MANIFEST).unwrap();
     assert_eq!(attribution(node), (String::new(), String::new()));
-    audit(node).expect("etcd-manifest-mode", "not-applicable", &[]);
+    audit(node).expect("manifest-mode", "not-applicable", &[]);
     let (document, code) = planned(node);
     assert_eq!((code, &document["plan"]), (3, &serde_json::Value::Null), "{document:#}");
     assert!(!document.to_string().contains("etcd.service"), "{document:#}");
@@ -389,8 +389,8 @@ fn a_units_etcd_is_never_taken_for_that_of_an_unused_manifest() {
     node.write(MANIFEST, "kind: Pod\n\tspec: x\n", 0o600).unwrap();
     assert_eq!(attribution(node), ("control-group".to_owned(), UNIT.to_owned()));
     let known = audit(node);
-    known.expect("etcd-drift", "pass", &[]);
-    known.expect("etcd-manifest-mode", "not-applicable", &[]);
+    known.expect("drift", "pass", &[]);
+    known.expect("manifest-mode", "not-applicable", &[]);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_process_that_nothing_is_known_of_is_attributed_by_likeness_and_says_so() {
     let alone = etcd(None);
     assert_eq!(attribution(node), likeness);
     let drift = audit(node);
-    assert!(said(drift.finding("etcd-drift")).contains("nothing proves that it was started from"));
+    assert!(said(drift.finding("drift")).contains("nothing proves that it was started from"));
     drop(alone);
     node.write(UNIT, DEBIANS_UNIT, 0o644).unwrap();
     let id = "0123456789abcdef".repeat(4);
@@ -440,7 +440,7 @@ fn a_specifier_that_only_the_service_manager_knows_is_named() {
     // The name in the file is not yet, or no more, that of the kernel.
     node.write("/etc/hostname", "renamed\n", 0o644).unwrap();
     node.edit(UNIT, |unit| unit.replace("--name=m1", "--name=%H")).unwrap();
-    audit(node).expect("etcd-drift", "pass", &[]);
+    audit(node).expect("drift", "pass", &[]);
     // As in a container that has a name of its own.
     let script = format!("hostname other && exec {SEAWORTHY} snapshot");
     let output = node.run("unshare", ["--uts", "sh", "-c", &script]).unwrap();
@@ -451,7 +451,7 @@ fn a_specifier_that_only_the_service_manager_knows_is_named() {
         "m1"
     );
     node.edit(UNIT, |unit| unit.replace("--name=%H", "--name=%s")).unwrap();
-    audit(node).expect("etcd-drift", "unknown", &[UNIT, "%s is not known"]);
+    audit(node).expect("drift", "unknown", &[UNIT, "%s is not known"]);
 }
 
 #[test]
@@ -483,21 +483,21 @@ fn a_ca_file_with_the_content_that_is_loaded_is_no_drift_whatever_its_times() {
     let ca = format!("{PKI_DIR}/ca.crt");
     for change in ["touch", "touch -d 'last hour'", "touch -d 'next hour'", "chmod 600"] {
         shell(node, &format!("{change} \"$1\""), &ca);
-        audit(node).expect("etcd-drift", "pass", &[]);
+        audit(node).expect("drift", "pass", &[]);
     }
     // Nobody was asked what is loaded.
     let offline = Audit::with(node, &["--no-wire"]);
-    offline.expect("etcd-drift", "unknown", &[&ca, "is unknown since the file was changed or replaced"]);
+    offline.expect("drift", "unknown", &[&ca, "is unknown since the file was changed or replaced"]);
 }
 
 #[test]
 fn a_configuration_file_that_was_replaced_is_not_known_to_be_in_effect() {
     let cluster = cluster(&newest(), 1, |m| m.source = Source::Yaml);
     let node = cluster.node(0);
-    audit(node).expect("etcd-drift", "pass", &[]);
+    audit(node).expect("drift", "pass", &[]);
     shell(node, "cp \"$1\" \"$1.old\" && touch -d 'last year' \"$1.old\" && mv \"$1.old\" \"$1\"", CONFIG);
     let words = [CONFIG, "is unknown since the file was changed or replaced"];
-    audit(node).expect("etcd-drift", "unknown", &words);
+    audit(node).expect("drift", "unknown", &words);
 }
 
 #[test]
@@ -512,7 +512,7 @@ fn anything_may_be_where_the_configuration_file_should_be() {
         if name == "empty file" {
             // Settings all unset: what would be in effect after a restart, while the members are another matter.
             audit.expect("etcd-client-tls", "fail", &[]);
-            audit.expect("etcd-drift", "fail", &[CONFIG]);
+            audit.expect("drift", "fail", &[CONFIG]);
             audit.expect(PEER_TLS, "unknown", &["members are not known"]);
         } else {
             audit.expect(PEER_TLS, "unknown", &[CONFIG]);
@@ -520,8 +520,8 @@ fn anything_may_be_where_the_configuration_file_should_be() {
         }
         // The file that was fine when etcd started would stop it now, which is a fact, whatever runs.
         if matches!(name, "not UTF-8" | "NUL" | "another type") {
-            audit.expect("etcd-declaration-starts", "fail", &[CONFIG, "would exit at once"]);
-            audit.expect("etcd-manifest-mode", "pass", &[]);
+            audit.expect("declaration-starts", "fail", &[CONFIG, "would exit at once"]);
+            audit.expect("manifest-mode", "pass", &[]);
         }
         audit.expect("etcd-proxy-tls", "not-applicable", &[]);
     };
@@ -560,9 +560,9 @@ fn a_listener_that_never_answers_costs_seconds_not_minutes() {
     // The settings say https, the data directory knows the members; silence on the wire contradicts neither.
     check(finding, "pass", &[]);
     assert!(finding.to_string().contains("in time"), "the silence is evidence: {finding:#}");
-    frozen.expect("etcd-tls-strength", "unknown", &["in time"]);
+    frozen.expect("tls-strength", "unknown", &["in time"]);
     frozen.expect("etcd-peer-certificate", "pass", &[]);
-    audit(node).expect("etcd-tls-strength", "fail", &["CBC"]);
+    audit(node).expect("tls-strength", "fail", &["CBC"]);
 }
 
 /// Whoever may start a process on a node may call it etcd.

@@ -175,7 +175,7 @@ fn an_etcd_inside_another_program_that_answers_members_only_is_known_by_its_port
     }
     let audit = Audit::of(node);
     check(audit.finding(CLIENT_TLS), "unknown", &["runs inside apps"]);
-    check(audit.finding("etcd-tls-strength"), "fail", &["https://10.77.0.1:2379", "https://10.77.0.1:2380"]);
+    check(audit.finding("tls-strength"), "fail", &["https://10.77.0.1:2379", "https://10.77.0.1:2380"]);
     check(audit.finding("etcd-data-directory-mode"), "pass", &["/var/lib/etcd"]);
     let etcd = &snapshot(node, &[])["components"]["etcd"]["value"][0];
     let addresses = |side: &str| -> Vec<String> {

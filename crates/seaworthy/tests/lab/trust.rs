@@ -84,22 +84,22 @@ fn older_files_of_the_same_names_are_not_what_is_loaded() {
         let node = cluster.node(0);
         let ca = format!("{PKI_DIR}/ca.crt");
         let own = String::from_utf8(node.read(&ca).unwrap()).unwrap();
-        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        Audit::of(node).expect("drift", "pass", &[]);
         // The same content is no drift, whatever its times say.
         replace(node, &[("ca.crt", &own)]);
-        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        Audit::of(node).expect("drift", "pass", &[]);
 
         let other = Authority::new("etcd-ca").unwrap();
         replace(node, &[("ca.crt", &other.pem())]);
         let words = [&*ca, "was changed or replaced at", "which the running etcd at", "accepts"];
-        Audit::of(node).expect("etcd-drift", "fail", &words);
+        Audit::of(node).expect("drift", "fail", &words);
         let (peer, server) = (other.issue(&leaf("m1")).unwrap(), other.issue(&leaf("m1")).unwrap());
         let issued = [pair("peer", &peer), pair("server", &server)].concat();
         let issued: Vec<(&str, &str)> = issued.iter().map(|(name, text)| (name.as_str(), *text)).collect();
         replace(node, &issued);
         let audit = Audit::of(node);
         audit.expect("etcd-peer-certificate", "pass", &[]);
-        audit.expect("etcd-drift", "fail", &["which the running etcd at", "refuses", "another key"]);
+        audit.expect("drift", "fail", &["which the running etcd at", "refuses", "another key"]);
         // Whom the CA that is loaded lets in is another question.
         let _ = node.remove(&format!("{PKI_DIR}/healthcheck-client.crt"));
         node.write("/etc/kubernetes/pki/ca.crt", Authority::new("kubernetes").unwrap().pem(), 0o644).unwrap();
@@ -110,8 +110,8 @@ fn older_files_of_the_same_names_are_not_what_is_loaded() {
         // Certificates of neither prove nothing.
         replace(node, &[("ca.crt", &own)]);
         let words = ["is unknown since the file was changed or replaced"];
-        Audit::of(node).expect("etcd-drift", "unknown", &words);
-        Audit::with(node, &["--no-wire"]).expect("etcd-drift", "unknown", &words);
+        Audit::of(node).expect("drift", "unknown", &words);
+        Audit::with(node, &["--no-wire"]).expect("drift", "unknown", &words);
     });
 }
 

@@ -260,7 +260,7 @@ fn a_manifest_that_changed_after_the_start_is_drift() {
         node.write(MANIFEST, promised, 0o600).unwrap();
         let audit = Audit::of(node);
         let words = ["https://10.77.0.1:2380", "http://10.77.0.1:2380", "listen-peer-urls"];
-        audit.expect("etcd-drift", "fail", &words);
+        audit.expect("drift", "fail", &words);
         audit.expect(PEER_TLS, "fail", &["is plaintext"]);
     });
 }
@@ -273,13 +273,13 @@ fn an_environment_file_of_a_unit_that_changed_after_the_start_is_drift() {
             m.declared = Declared::Unit;
         });
         let node = cluster.node(0);
-        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        Audit::of(node).expect("drift", "pass", &[]);
         node.edit(ENVIRONMENT_FILE, |text| text.replace("https://10.77.0.1:2380", "http://10.77.0.1:2380"))
             .unwrap();
         let audit = Audit::of(node);
         let words = ["listen-peer-urls as http://10.77.0.1:2380", "runs with https://10.77.0.1:2380"];
-        audit.expect("etcd-drift", "fail", &words);
-        let evidence = audit.finding("etcd-drift").to_string();
+        audit.expect("drift", "fail", &words);
+        let evidence = audit.finding("drift").to_string();
         assert!(evidence.contains(&format!("{ENVIRONMENT_FILE}:")), "the line is named: {evidence}");
         audit.expect(PEER_TLS, "pass", &[]);
     });
@@ -290,10 +290,10 @@ fn a_ca_file_that_changed_after_the_start_is_drift() {
     on_every_version(|binary| {
         let cluster = cluster(binary, 3, |_| {});
         let node = cluster.node(0);
-        Audit::of(node).expect("etcd-drift", "pass", &[]);
+        Audit::of(node).expect("drift", "pass", &[]);
         let next = Authority::new("the-next-ca").unwrap();
         node.write(&format!("{PKI_DIR}/ca.crt"), next.pem(), 0o644).unwrap();
-        Audit::of(node).expect("etcd-drift", "fail", &["CN=the-next-ca", "CN=etcd-ca", "CA file"]);
+        Audit::of(node).expect("drift", "fail", &["CN=the-next-ca", "CN=etcd-ca", "CA file"]);
     });
 }
 
@@ -450,7 +450,7 @@ fn keys_that_etcd_ignores_are_named() {
             let key = lines.split(':').next().unwrap();
             let key = if name == "misspelt" { "cert-fil" } else { key };
             audit.expect(PEER_TLS, "fail", &[key]);
-            audit.expect("etcd-ignored-settings", "fail", &[key]);
+            audit.expect("ignored-settings", "fail", &[key]);
         }
     });
 }
@@ -468,7 +468,7 @@ fn a_file_that_the_running_release_has_read_is_not_refused_for_want_of_its_patch
     audit.expect("etcd-client-tls", "fail", &["http://10.77.0.1:2379 is plaintext"]);
     let words =
         ["the patch release of etcd 3.5 is not known", "which keys of the configuration file they ignore"];
-    audit.expect("etcd-ignored-settings", "unknown", &words);
+    audit.expect("ignored-settings", "unknown", &words);
 }
 
 #[test]
@@ -597,7 +597,7 @@ fn an_etcd_that_is_declared_but_down_is_unknown() {
     let cluster = cluster(&binary, 1, |m| m.autostart = false);
     let audit = Audit::of(cluster.node(0));
     audit.expect(PEER_TLS, "unknown", &["no such process is running"]);
-    audit.expect("etcd-manifest-mode", "pass", &[]);
+    audit.expect("manifest-mode", "pass", &[]);
     assert_eq!(audit.code, 3);
 }
 

@@ -612,9 +612,13 @@ impl Finish<'_, '_> {
             // A member that cannot dial tries and tries again, so a socket counts only if it is still open by now.
             let mut sockets = sockets?;
             sockets.retain_open(&self.server.running.entry);
+            // What arrives at another listener is no link.
+            let listeners =
+                listeners.as_result()?.iter().filter(|listener| listener.purpose == Purpose::Peer);
+            let listeners: Vec<Listener> = listeners.cloned().collect();
             let matrix = Matrix {
                 members: &cluster.as_result()?.members,
-                listeners: listeners.as_result()?,
+                listeners: &listeners,
                 sockets: &sockets,
                 views: self.views.as_ref().map_err(Clone::clone)?,
                 hosts: &hosts,

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod generate;
 mod stress;
+mod tables;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Make the tables of the components' flags, from the programs' own option structs
+    Tables(tables::Tables),
     /// Get the etcd versions that the lab runs, by the ordinary package managers
     Lab,
     /// Measure commands, inside a node; used by `bench`
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Stress(wanted) => stress::run(&wanted),
         Task::Release => release_binary().map(|path| say(&path.display().to_string())),
         Task::Generate { check } => generate::run(check),
+        Task::Tables(wanted) => tables::run(&wanted),
         Task::Lab => lab(),
         Task::Measure { plan } => bench::measure::run(&plan),
         Task::Evaluate { snapshot, count } => bench::evaluate::run(&snapshot, count),

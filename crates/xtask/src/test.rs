@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
+use crate::tables::{self, Tables};
 use crate::{generate, say};
 
 /// The version of cargo-deny that is installed when there is none.
@@ -16,6 +17,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
     )?;
     generate::run(true)?;
+    tables::run(&Tables::CHECK)?;
     licences()?;
     crate::lab()?;
     match seaworthy_lab::embedder() {

@@ -1,0 +1,5 @@
+package etcdmain
+
+func init() {
+	TablesDeprecated = deprecatedFlags
+}

@@ -1,0 +1,9 @@
+package main
+
+import "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+
+const component = "kube-scheduler"
+
+func table() Table {
+	return ofCommand(*options.NewOptions().Flags)
+}

@@ -206,6 +206,7 @@ fn command_lines_that_etcd_refuses_are_predicted() {
             "peer-client-key-file is not set",
         ),
         ("--initial-cluster-state=foo", "clusterState"),
+        ("--initial-cluster-state=", "new or existing"),
     ];
     for (line, fragment) in cases {
         fatal(argv(line), fragment);
@@ -226,6 +227,10 @@ fn command_lines_that_etcd_refuses_are_predicted() {
     fatal(argv("--cipher-suites=ECDHE-RSA-AES128-GCM-SHA256"), "unexpected TLS cipher suite");
     fatal(file("cipher-suites: [TLS_NONE]\n"), "unexpected TLS cipher suite");
     fatal(file("log-level: loud\n"), "invalid value \"loud\"");
+    assert_eq!(file("initial-cluster-state: ''\n").resolve().fatal, []);
+    let output = |value: &'static str| Case { version: "3.4.23", ..file(value) };
+    assert!(output("log-output: stderr\n").resolve().settings.error().is_some());
+    assert_eq!(output("log-output: [stderr]\n").resolve().fatal, []);
     let suites = "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --cert-file=/c --key-file=/k";
     assert_eq!(argv(suites).resolve().fatal, []);
     let serves = "--listen-client-urls=https://10.0.0.1:2379 --advertise-client-urls=https://10.0.0.1:2379";

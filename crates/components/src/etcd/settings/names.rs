@@ -165,7 +165,8 @@ const FLAGS: &[(u32, u32, Flag, &str)] = &[
 #[rustfmt::skip]
 const KEYS: &[(u32, u32, Shape, &str)] = &[
     (4, 4, Shape::Bool, "debug"),
-    (4, 4, Shape::Text, "experimental-backend-bbolt-freelist-type log-output log-package-levels"),
+    (4, 4, Shape::List, "log-output"),
+    (4, 4, Shape::Text, "experimental-backend-bbolt-freelist-type log-package-levels"),
     (4, 5, Shape::Bool, "enable-v2"),
     (4, 5, Shape::Text, "discovery-fallback experimental-enable-v2v3 proxy"),
     (4, 5, Shape::Uint, "\

@@ -59,10 +59,11 @@ const KINDS: &[(u32, u32, Kind, &str)] = &[
     (5, 6, Kind::Int, "experimental-distributed-tracing-sampling-rate"),
     (5, 6, Kind::Uint, "experimental-bootstrap-defrag-threshold-megabytes experimental-snapshot-catchup-entries"),
     (5, 7, Kind::Duration, "raft-read-timeout raft-write-timeout"),
-    (5, 7, Kind::OneOf(&["gone", "not-yet", "write-only", "write-only-drop-data"]), "v2-deprecation"),
+    (5, 5, Kind::OneOf(&["gone", "not-yet", "write-only", "write-only-drop-data", "write-only-skip-check"]), "v2-deprecation"),
     (5, 7, Kind::OneOf(&["zap"]), "logger"),
     (5, 7, Kind::Uint, "self-signed-cert-validity"),
     (6, 6, Kind::Duration, "experimental-warning-unary-request-duration"),
+    (6, 7, Kind::OneOf(&["gone", "write-only", "write-only-drop-data", "write-only-skip-check"]), "v2-deprecation"),
     (6, 7, Kind::Duration, "\
      compact-hash-check-time compaction-sleep-interval corrupt-check-time discovery-dial-timeout \
      discovery-keepalive-time discovery-keepalive-timeout discovery-request-timeout downgrade-check-time \
@@ -269,6 +270,11 @@ mod tests {
             ("metrics", "x", [false; 3]),
             ("quota-backend-bytes", "8G", [true; 3]),
             ("snapshot-count", "-5", [true; 3]),
+            // 3.4 has no such flag.
+            ("v2-deprecation", "later", [false, true, true]),
+            ("v2-deprecation", "not-yet", [false, false, true]),
+            // 3.5.1 refuses it and 3.5.35 takes it; the first that does is not known.
+            ("v2-deprecation", "write-only-skip-check", [false; 3]),
         ];
         for (name, value, want) in cases {
             let got = ["3.4.23", "3.5.1", "3.6.13"].map(|version| refused_by(name, value, version));

@@ -1,6 +1,7 @@
 //! The project's tasks. `cargo xtask --help` lists them.
 
 mod bench;
+mod cluster;
 mod demo;
 mod generate;
 mod stress;
@@ -40,6 +41,9 @@ enum Task {
     },
     /// Get the etcd versions that the lab runs, by the ordinary package managers
     Lab,
+    /// A real Kubernetes node: kubeadm, kubelet and the control plane, unmodified, in namespaces of this machine
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Measure commands, inside a node; used by `bench`
     #[command(hide = true)]
     Measure { plan: String },
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Task::Release => release_binary().map(|path| say(&path.display().to_string())),
         Task::Generate { check } => generate::run(check),
         Task::Lab => lab(),
+        Task::Cluster(wanted) => cluster::run(wanted),
         Task::Measure { plan } => bench::measure::run(&plan),
         Task::Evaluate { snapshot, count } => bench::evaluate::run(&snapshot, count),
     };

@@ -81,6 +81,8 @@ pub(crate) fn root(root: &Path, release: &str, pause: &str, debian: &Path) -> Re
         ("etc/machine-id", &fs::read_to_string("/proc/sys/kernel/random/uuid")?.replace('-', "")),
         ("etc/containerd/config.toml", &include_str!("../data/containerd.toml").replace("@PAUSE@", pause)),
         ("etc/cni/net.d/10-bridge.conflist", include_str!("../data/10-bridge.conflist")),
+        // kubelet gives up without containerd, and is started anew only after ten seconds.
+        ("etc/systemd/system/containerd.service.d/order.conf", "[Unit]\nBefore=kubelet.service\n"),
         (KUBEADM_CONFIG.trim_start_matches('/'), &kubeadm_config(release)),
     ] {
         write(&root.join(path), text.as_bytes(), 0o644)?;

@@ -114,7 +114,8 @@ impl Node {
                 let missing = node.missing(Timestamp::UNIX_EPOCH);
                 progress.say(&format!("the node with Kubernetes {release} is up already"));
                 if !missing.is_empty() {
-                    node.wait_ready(Timestamp::UNIX_EPOCH, progress)?;
+                    let waited = node.wait_ready(Timestamp::UNIX_EPOCH, progress);
+                    waited.map_err(|error| node.failed(&error))?;
                 }
                 return Ok(node);
             }
@@ -148,10 +149,10 @@ impl Node {
         let outcome = node.finish(fresh, &images, since, progress);
         outcome.map_err(|error| node.failed(&error))?;
         fs::write(finished, "")?;
-        progress.say(&format!(
+        progress.say(
             "the node is up; `cargo xtask cluster exec -- COMMAND` runs something on it, such as `kubectl get pods -A`, or \
-             `seaworthy audit` once `cargo build -p seaworthy` has built it"
-        ));
+             `seaworthy audit` once `cargo build -p seaworthy` has built it",
+        );
         Ok(node)
     }
 
@@ -178,6 +179,11 @@ impl Node {
         run(self.command(program).args(arguments))
     }
 
+    /// Returns the number of the node's PID 1, as seen from outside.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Returns whether a TCP socket of the node listens on the port.
     pub fn listens(&self, port: u16) -> bool {
         listens(self.pid, port)
@@ -188,7 +194,7 @@ impl Node {
         progress.say("starting the node's namespaces");
         let folder = home.join(release);
         let node = folder.join("node");
-        let target = home.ancestors().nth(2).unwrap_or(home);
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
         for name in ["usr", "work"] {
             fs::create_dir_all(node.join(name))?;
         }
@@ -203,7 +209,7 @@ impl Node {
         let layers = format!("{}:{}:/usr", folder.join("usr").display(), packages::folder(home).display());
         words.extend([NODE, "node"].map(PathBuf::from));
         words.extend([node.join("root"), NAME.into(), ADDRESS.into(), layers.into()]);
-        words.extend([node.join("usr"), node.join("work"), target.to_owned()]);
+        words.extend([node.join("usr"), node.join("work"), target]);
         words.extend(group.mounts().into_iter().map(PathBuf::from));
         let mut child = group
             .join("", words)
@@ -334,6 +340,7 @@ impl Node {
 
 /// Ends the node that runs, and whatever is left of others. With `purge` their disks go as well; programs and packages stay.
 pub fn down(purge: bool, progress: &Progress) -> Result<()> {
+    require::root()?;
     let home = home()?;
     let _lock = lock(&home, progress)?;
     let ended = Group::of(&home)?.end()?;
@@ -364,7 +371,15 @@ fn lock(home: &Path, progress: &Progress) -> Result<File> {
         progress.say("waiting for another `cargo xtask cluster` to end");
         flock(&lock, FlockOperation::LockExclusive)?;
     }
+    // What another has left here was killed in the middle of something.
+    let _ = fs::remove_dir_all(work(home));
+    fs::create_dir_all(work(home))?;
     Ok(lock)
+}
+
+/// Returns the folder for what is not finished.
+fn work(home: &Path) -> PathBuf {
+    home.join("work")
 }
 
 /// Returns the images that this release of kubeadm names, each of the program that belongs in it.

@@ -44,7 +44,7 @@ pub(crate) fn install(home: &Path, progress: &Progress) -> Result<()> {
         return Ok(());
     }
     progress.say(&format!("downloading {} Debian packages", PACKAGES.len()));
-    let work = tempfile::tempdir_in(home)?;
+    let work = tempfile::tempdir_in(crate::work(home))?;
     seaworthy_lab::apt(work.path(), &PACKAGES).context("cannot get the node's Debian packages")?;
     let unpacked = work.path().join("unpacked");
     let usr = unpacked.join("usr");

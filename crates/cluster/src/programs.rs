@@ -79,7 +79,7 @@ impl Programs {
         fs::create_dir_all(self.folder.join("programs"))?;
         // Whoever stops this also stops the build.
         let mut go = Command::new("nice");
-        go.args(["-n", "10", "setpriv", "--pdeathsig", "TERM", "go", "build", "-v", "-trimpath"]);
+        go.args(["-n", "10", "setpriv", "--pdeathsig", "INT", "go", "build", "-v", "-trimpath"]);
         go.arg("-ldflags").arg(self.link_flags()).arg("-o").arg(&fresh).arg(package);
         watched(settle(&mut go, &module), nth, progress)?;
         fs::rename(&fresh, self.path(name))?;

@@ -21,12 +21,20 @@ ip link add trial type veth peer name other || fail "no veth devices in this ker
 ip link add bridge0 type bridge || fail "no bridges in this kernel"
 "#;
 
+/// Fails unless this is root.
+pub(crate) fn root() -> Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "root: a node has containers, mounts and control groups, so run this with sudo, or in a privileged container"
+    );
+    Ok(())
+}
+
 /// Fails with everything that is missing, and what to do about it. `packages` and `programs` say whether these have to be made.
 pub(crate) fn check(home: &Path, packages: bool, programs: bool) -> Result<()> {
     let mut missing = Vec::new();
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        missing.push("root: a node has containers, mounts and control groups; run this with sudo, or in a privileged container".into());
+    if let Err(error) = root() {
+        missing.push(error.to_string());
     }
     let util_linux = ["mount", "nice", "nsenter", "setpriv", "setsid", "unshare"];
     let mut tools: Vec<_> = util_linux.map(|tool| (tool, "apt-get install util-linux coreutils")).into();
@@ -46,8 +54,8 @@ pub(crate) fn check(home: &Path, packages: bool, programs: bool) -> Result<()> {
             home.display()
         ));
     }
-    if root && missing.is_empty() {
-        let folder = tempfile::tempdir_in(home)?;
+    if missing.is_empty() {
+        let folder = tempfile::tempdir_in(crate::work(home))?;
         let mut trial = Command::new("unshare");
         trial.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]);
         trial.args(["sh", "-c", TRIAL, "trial"]).arg(folder.path());

@@ -57,8 +57,8 @@ fn exec(words: &[OsString]) -> anyhow::Result<()> {
 
 fn test() -> anyhow::Result<()> {
     crate::run("cargo", &["build", "--quiet", "--locked", "--package", "seaworthy"])?;
-    // One test binary that nothing else builds; it shows the node's progress while it waits.
+    // Nothing else builds these tests. They show the node's progress while they wait for it.
     let tests =
-        ["test", "--locked", "--package", "seaworthy-cluster", "--features", "cluster", "--test", "node"];
+        ["test", "--locked", "--package", "seaworthy-cluster", "--features", "cluster", "--test", "*"];
     crate::run("cargo", &[&tests[..], &["--", "--nocapture", "--test-threads", "1"]].concat())
 }

@@ -340,7 +340,6 @@ impl Node {
 
 /// Ends the node that runs, and whatever is left of others. With `purge` their disks go as well; programs and packages stay.
 pub fn down(purge: bool, progress: &Progress) -> Result<()> {
-    require::root()?;
     let home = home()?;
     let _lock = lock(&home, progress)?;
     let ended = Group::of(&home)?.end()?;
@@ -357,8 +356,9 @@ pub fn down(purge: bool, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Returns the folder that everything of nodes is kept in.
+/// Returns the folder that everything of nodes is kept in, for root alone.
 fn home() -> Result<PathBuf> {
+    require::root()?;
     let home = cache().join("kubernetes");
     fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
     Ok(home.canonicalize()?)

@@ -25,7 +25,7 @@ ip link add bridge0 type bridge || fail "no bridges in this kernel"
 pub(crate) fn root() -> Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
-        "root: a node has containers, mounts and control groups, so run this with sudo, or in a privileged container"
+        "a node needs root, for it has containers, mounts and control groups: run this with sudo, or in a privileged container"
     );
     Ok(())
 }
@@ -33,9 +33,6 @@ pub(crate) fn root() -> Result<()> {
 /// Fails with everything that is missing, and what to do about it. `packages` and `programs` say whether these have to be made.
 pub(crate) fn check(home: &Path, packages: bool, programs: bool) -> Result<()> {
     let mut missing = Vec::new();
-    if let Err(error) = root() {
-        missing.push(error.to_string());
-    }
     let util_linux = ["mount", "nice", "nsenter", "setpriv", "setsid", "unshare"];
     let mut tools: Vec<_> = util_linux.map(|tool| (tool, "apt-get install util-linux coreutils")).into();
     tools.extend([("ip", "apt-get install iproute2"), ("hostname", "apt-get install hostname")]);

@@ -121,7 +121,7 @@ impl Node {
             }
         }
         let folder = home.join(release);
-        let programs = Programs::of(&folder, release);
+        let programs = Programs::of(&home, release);
         progress.say(&format!("Kubernetes {release}, kept in {}", folder.display()));
         require::check(&home, !packages::folder(&home).is_dir(), !programs.missing().is_empty())?;
         packages::install(&home, progress)?;

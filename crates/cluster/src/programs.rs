@@ -33,12 +33,14 @@ const KUBERNETES: [&str; 7] = [
 pub(crate) struct Programs {
     folder: PathBuf,
     release: String,
+    /// Where Go builds. What a killed build leaves there goes with it.
+    work: PathBuf,
 }
 
 impl Programs {
     /// Returns the programs of a release, whether they are there or not.
-    pub(crate) fn of(folder: &Path, release: &str) -> Self {
-        Self { folder: folder.to_owned(), release: release.to_owned() }
+    pub(crate) fn of(home: &Path, release: &str) -> Self {
+        Self { folder: home.join(release), release: release.to_owned(), work: crate::work(home) }
     }
 
     /// Returns where a program is.
@@ -81,7 +83,7 @@ impl Programs {
         let mut go = Command::new("nice");
         go.args(["-n", "10", "setpriv", "--pdeathsig", "INT", "go", "build", "-v", "-trimpath"]);
         go.arg("-ldflags").arg(self.link_flags()).arg("-o").arg(&fresh).arg(package);
-        watched(settle(&mut go, &module), nth, progress)?;
+        watched(settle(&mut go, &module).env("GOTMPDIR", &self.work), nth, progress)?;
         fs::rename(&fresh, self.path(name))?;
         Ok(())
     }

@@ -71,8 +71,8 @@ pub const PORTS: [(&str, u16); 6] = [
 /// What starts the namespaces and becomes PID 1.
 const NODE: &str = include_str!("../data/node.sh");
 
-/// How long a node may take to be ready. It is a minute on an idle machine.
-const READY: Duration = Duration::from_secs(600);
+/// How long a node may take to be ready: half a minute, or many where the machine is so busy that kubelet's probes fail.
+const READY: Duration = Duration::from_secs(900);
 
 /// A node that runs.
 pub struct Node {
@@ -111,12 +111,13 @@ impl Node {
                 node.release
             );
             if finished.exists() {
-                let missing = node.missing(Timestamp::UNIX_EPOCH);
-                progress.say(&format!("the node with Kubernetes {release} is up already"));
-                if !missing.is_empty() {
-                    let waited = node.wait_ready(Timestamp::UNIX_EPOCH, progress);
+                let since = Timestamp::try_from(fs::metadata(home.join("running"))?.modified()?)?;
+                if !node.missing(since).is_empty() {
+                    progress.say("a node runs already, and is not ready");
+                    let waited = node.wait_ready(since, progress);
                     waited.map_err(|error| node.failed(&error))?;
                 }
+                progress.say(&format!("the node with Kubernetes {release} is up already"));
                 return Ok(node);
             }
         }
@@ -195,8 +196,8 @@ impl Node {
         let folder = home.join(release);
         let node = folder.join("node");
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-        for name in ["usr", "work"] {
-            fs::create_dir_all(node.join(name))?;
+        for folder in [&node.join("usr"), &node.join("work"), &target] {
+            fs::create_dir_all(folder)?;
         }
         fs::write(home.join("running"), release)?;
         group.create()?;

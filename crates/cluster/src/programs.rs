@@ -79,9 +79,9 @@ impl Programs {
         };
         let fresh = self.path(&format!(".{name}.new"));
         fs::create_dir_all(self.folder.join("programs"))?;
-        // Whoever stops this also stops the build.
+        // Whoever kills this also kills the build; compilers that run at that moment end by themselves.
         let mut go = Command::new("nice");
-        go.args(["-n", "10", "setpriv", "--pdeathsig", "INT", "go", "build", "-v", "-trimpath"]);
+        go.args(["-n", "10", "setpriv", "--pdeathsig", "KILL", "go", "build", "-v", "-trimpath"]);
         go.arg("-ldflags").arg(self.link_flags()).arg("-o").arg(&fresh).arg(package);
         watched(settle(&mut go, &module).env("GOTMPDIR", &self.work), nth, progress)?;
         fs::rename(&fresh, self.path(name))?;

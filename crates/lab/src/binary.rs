@@ -159,7 +159,7 @@ impl Package {
 }
 
 /// Returns the lab's folder, `target/lab` of this workspace unless `SEAWORTHY_LAB` names another.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     env::var_os("SEAWORTHY_LAB").map(PathBuf::from).unwrap_or_else(|| {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/"));
         workspace.join("target/lab")
@@ -171,7 +171,8 @@ const SERVER: &str = "go.etcd.io/etcd/server/v3";
 /// The server version that is built from source, the newest for which the facts in the tests were established.
 const GO_VERSION: &str = "v3.6.13";
 
-fn apt(dir: &Path, packages: &[&str]) -> Result<(), Error> {
+/// Downloads Debian packages into `dir`, and unpacks them into `dir/unpacked`.
+pub fn apt(dir: &Path, packages: &[&str]) -> Result<(), Error> {
     let download =
         || succeed(Command::new("apt-get").args(["-q", "download"]).args(packages).current_dir(dir));
     match download() {

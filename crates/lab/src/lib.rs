@@ -88,7 +88,7 @@ mod trace;
 mod watch;
 mod writer;
 
-pub use binary::{EtcdBinary, Installed, Package, embedder, install};
+pub use binary::{EtcdBinary, Installed, Package, apt, cache, embedder, install};
 pub use cluster::{Cluster, Member};
 pub use error::Error;
 #[doc(hidden)]
@@ -96,6 +96,7 @@ pub use helper::helper;
 pub use node::{Node, Process};
 pub use pki::{Authority, Certificate, KeyKind, Leaf, Usage, Validity};
 pub use program::Program;
+pub use space::listens;
 pub use spec::{
     ClusterSpec, Declared, ENVIRONMENT_FILE, MANIFEST, MemberSpec, PKI_DIR, Ready, Source, Supervisor, UNIT,
 };

@@ -139,15 +139,7 @@ impl Space {
 
     /// Returns whether a TCP socket listens on the port.
     pub(crate) fn listens(&self, port: u16) -> bool {
-        ["tcp", "tcp6"].iter().any(|table| {
-            let table = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid)).unwrap_or_default();
-            table.lines().skip(1).any(|line| {
-                let mut columns = line.split_ascii_whitespace().skip(1);
-                let local = columns.next().and_then(|local| local.rsplit_once(':'));
-                let local = local.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-                local == Some(port) && columns.nth(1) == Some("0A")
-            })
-        })
+        listens(self.pid, port)
     }
 
     /// Creates or atomically replaces a file, and the directories it needs.
@@ -219,6 +211,19 @@ impl Space {
             other => other,
         }
     }
+}
+
+/// Returns whether a TCP socket listens on the port, in the network namespace of a process.
+pub fn listens(pid: u32, port: u16) -> bool {
+    ["tcp", "tcp6"].iter().any(|table| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        table.lines().skip(1).any(|line| {
+            let mut columns = line.split_ascii_whitespace().skip(1);
+            let local = columns.next().and_then(|local| local.rsplit_once(':'));
+            let local = local.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+            local == Some(port) && columns.nth(1) == Some("0A")
+        })
+    })
 }
 
 /// Waits for a child to exit, at most so long.

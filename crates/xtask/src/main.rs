@@ -1,6 +1,7 @@
 //! The project's tasks. `cargo xtask --help` lists them.
 
 mod bench;
+mod cluster;
 mod demo;
 mod generate;
 mod stress;
@@ -43,6 +44,9 @@ enum Task {
     Tables(tables::Tables),
     /// Get the etcd versions that the lab runs, by the ordinary package managers
     Lab,
+    /// A real Kubernetes node: kubeadm, kubelet and the control plane, unmodified, in namespaces of this machine
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Measure commands, inside a node; used by `bench`
     #[command(hide = true)]
     Measure { plan: String },
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Task::Generate { check } => generate::run(check),
         Task::Tables(wanted) => tables::run(&wanted),
         Task::Lab => lab(),
+        Task::Cluster(wanted) => cluster::run(wanted),
         Task::Measure { plan } => bench::measure::run(&plan),
         Task::Evaluate { snapshot, count } => bench::evaluate::run(&snapshot, count),
     };

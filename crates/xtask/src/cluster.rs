@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use seaworthy_cluster::{Node, Progress, RELEASE, down};
+use seaworthy_kubeadm::{Node, Progress, RELEASE, down};
 
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
@@ -59,6 +59,6 @@ fn test() -> anyhow::Result<()> {
     crate::run("cargo", &["build", "--quiet", "--locked", "--package", "seaworthy"])?;
     // Nothing else builds these tests. They show the node's progress while they wait for it.
     let tests =
-        ["test", "--locked", "--package", "seaworthy-cluster", "--features", "cluster", "--test", "*"];
+        ["test", "--locked", "--package", "seaworthy-kubeadm", "--features", "cluster", "--test", "*"];
     crate::run("cargo", &[&tests[..], &["--", "--nocapture", "--test-threads", "1"]].concat())
 }

@@ -20,7 +20,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             "--workspace",
             "--all-targets",
             "--features",
-            "seaworthy-cluster/cluster",
+            "seaworthy-kubeadm/cluster",
             "--locked",
             "--",
             "--deny",

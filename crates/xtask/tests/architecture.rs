@@ -35,7 +35,7 @@ const ORDER: [&str; 17] = [
 ];
 
 /// Beside the product: they may depend on anything, and nothing of the product on them.
-const BESIDE: [&str; 3] = ["seaworthy-lab", "seaworthy-cluster", "xtask"];
+const BESIDE: [&str; 3] = ["seaworthy-lab", "seaworthy-kubeadm", "xtask"];
 
 /// What no crate of the evaluation path may reach: it neither talks to a network nor waits.
 const NEVER_IN_EVALUATION: [&str; 10] = [

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! use seaworthy_cluster::{Node, Progress, RELEASE, down};
+//! use seaworthy_kubeadm::{Node, Progress, RELEASE, down};
 //!
 //! let node = Node::up(RELEASE, &Progress::new())?;
 //! let pods = node.command("kubectl").args(["get", "pods", "--all-namespaces"]).output()?;

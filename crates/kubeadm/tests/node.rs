@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use seaworthy_cluster::{ADDRESS, NAME, Node, PORTS, Progress, RELEASE};
+use seaworthy_kubeadm::{ADDRESS, NAME, Node, PORTS, Progress, RELEASE};
 use serde_json::Value;
 
 /// The node that all tests look at and none changes. It stays up, for the next run takes seconds then.

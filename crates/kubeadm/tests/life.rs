@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaworthy_cluster::{Node, Progress, RELEASE, down};
+use seaworthy_kubeadm::{Node, Progress, RELEASE, down};
 
 /// Says to the process that is to be killed that it is the one.
 const VICTIM: &str = "SEAWORTHY_CLUSTER_VICTIM";

@@ -94,6 +94,10 @@ fn request(
                 .handshake()
                 .map_err(HttpError::Io)
                 .and_then(|()| ask(&mut session, &mut buffer, &host, question, MAX_BODY));
+            let result = result.map_err(|error| match error {
+                HttpError::Io(error) if is_hang_up(&error) => HttpError::Io(session.alert().unwrap_or(error)),
+                error => error,
+            });
             session.close();
             result
         }

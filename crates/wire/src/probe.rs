@@ -35,6 +35,8 @@ pub fn probe(target: &Target, options: &Options) -> Result<Wire, EvidenceError> 
     let (plain, tls) = match (plain, tls) {
         // Go's HTTP server refuses so what should have been TLS: an answer, but no service.
         (Ok(Plain::Http(http)), tls) if http.status == 400 && speaks_tls => (Ok(Plain::Nothing), tls),
+        // Whether it is that is not known where the handshake came to no end.
+        (Ok(Plain::Http(http)), Err(error)) if http.status == 400 => (Err(error.clone()), Err(error)),
         (Err(error), Err(tls)) => return Err(neither(error, Some(tls), target)),
         (Err(error), Ok(tls)) if !tls.speaks => return Err(neither(error, None, target)),
         asked => asked,

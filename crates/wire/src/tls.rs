@@ -147,6 +147,19 @@ impl<S: Read + Write> Session<'_, S> {
         Ok(())
     }
 
+    /// Returns the alert with which the other end has hung up, where it came before what was written last, and is still to be read.
+    pub(crate) fn alert(&mut self) -> Option<io::Error> {
+        loop {
+            match self.0.conn.read_tls(self.0.sock) {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+            if let Err(error) = self.0.conn.process_new_packets() {
+                return Some(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
     /// Says goodbye.
     pub(crate) fn close(&mut self) {
         self.0.conn.send_close_notify();

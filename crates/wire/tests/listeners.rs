@@ -291,6 +291,26 @@ fn a_web_server_that_wants_tls_does_not_serve_plaintext() {
 }
 
 #[test]
+fn a_web_server_whose_handshake_comes_to_no_end_is_not_known_to_serve_plaintext() {
+    let server = Server::start(|mut socket| {
+        let mut first = [0];
+        if socket.peek(&mut first).is_ok() && first == [22] {
+            // It takes the ClientHello, and says nothing until the prober has gone.
+            let _ = socket.read_to_end(&mut Vec::new());
+        } else {
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = socket.write_all(
+                b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+            );
+        }
+    });
+    let wire = server.probe();
+    for said in [&wire.tls, &wire.plaintext] {
+        assert_eq!(said.error().map(|error| error.kind), Some(ErrorKind::Timeout), "{wire:?}");
+    }
+}
+
+#[test]
 fn grpc_without_tls_is_plaintext() {
     let server = Server::start(|mut socket| {
         let mut preface = [0; 24];

@@ -70,22 +70,23 @@ pub fn select<'a>(
     let listed =
         |rule: &Rule| benchmark.is_none_or(|b| b.controls().any(|c| c.rules().any(|r| r == rule.id)));
     let wanted = |rule: &Rule| {
-        patterns.is_empty()
-            || patterns.iter().any(|pattern| {
-                glob(pattern, &rule.id)
-                    || catalogue.controls_of(&rule.id).iter().any(|(_, number)| glob(pattern, number))
-            })
+        let controls = catalogue.controls_of(&rule.id);
+        is_named(patterns, &rule.id, controls.iter().map(|(_, number)| *number))
     };
     catalogue.rules.values().filter(|rule| listed(rule) && wanted(rule)).collect()
 }
 
 /// Returns whether a finding of a selected rule is selected itself: a control may be about one component of several.
 fn is_selected(finding: &Finding, benchmark: Option<&Benchmark>, patterns: &[String]) -> bool {
-    let listed = benchmark.is_none_or(|b| finding.controls.iter().any(|(id, _)| *id == b.id));
-    let named = |pattern: &String| {
-        glob(pattern, &finding.rule) || finding.controls.iter().any(|(_, number)| glob(pattern, number))
-    };
-    listed && (patterns.is_empty() || patterns.iter().any(named))
+    let controls = || finding.controls.iter();
+    benchmark.is_none_or(|b| controls().any(|(id, _)| *id == b.id))
+        && is_named(patterns, &finding.rule, controls().map(|(_, number)| number.as_str()))
+}
+
+/// Returns whether `patterns` name this rule, or one of these control numbers; without patterns everything is meant.
+fn is_named<'n>(patterns: &[String], rule: &str, numbers: impl Iterator<Item = &'n str> + Clone) -> bool {
+    let named = |pattern: &String| glob(pattern, rule) || numbers.clone().any(|number| glob(pattern, number));
+    patterns.is_empty() || patterns.iter().any(named)
 }
 
 /// Returns whether `text` matches `pattern`, in which `*` stands for any characters.
@@ -116,16 +117,13 @@ fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence:
         value: evidence.get("node").unwrap_or(&Value::Null),
         pointer: "/node".into(),
     };
+    let finding = |component: &str, resource: &str, judgement| {
+        let controls = catalogue.controls_about(&rule.id, component);
+        let controls = controls.into_iter().map(|(b, c)| (b.to_owned(), c.to_owned())).collect();
+        Finding::new(rule, controls, component, resource, judgement)
+    };
     let judge_instances = |component: &'static Component| {
-        let finding = |resource: &str, judgement| {
-            Finding::new(
-                rule,
-                controls_of(catalogue, rule, component.name),
-                component.name,
-                resource,
-                judgement,
-            )
-        };
+        let finding = |resource: &str, judgement| finding(component.name, resource, judgement);
         let instances = match snapshot.instances(component.name) {
             Err(error) => return vec![finding(component.name, Judgement::unknown(error))],
             Ok([]) => {
@@ -155,26 +153,9 @@ fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence:
     match &rule.subject {
         Subject::Instances(_) => rule.subject.components().flat_map(judge_instances).collect(),
         Subject::Node => {
-            let judgement = judge(rule, evidence, &[node]);
-            vec![Finding::new(
-                rule,
-                controls_of(catalogue, rule, "node"),
-                "node",
-                &snapshot.node.name,
-                judgement,
-            )]
+            vec![finding("node", &snapshot.node.name, judge(rule, evidence, std::slice::from_ref(&node)))]
         }
     }
-}
-
-/// Returns the controls that findings of `rule` about instances of `component` judge.
-fn controls_of(catalogue: &Catalogue, rule: &Rule, component: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for benchmark in catalogue.benchmarks.values() {
-        let judged = benchmark.controls().filter(|control| control.is_judged_by(&rule.id, component));
-        found.extend(judged.map(|control| (benchmark.id.clone(), control.id.clone())));
-    }
-    found
 }
 
 /// Returns the result of each control: the worst of its findings, or why there is none.

@@ -107,12 +107,17 @@ impl Catalogue {
 
     /// Returns where rule `id` stands in the benchmarks: `(benchmark id, control number)`.
     pub fn controls_of(&self, id: &str) -> Vec<(&str, &str)> {
-        self.benchmarks
-            .values()
-            .flat_map(|b| {
-                b.controls().filter(|c| c.rules().any(|r| r == id)).map(|c| (b.id.as_str(), c.id.as_str()))
-            })
-            .collect()
+        self.controls_where(|control| control.rules().any(|rule| rule == id))
+    }
+
+    /// Returns those of them that findings about instances of `component` judge.
+    pub fn controls_about(&self, id: &str, component: &str) -> Vec<(&str, &str)> {
+        self.controls_where(|control| control.is_judged_by(id, component))
+    }
+
+    fn controls_where(&self, wanted: impl Fn(&Control) -> bool) -> Vec<(&str, &str)> {
+        let of = |b| Benchmark::controls(b).filter(|c| wanted(c)).map(|c| (b.id.as_str(), c.id.as_str()));
+        self.benchmarks.values().flat_map(of).collect()
     }
 }
 

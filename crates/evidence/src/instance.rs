@@ -53,11 +53,6 @@ impl Instance {
     pub fn listeners_for(&self, purpose: Purpose) -> Result<impl Iterator<Item = &Listener>, EvidenceError> {
         Ok(self.listeners.as_result()?.iter().filter(move |listener| listener.purpose == purpose))
     }
-
-    /// Returns the key material for `purpose`, if it is given any.
-    pub fn credentials_for(&self, purpose: Purpose) -> Option<&KeyMaterial> {
-        self.credentials.iter().find(|material| material.purpose == purpose)
-    }
 }
 
 /// The key material that an instance is given for one purpose, as the files are now, and what is wrong with it.

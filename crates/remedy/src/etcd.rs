@@ -17,14 +17,15 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Returns the etcd that `instance` is, if it is one.
-    pub fn of(instance: &Instance) -> Option<Self> {
-        Some(Self {
-            own: instance.etcd.as_deref()?.clone(),
-            peer: instance.credentials_for(Purpose::Peer)?.clone(),
-            client: instance.credentials_for(Purpose::Client)?.clone(),
-            shared: instance.clone(),
-        })
+    /// Returns the etcd that `instance` is, if it is one. What it takes out of the instance is there once.
+    pub fn of(mut instance: Instance) -> Option<Self> {
+        let own = *instance.etcd.take()?;
+        let mut material = |purpose| {
+            let at = instance.credentials.iter().position(|material| material.purpose == purpose)?;
+            Some(instance.credentials.swap_remove(at))
+        };
+        let (peer, client) = (material(Purpose::Peer)?, material(Purpose::Client)?);
+        Some(Self { shared: instance, own, peer, client })
     }
 
     /// Returns the listeners for peers, or all the others; none where they are not known.

@@ -65,7 +65,7 @@ impl World {
         let mut snapshot: serde_json::Value = serde_json::from_str(snapshot).unwrap();
         snapshot["components"]["etcd"]["value"][0]["etcd"]["links"]["value"] = serde_json::json!([]);
         let snapshot: Snapshot = serde_json::from_value(snapshot).unwrap();
-        let etcd = Etcd::of(&snapshot.instances("etcd").unwrap()[0]).unwrap();
+        let etcd = Etcd::of(snapshot.instances("etcd").unwrap()[0].clone()).unwrap();
         let (issuer, _) = Authority::create("etcd-ca", KeyKind::EcP256, snapshot.taken_at).unwrap();
         let pem = issuer.pem().as_bytes().to_vec();
         let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/ca.{end}"));

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seaworthy_catalogue::{Catalogue, Status};
 use seaworthy_etcd_api::{AlarmKind, Client, Endpoint, Error, Identity, Lock, Security, Timeouts};
-use seaworthy_evidence::{DeclaredKind, EvidenceError, Member, Snapshot, Wire};
+use seaworthy_evidence::{DeclaredKind, EvidenceError, Instance, Member, Snapshot, Wire};
 use seaworthy_host::root::Root;
 use seaworthy_host::systemd::Unit;
 use seaworthy_journal::files;
@@ -275,8 +275,9 @@ impl Node {
         };
         let elsewhere = "run it as root on a node where the member runs";
         let all = snapshot.instances("etcd").map_err(|error| refuse(error.to_string(), error.advice()))?;
-        let meant = |etcd: &Etcd| self.member.is_none() || etcd.own.name == self.member;
-        let mut found: Vec<Etcd> = all.iter().filter_map(Etcd::of).filter(meant).collect();
+        let name = |instance: &Instance| instance.etcd.as_ref().and_then(|etcd| etcd.name.clone());
+        let meant = |instance: &&Instance| self.member.is_none() || name(instance) == self.member;
+        let mut found: Vec<Etcd> = all.iter().filter(meant).cloned().filter_map(Etcd::of).collect();
         match (found.as_mut_slice(), &self.member) {
             ([_], _) => found.pop().ok_or_else(|| refuse("no etcd runs on this node".to_owned(), elsewhere)),
             ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"), elsewhere)),

@@ -247,7 +247,7 @@ fn denied(
         let settings = declared.settings.as_result()?;
         let mut unknown = all_named(program, settings).err();
         let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
-        let read = program.files.iter().copied().chain(["config-file", "config"]);
+        let read = program.files.iter().copied().chain(["config-file"]);
         let read = read.map(|name| (name, "", access::READ));
         for (name, below, needs) in read.chain(program.data.iter().copied()) {
             let Some(setting) = named(name) else { continue };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_components::etcd::settings::{self, Inputs};
+use seaworthy_components::etcd::settings;
 use seaworthy_components::etcd::{READ_FILES, SETTINGS};
 use seaworthy_components::etcd::{Version, bbolt};
 use seaworthy_evidence::{
@@ -17,7 +17,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{ConfigText, Resolved};
+use seaworthy_settings::{ConfigText, Given, Resolved};
 use seaworthy_wire::ClientIdentity;
 
 use super::allowed::Restriction;
@@ -55,8 +55,7 @@ pub(crate) struct Server<'a> {
 impl<'a> Server<'a> {
     /// Reads the settings and sockets of one process.
     pub(crate) fn read(running: &'a Running) -> Self {
-        let (sockets, resolved) =
-            join(|| Sockets::of_process(&running.entry), || resolve(running, settings::resolve, None));
+        let (sockets, resolved) = join(|| Sockets::of_process(&running.entry), || resolve(running, None));
         Self::new(running, resolved, sockets, None)
     }
 
@@ -187,8 +186,9 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Returns the settings of a running process by etcd's rules, as `how` does.
-fn resolve(running: &Running, how: impl Fn(Inputs<'_>) -> Resolved, version: Option<Version>) -> Resolved {
+/// Returns the settings of a running process by etcd's rules: as any release may read them while its `version` has not been asked
+/// for, and then as what is known of that tells.
+fn resolve(running: &Running, version: Option<&Observed<String>>) -> Resolved {
     let environment = running.entry.environ();
     let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
         let root = running.root.as_ref().map_err(Clone::clone)?;
@@ -196,10 +196,11 @@ fn resolve(running: &Running, how: impl Fn(Inputs<'_>) -> Resolved, version: Opt
         let origin = file.origin().clone();
         Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
     };
-    how(Inputs {
+    (Kind::ETCD.program.resolve)(Given {
         arguments: running.arguments(),
         environment: environment.as_deref().map_err(Clone::clone),
-        version,
+        release: version.and_then(Observed::value).map(String::as_str),
+        runs: version.is_some(),
         read: &mut read,
     })
 }
@@ -317,7 +318,7 @@ impl Finish<'_, '_> {
         let release = version.value().and_then(|v| Version::parse(v));
         if self.server.embedded.is_none() {
             // What a key or flag means depends on the version, which was not known before.
-            self.server.resolved = resolve(self.server.running, settings::resolve_running, release);
+            self.server.resolved = resolve(self.server.running, Some(&version));
         }
         let settings = self.server.resolved.settings.clone();
         let known = settings.value();

@@ -160,7 +160,7 @@ impl Cluster {
     }
 
     fn etcd(&mut self, index: usize, asks: bool) -> Etcd {
-        let mut etcd = Etcd::of(&base().instances("etcd").unwrap()[0]).unwrap();
+        let mut etcd = Etcd::of(base().instances("etcd").unwrap()[0].clone()).unwrap();
         self.declare(index, &mut etcd);
         let Some(process) = &self.members[index].process else {
             return absent(etcd, index);

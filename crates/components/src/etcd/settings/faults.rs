@@ -25,6 +25,7 @@ pub(super) fn find(
     faults.peers(version);
     faults.clients();
     faults.protocols();
+    faults.state(flags);
     if let Some(flags) = flags {
         faults.advertised(flags);
     }
@@ -161,9 +162,16 @@ impl Faults<'_> {
         if self.settings.get(old).is_some_and(|s| s.set) && self.settings.get(new).is_some_and(|s| s.set) {
             self.add(old, format!("cannot set --{old} and --{new} at the same time"));
         }
-        let state = shown(self.text("initial-cluster-state"));
-        if !matches!(state.as_str(), "" | "existing" | "new") {
-            self.add("initial-cluster-state", format!("unexpected clusterState {state:?}"));
+    }
+
+    /// A file may say nothing, which counts as `existing`; a flag may not.
+    fn state(&mut self, flags: Option<&Parsed>) {
+        let name = "initial-cluster-state";
+        let state = shown(self.text(name));
+        if flags.and_then(|flags| flags.last(name)).is_some_and(|flag| flag.value.is_empty()) {
+            self.add(name, "invalid value \"\": it is new or existing");
+        } else if !matches!(state.as_str(), "" | "existing" | "new") {
+            self.add(name, format!("unexpected clusterState {state:?}"));
         }
     }
 

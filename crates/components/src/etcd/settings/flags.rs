@@ -90,10 +90,7 @@ pub(super) fn parse(arguments: &[Argument], version: Option<Version>) -> Parsed 
             },
             (Some(Flag::Boolean | Flag::Ignored) | None, None) => "true".to_owned(),
         };
-        // In a file nothing is taken for `existing`.
-        let nothing = name == "initial-cluster-state" && value.is_empty();
-        let nothing = nothing.then(|| "invalid value \"\": it is new or existing".to_owned());
-        if let Some(message) = values::refusal(name, &value, version).or(nothing) {
+        if let Some(message) = values::refusal(name, &value, version) {
             parsed.fatal.push(failure(name, message, origin));
         }
         parsed.given.push(Given { name: name.to_owned(), value, origin: origin.clone() });

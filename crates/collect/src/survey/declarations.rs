@@ -82,7 +82,7 @@ impl Manifests {
 /// Every declaration of a component on the node.
 pub(crate) struct Declarations {
     pub(super) kind: Kind,
-    pub(super) pods: Arc<Manifests>,
+    pub(super) kubelet: Arc<Manifests>,
     found: Vec<Declaration>,
     /// The units that were looked for.
     units: BTreeMap<String, Unit>,
@@ -119,12 +119,12 @@ pub(super) enum Unit {
 }
 
 impl Declarations {
-    /// Returns the declarations of `component` in the manifests and in systemd's units. `running` are its processes. What could
+    /// Returns the declarations of `kind` in the manifests and in systemd's units. `running` are its processes. What could
     /// not be read is noted in `unreadable`.
     pub(crate) fn find(
         survey: &Survey<'_>,
         kind: Kind,
-        pods: &Arc<Manifests>,
+        manifests: &Arc<Manifests>,
         running: &[Running],
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
@@ -133,14 +133,14 @@ impl Declarations {
             Owner::Service { unit } => Some(unit),
             _ => None,
         });
-        Self::read(survey, kind, pods, services, unreadable)
+        Self::read(survey, kind, manifests, services, unreadable)
     }
 
-    /// Returns the declarations of `component`, which these `services` run.
+    /// Returns the declarations of `kind`, which these `services` run.
     pub(super) fn read(
         survey: &Survey<'_>,
         kind: Kind,
-        pods: &Arc<Manifests>,
+        manifests: &Arc<Manifests>,
         services: impl Iterator<Item = String>,
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
@@ -148,7 +148,7 @@ impl Declarations {
             |path| survey.root.stat(path, survey.users).map(|file| file.kind == FileKind::Directory);
         let mut all = Self {
             kind,
-            pods: Arc::clone(pods),
+            kubelet: Arc::clone(manifests),
             found: Vec::new(),
             units: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -157,7 +157,7 @@ impl Declarations {
             systemd_runs: is_directory("/run/systemd/system").unwrap_or(false),
         };
         let declare = Declare { survey, kind };
-        all.found.extend(pods.pods.iter().flat_map(|pod| declare.of_pod(pod)));
+        all.found.extend(manifests.pods.iter().flat_map(|pod| declare.of_pod(pod)));
         all.found.dedup_by(|a, b| a.declared == b.declared);
         if all.systemd_runs {
             all.wanted = systemd::wanted(survey.root, kind.component.name.as_bytes(), unreadable);
@@ -172,7 +172,7 @@ impl Declarations {
 
     /// Adds the unit `name`, if there is one.
     fn look_for(&mut self, declare: &Declare<'_>, name: &str, unreadable: &mut Vec<EvidenceError>) {
-        let unit = match systemd::Unit::find(declare.survey.root, name, &self.pods.host) {
+        let unit = match systemd::Unit::find(declare.survey.root, name, &self.kubelet.host) {
             Ok(None) => return,
             Ok(Some(unit)) if let Some(command) = declare.started_by(&unit) => {
                 self.found.push(declare.of_unit(&unit, command));
@@ -223,14 +223,14 @@ impl Declarations {
     ///
     /// When none is known, but a file that kubelet may well be able to read could not be read.
     pub(crate) fn rivals(&self, manifest: &str) -> Result<Vec<RivalManifest>, EvidenceError> {
-        let files = self.pods.rivals_of(manifest);
+        let files = self.kubelet.rivals_of(manifest);
         let rival = |path: &&str| RivalManifest {
             path: (*path).to_owned(),
             wins: files.last() == Some(path),
             origin: Origin::file(*path),
         };
         let rivals: Vec<_> = files.iter().filter(|path| **path != manifest).map(rival).collect();
-        match &self.pods.unread {
+        match &self.kubelet.unread {
             Some(error) if rivals.is_empty() && error.kind != ErrorKind::Malformed => Err(error.clone()),
             _ => Ok(rivals),
         }
@@ -247,7 +247,7 @@ impl Declarations {
             return Vec::new();
         }
         let runs = |path: &str| {
-            let rivals = self.pods.rivals_of(path);
+            let rivals = self.kubelet.rivals_of(path);
             !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
         };
         let lost = self.manifests().map(|(_, found)| &found.declared);

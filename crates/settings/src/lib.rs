@@ -3,6 +3,7 @@
 //! Architecture invariant: no I/O, and no component by name but for the variables that may be shown.
 
 mod input;
+pub mod pflag;
 mod resolved;
 
 pub use input::{Argument, ConfigText, Variable, may_be_shown};

@@ -26,9 +26,11 @@ pub struct Resolved {
     /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
     pub config_file: Option<Observed<ConfigFile>>,
     /// Variables that look like its own and that it does not know; those it knows and ignores are among the candidates of
-    /// their setting.
-    pub ignored_environment: Observed<Vec<IgnoredKey>>,
+    /// their setting. `None` where it reads no settings from its environment.
+    pub ignored_environment: Option<Observed<Vec<IgnoredKey>>>,
     /// Why an instance that is started with these inputs would exit at once. For a process that runs, a sign that its inputs
     /// changed since, or that its release is not the one assumed.
     pub fatal: Vec<PredictedFailure>,
+    /// Why there may be another reason to exit, although none is known; `None` where everything was understood.
+    pub doubt: Option<EvidenceError>,
 }

@@ -1,0 +1,406 @@
+//! Settings as components of Kubernetes read their command line: pflag, over defaults that are compiled in.
+//!
+//! Neither the environment nor, for these settings, a file is read. `_` in a name counts as `-`
+//! (`k8s.io/component-base/cli/flag.WordSepNormalizeFunc`); the last of several values counts, and lists grow.
+
+use std::collections::BTreeMap;
+
+use seaworthy_evidence::{
+    Candidate, ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Setting, Settings,
+};
+
+use crate::{Argument, Given, Resolved};
+
+/// A release: major, minor and patch number.
+pub type Release = (u32, u32, u32);
+
+/// The flags of a component in all its releases.
+#[derive(Debug)]
+pub struct Table {
+    /// The name of the component.
+    pub component: &'static str,
+    /// The releases that are known, in order.
+    pub releases: &'static [Release],
+    /// The flags, by name.
+    pub flags: &'static [Flag],
+}
+
+/// A flag of a component.
+#[derive(Debug)]
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// Its letter after one dash.
+    pub shorthand: Option<char>,
+    /// How values are given.
+    pub takes: Takes,
+    /// The value where none is given, from each of these releases on; `None` for one that depends on the machine.
+    pub defaults: &'static [(Release, Option<&'static str>)],
+    /// The first release that has it.
+    pub since: Option<Release>,
+    /// The first release that no longer has it.
+    pub removed: Option<Release>,
+}
+
+/// How the values of a flag are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// A flag alone is true, and another value follows `=`.
+    Boolean,
+    /// A flag alone has a value of its own, and another value follows `=`.
+    Bare,
+    /// A list: the first value replaces the default, and the others are added.
+    List,
+    /// The value follows `=`, or is the next argument.
+    Value,
+}
+
+impl Flag {
+    fn is_in(&self, release: Release) -> bool {
+        self.since.is_none_or(|since| since <= release)
+            && self.removed.is_none_or(|removed| release < removed)
+    }
+
+    fn default_in(&self, release: Release) -> Option<&'static str> {
+        let (_, default) = self.defaults.iter().rev().find(|(from, _)| *from <= release)?;
+        *default
+    }
+}
+
+impl Table {
+    /// Returns the releases that a process of `release`, as far as that is known, may be of, and whether these are all that it may
+    /// be of: those of its line, or every release there is, of which only some are known.
+    fn releases_of(&self, release: Option<&str>) -> (Vec<Release>, bool) {
+        let parts = |text: &str| -> Option<(u32, u32)> {
+            let mut parts = text.trim_start_matches('v').split(['.', '-', '+']).map(str::parse::<u32>);
+            Some((parts.next()?.ok()?, parts.next()?.ok()?))
+        };
+        let line = release.and_then(parts);
+        let of_line: Vec<Release> = self
+            .releases
+            .iter()
+            .filter(|(major, minor, _)| Some((*major, *minor)) == line)
+            .copied()
+            .collect();
+        if of_line.is_empty() { (self.releases.to_vec(), false) } else { (of_line, true) }
+    }
+
+    fn flag(&self, name: &str) -> Option<&Flag> {
+        self.flags.iter().find(|flag| flag.name == name)
+    }
+}
+
+/// Returns the settings called `kept` that the component of `table` takes from what it is `given`.
+///
+/// Where its release is not known, a default is known only if all releases agree on it.
+pub fn resolve(table: &Table, kept: &[&str], given: &Given<'_>) -> Resolved {
+    let (releases, all) = table.releases_of(given.release);
+    let line = Line::parse(table, &releases, all, given.arguments);
+    let mut known = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for name in kept {
+        match line.setting(table, &releases, name) {
+            Ok(setting) => drop(known.insert((*name).to_owned(), setting)),
+            Err(error) => unknown.push((*name, error)),
+        }
+    }
+    let mut settings = Settings::from(known);
+    for (name, error) in unknown {
+        settings.doubt(name, error);
+    }
+    let origin = Origin::derived(format!("the command line and the defaults of {}", table.component));
+    Resolved {
+        settings: Observed::seen(settings, origin),
+        config_file: None,
+        ignored_environment: None,
+        fatal: line.fatal,
+        doubt: line.doubt,
+    }
+}
+
+/// A command line taken apart.
+#[derive(Default)]
+struct Line {
+    /// Name, value and place of each flag, in order.
+    given: Vec<(String, String, Origin)>,
+    fatal: Vec<PredictedFailure>,
+    /// A flag that is not known, where not every release is. Whatever seems wrong after it may be its value.
+    doubt: Option<EvidenceError>,
+}
+
+impl Line {
+    /// Takes `arguments` (argv without the program) apart, of a component of one of the `releases`, if these are `all` that it may be
+    /// of. It exits at the first mistake; what a process that runs was given is read on all the same, because its release may be newer
+    /// than the table.
+    fn parse(table: &Table, releases: &[Release], all: bool, arguments: &[Argument]) -> Self {
+        let mut line = Self::default();
+        let mut arguments = arguments.iter();
+        while let Some(Argument { text, origin }) = arguments.next() {
+            let text = String::from_utf8_lossy(text);
+            let Some(long) = text.strip_prefix("--") else {
+                line.short(table, &text, origin, &mut arguments);
+                continue;
+            };
+            if long.is_empty() {
+                if let Some(next) = arguments.next() {
+                    line.refuse("", "an argument that is no flag, and it takes none", &next.origin);
+                }
+                break;
+            }
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+            let name = name.replace('_', "-");
+            let flag = table.flag(&name).filter(|flag| releases.iter().any(|release| flag.is_in(*release)));
+            if flag.is_none() {
+                let shown: String = name.chars().take(64).collect();
+                match all {
+                    true => line.refuse(&shown, &format!("unknown flag: --{shown}"), origin),
+                    false => line.doubt_about(table, &shown, origin),
+                }
+            }
+            let takes = flag.map_or(Takes::Bare, |flag| flag.takes);
+            let value = match (value, takes) {
+                (Some(value), _) => value.to_owned(),
+                (None, Takes::Boolean | Takes::Bare) => "true".to_owned(),
+                (None, Takes::List | Takes::Value) => match arguments.next() {
+                    Some(next) => String::from_utf8_lossy(&next.text).into_owned(),
+                    None => {
+                        line.refuse(&name, &format!("flag needs an argument: --{name}"), origin);
+                        break;
+                    }
+                },
+            };
+            line.take(name, value, takes, origin);
+        }
+        line
+    }
+
+    /// Takes an argument with one dash, or none.
+    fn short<'a>(
+        &mut self,
+        table: &Table,
+        text: &str,
+        origin: &Origin,
+        rest: &mut impl Iterator<Item = &'a Argument>,
+    ) {
+        let Some(letters) = text.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+            // The text is not shown: it may well be a password.
+            return self.refuse("", "an argument that is no flag, and it takes none", origin);
+        };
+        let letter = letters.chars().next();
+        let Some(flag) = table.flags.iter().find(|flag| flag.shorthand.is_some() && flag.shorthand == letter)
+        else {
+            return self.refuse("", "a letter after one dash that is no flag", origin);
+        };
+        let value = letters.get(letter.map_or(0, char::len_utf8)..).unwrap_or_default();
+        let value = value.strip_prefix('=').unwrap_or(value);
+        let value = match (value, flag.takes) {
+            ("", Takes::Boolean | Takes::Bare) => "true".to_owned(),
+            ("", _) => rest.next().map(|a| String::from_utf8_lossy(&a.text).into_owned()).unwrap_or_default(),
+            (value, _) => value.to_owned(),
+        };
+        self.take(flag.name.to_owned(), value, flag.takes, origin);
+    }
+
+    fn take(&mut self, name: String, value: String, takes: Takes, origin: &Origin) {
+        if takes == Takes::Boolean && parse_bool(&value).is_none() {
+            self.refuse(&name, &format!("invalid argument for --{name}: it is true or false"), origin);
+        }
+        self.given.push((name, value, origin.clone()));
+    }
+
+    fn doubt_about(&mut self, table: &Table, name: &str, origin: &Origin) {
+        let message = format!(
+            "no release of {} that is known has a flag --{name}, and which release would be started is not known",
+            table.component
+        );
+        let error = EvidenceError::new(ErrorKind::Unsupported, message).at(origin.clone());
+        self.doubt.get_or_insert(error);
+    }
+
+    fn refuse(&mut self, setting: &str, message: &str, origin: &Origin) {
+        if self.doubt.is_some() {
+            return;
+        }
+        let (setting, message) = (setting.to_owned(), message.to_owned());
+        self.fatal.push(PredictedFailure { setting, message, origin: origin.clone() });
+    }
+
+    /// Returns what is in effect of the setting `name`.
+    fn setting(&self, table: &Table, releases: &[Release], name: &str) -> Result<Setting, EvidenceError> {
+        let flag = table.flag(name);
+        let takes = flag.map_or(Takes::Value, |flag| flag.takes);
+        let mut given = self.given.iter().filter(|(given, ..)| given == name).collect::<Vec<_>>();
+        let Some((_, last, origin)) = given.pop() else { return default(table, flag, releases, name) };
+        if takes == Takes::List {
+            let all = given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]);
+            let value = all.collect::<Vec<_>>().join(",");
+            return Ok(setting(value, takes, origin.clone(), "set by flag"));
+        }
+        let mut found = setting(last.clone(), takes, origin.clone(), "set by flag");
+        found.overridden = given
+            .into_iter()
+            .rev()
+            .map(|(_, value, origin)| Candidate {
+                value: value.clone(),
+                origin: origin.clone(),
+                reason: "the flag is given again after it, and the last one counts".to_owned(),
+            })
+            .collect();
+        Ok(found)
+    }
+}
+
+/// Returns the setting of a flag that is not given.
+fn default(
+    table: &Table,
+    flag: Option<&Flag>,
+    releases: &[Release],
+    name: &str,
+) -> Result<Setting, EvidenceError> {
+    let component = table.component.to_owned();
+    let origin = Origin::Default { component, version: None };
+    let Some(flag) = flag else { return Ok(setting(String::new(), Takes::Value, origin, "not set")) };
+    let mut defaults: Vec<Option<&str>> = releases
+        .iter()
+        .map(|release| if flag.is_in(*release) { flag.default_in(*release) } else { Some("") })
+        .collect();
+    defaults.dedup();
+    match defaults.as_slice() {
+        [Some(value)] => {
+            let plain = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'));
+            let value = plain.filter(|_| flag.takes == Takes::List).unwrap_or(value);
+            let why = match value {
+                "" => "not set".to_owned(),
+                value => format!("not set; by default it is {value}"),
+            };
+            Ok(setting(value.to_owned(), flag.takes, origin, &why))
+        }
+        [None] => Err(EvidenceError::new(
+            ErrorKind::Unsupported,
+            format!("{name} is not set, and its default depends on the machine"),
+        )),
+        _ => Err(EvidenceError::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{name} is not set, and its default differs between releases of {}, of which the one that runs is not known",
+                table.component
+            ),
+        )),
+    }
+}
+
+fn setting(value: String, takes: Takes, origin: Origin, why: &str) -> Setting {
+    let on = if takes == Takes::Boolean { parse_bool(&value) } else { None };
+    Setting { set: !value.is_empty(), value, on, origin, why: why.to_owned(), overridden: Vec::new() }
+}
+
+/// Returns the truth value of `text` as Go's `strconv.ParseBool` reads it.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn flag(
+        name: &'static str,
+        takes: Takes,
+        default: &'static [(Release, Option<&'static str>)],
+    ) -> Flag {
+        Flag { name, shorthand: None, takes, defaults: default, since: None, removed: None }
+    }
+
+    const ALWAYS: Release = (0, 0, 0);
+    static TABLE: Table = Table {
+        component: "kube-scheduler",
+        releases: &[(1, 34, 2), (1, 35, 4)],
+        flags: &[
+            flag("bind-address", Takes::Value, &[(ALWAYS, Some("0.0.0.0"))]),
+            Flag { removed: Some((1, 35, 0)), ..flag("old", Takes::Value, &[(ALWAYS, Some("x"))]) },
+            flag("profiling", Takes::Boolean, &[(ALWAYS, Some("true")), ((1, 35, 0), Some("false"))]),
+            flag("suites", Takes::List, &[(ALWAYS, Some("[a,b]"))]),
+            Flag { shorthand: Some('v'), ..flag("v", Takes::Value, &[(ALWAYS, Some("0"))]) },
+        ],
+    };
+
+    fn resolved(line: &str, release: Option<&str>) -> (Resolved, Vec<String>) {
+        let argument = |(index, text): (u32, &str)| Argument {
+            text: text.as_bytes().to_vec(),
+            origin: Origin::Argv { pid: 7, index },
+        };
+        let arguments: Vec<Argument> = (1..).zip(line.split_whitespace()).map(argument).collect();
+        let read = &mut |_: &str| Err(EvidenceError::new(ErrorKind::NotFound, "no file"));
+        let given = Given { arguments: &arguments, environment: Ok(&[]), release, runs: true, read };
+        let resolved = resolve(&TABLE, &["bind-address", "old", "profiling", "suites"], &given);
+        let fatal = resolved.fatal.iter().map(|f| f.message.clone()).collect();
+        (resolved, fatal)
+    }
+
+    #[test]
+    fn flags_are_read_as_pflag_reads_them() {
+        // The command line, the setting, its value and what would be said of a mistake.
+        let cases = [
+            ("", "bind-address", "0.0.0.0", ""),
+            ("--bind-address=127.0.0.1", "bind-address", "127.0.0.1", ""),
+            ("--bind_address 127.0.0.1", "bind-address", "127.0.0.1", ""),
+            ("--bind-address=a --bind-address=b", "bind-address", "b", ""),
+            ("--bind-address=", "bind-address", "", ""),
+            ("", "suites", "a,b", ""),
+            ("--suites=c --suites d,e", "suites", "c,d,e", ""),
+            ("--profiling", "profiling", "true", ""),
+            ("--profiling=F", "profiling", "F", ""),
+            ("--profiling=no", "profiling", "no", "invalid argument for --profiling"),
+            ("--profiling false", "profiling", "true", "an argument that is no flag"),
+            ("-v 4 --bind-address=c", "bind-address", "c", ""),
+            ("-v=4 --bind-address=c", "bind-address", "c", ""),
+            ("-bind-address=c", "bind-address", "0.0.0.0", "a letter after one dash"),
+            ("--old=y", "old", "y", "unknown flag: --old"),
+            ("--bind-address", "bind-address", "0.0.0.0", "flag needs an argument"),
+            ("-- --bind-address=c", "bind-address", "0.0.0.0", "an argument that is no flag"),
+        ];
+        for (line, name, value, mistake) in cases {
+            let (resolved, fatal) = resolved(line, Some("v1.35.4"));
+            assert_eq!(resolved.settings.value().unwrap()[name].value, value, "{line}");
+            assert_eq!(fatal.len(), usize::from(!mistake.is_empty()), "{line}: {fatal:?}");
+            assert!(fatal.iter().all(|said| said.starts_with(mistake)), "{line}: {fatal:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_of_a_release_that_is_not_known_is_no_mistake() {
+        let doubt = |line: &str, release: Option<&str>| {
+            let (resolved, fatal) = resolved(line, release);
+            (resolved.doubt.is_some(), fatal.len())
+        };
+        assert_eq!(doubt("--new=1", Some("1.35.4")), (false, 1));
+        for unknown in [None, Some("1.99.0")] {
+            assert_eq!(doubt("--new=1", unknown), (true, 0));
+            assert_eq!(doubt("--new 1 --profiling=no", unknown), (true, 0));
+            assert_eq!(doubt("--profiling=no --new 1", unknown), (true, 1));
+            assert_eq!(doubt("--old=1", unknown), (false, 0));
+        }
+    }
+
+    #[test]
+    fn a_default_is_known_where_the_releases_agree() {
+        let profiling = |release: Option<&str>| {
+            let (resolved, _) = resolved("", release);
+            let settings = resolved.settings.value().unwrap();
+            settings.get("profiling").map(|s| s.on).ok_or_else(|| settings.why_unknown("profiling").cloned())
+        };
+        assert_eq!(profiling(Some("1.34.9")), Ok(Some(true)));
+        assert_eq!(profiling(Some("1.35")), Ok(Some(false)));
+        for unknown in [None, Some("1.99.0"), Some("garbage")] {
+            assert!(profiling(unknown).unwrap_err().unwrap().message.contains("differs between releases"));
+        }
+        let (resolved, _) = resolved("--bind-address=a --bind-address=b", None);
+        let setting = &resolved.settings.value().unwrap()["bind-address"];
+        assert_eq!((setting.overridden.len(), setting.overridden[0].value.as_str()), (1, "a"));
+    }
+}

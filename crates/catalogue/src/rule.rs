@@ -358,13 +358,20 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn subject(&mut self, names: Vec<String>) -> Subject {
+        let components = || seaworthy_components::ALL.iter();
         if names == ["node"] {
             return Subject::Node;
         }
+        if names == ["all"] {
+            let programs = components().filter(|component| component.program.is_some());
+            return Subject::Instances(programs.map(|component| component.name.to_owned()).collect());
+        }
         for name in names.iter().filter(|name| seaworthy_components::named(name).is_none()) {
-            let known: Vec<&str> = seaworthy_components::ALL.iter().map(|component| component.name).collect();
-            let message =
-                format!("there is no component `{name}`: there are {}, and `node` alone", known.join(", "));
+            let known: Vec<&str> = components().map(|component| component.name).collect();
+            let message = format!(
+                "there is no component `{name}`: there are {}, and alone `all` and `node`",
+                known.join(", ")
+            );
             self.diagnostics.push(Diagnostic::new(self.path, message));
         }
         if names.is_empty() {

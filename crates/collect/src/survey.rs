@@ -11,6 +11,7 @@ mod declarations;
 mod drift;
 mod embedded;
 mod files;
+mod instance;
 mod links;
 mod listeners;
 mod material;
@@ -29,8 +30,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_components::{Component, Program, etcd};
-use seaworthy_evidence::{ErrorKind, EvidenceError, Node, Observed, Origin, Snapshot, Tool};
+use seaworthy_components::{Component, Program, etcd, etcd_proxy};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Instance, Node, Observed, Origin, Snapshot, Tool};
 use seaworthy_host::machine;
 use seaworthy_host::procfs::Proc;
 use seaworthy_host::root::Root;
@@ -71,6 +72,12 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
+    /// Returns the kinds whose instances are known by the package of their program, and put together alike.
+    pub(crate) fn like_the_others() -> impl Iterator<Item = Self> {
+        let of = |component: &&'static Component| Some(Self { component, program: component.program? });
+        seaworthy_components::ALL.iter().filter_map(of).filter(|kind| kind.program.package.is_some())
+    }
+
     /// etcd servers.
     pub(crate) const ETCD: Self = Self { component: &etcd::COMPONENT, program: &etcd::PROGRAM };
 }
@@ -98,18 +105,26 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let proc = Proc::of_host(&root);
     let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
     let running = found.as_ref().map_or(&[][..], |found| &found.servers);
+    let others: Vec<Kind> = Kind::like_the_others().collect();
+    let instances = |kind: &Kind| found.as_ref().map_or(&[][..], |found| found.of(*kind));
     let declarations = || {
         let mut unreadable = Vec::new();
         let manifests = Arc::new(Manifests::find(&survey, found.as_ref().ok(), &mut unreadable));
-        (Declarations::find(&survey, Kind::ETCD, &manifests, running, &mut unreadable), unreadable)
+        let etcd = Declarations::find(&survey, Kind::ETCD, &manifests, running, &mut unreadable);
+        let of =
+            |kind: &Kind| Declarations::find(&survey, *kind, &manifests, instances(kind), &mut unreadable);
+        let others: Vec<Declarations> = others.iter().map(of).collect();
+        ((etcd, others), unreadable)
     };
     let servers =
         || found.iter().flat_map(|found| &found.servers).map(Server::read).collect::<Vec<Server<'_>>>();
     let trust = || Trust::read(&survey, found.as_ref().ok());
-    let ((declarations, undeclared), (servers, trust)) = join(declarations, || join(servers, trust));
+    let (((declarations, of_others), undeclared), (servers, trust)) =
+        join(declarations, || join(servers, trust));
     unreadable.extend(undeclared);
     let attributions = Attributions::find(&root, &declarations, running, &mut unreadable);
 
+    let mut components: BTreeMap<String, Observed<Vec<Instance>>> = BTreeMap::new();
     let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
         Err(error) => (
             Observed::failed(error.clone()),
@@ -125,7 +140,12 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             let clients = clients::read(&survey, &found.api_servers, &servers);
             let mut servers = servers;
             let mut doubts = embedded::find(&found.embedding, &mut servers);
-            let answers = listeners::ask_all(&survey, &servers, &proxies);
+            let read = |kind: &Kind| {
+                let kind = *kind;
+                instances(&kind).iter().map(move |running| instance::Reading::read(kind, running))
+            };
+            let mut readings: Vec<_> = others.iter().flat_map(read).collect();
+            let answers = listeners::ask_all(&survey, &servers, &proxies, &readings);
             doubts.extend(embedded::retain(&mut servers, &answers));
             let mut etcd =
                 server::finish_all(&survey, servers, &declarations, &attributions, &trust, &answers);
@@ -135,6 +155,22 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             // An empty list claims that there is none, which somebody who may not see every process cannot, nor every
             // executable where one may be an etcd by another name.
             let hidden = blind.clone().or_else(|| found.unseen.clone());
+            for declared in &of_others {
+                let kind = declared.kind;
+                let attributions = Attributions::find(&root, declared, instances(&kind), &mut unreadable);
+                let (mine, rest) = readings.into_iter().partition(|reading| reading.is_of(kind));
+                readings = rest;
+                let finish = |reading: instance::Reading<'_>| {
+                    reading.finish(&survey, declared, &attributions, &answers)
+                };
+                let mut all: Vec<Instance> = Vec::into_iter(mine).map(finish).collect();
+                all.extend(declared.without_process(&survey, &all));
+                let all = match hidden.clone().filter(|_| all.is_empty()) {
+                    Some(error) => Observed::failed(error),
+                    None => Observed::seen(all, origin.clone()),
+                };
+                components.insert(kind.component.name.to_owned(), all);
+            }
             let etcd = match doubts.first().cloned().or_else(|| hidden.clone()).filter(|_| etcd.is_empty()) {
                 Some(error) => Observed::failed(error),
                 None => {
@@ -153,6 +189,13 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             (etcd, proxies, clients, processes)
         }
     };
+    if let Err(error) = &found {
+        components.extend(
+            others.iter().map(|kind| (kind.component.name.to_owned(), Observed::failed(error.clone()))),
+        );
+    }
+    components.insert(etcd::COMPONENT.name.to_owned(), etcd);
+    components.insert(etcd_proxy::COMPONENT.name.to_owned(), etcd_proxies);
     Ok(Snapshot {
         format: Snapshot::FORMAT.to_owned(),
         tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
@@ -165,7 +208,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             kubernetes_cas: trust.uses(),
             unreadable,
         },
-        components: BTreeMap::from([("etcd".to_owned(), etcd), ("etcd-proxy".to_owned(), etcd_proxies)]),
+        components,
         etcd_clients,
     })
 }

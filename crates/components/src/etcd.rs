@@ -28,14 +28,19 @@ pub static COMPONENT: Component =
 
 /// The program of etcd servers.
 pub static PROGRAM: Program = Program {
+    package: None,
     is_called: process::is_etcd,
     is_other: etcd_proxy::is_one,
     unit: "etcd.service",
     variable: Some(settings::variable_name),
+    config: Some("config-file"),
     files: &READ_FILES,
+    kubeconfigs: &[],
     folder: Some("/etc/kubernetes/pki/etcd"),
     data: &DATA_FILES,
     resolve: settings::of,
+    listens: |_| Vec::new(),
+    credentials: &[],
 };
 
 /// What etcd needs of its data directory: to read, write and search it.

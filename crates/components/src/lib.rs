@@ -4,7 +4,9 @@
 
 pub mod etcd;
 pub mod etcd_proxy;
+pub mod serving;
 
+use seaworthy_evidence::{Origin, Purpose, Settings, Url};
 use seaworthy_settings::{Argument, Given, Resolved};
 
 /// A kind of program.
@@ -24,6 +26,8 @@ pub struct Component {
 /// The program that an instance runs.
 #[derive(Debug)]
 pub struct Program {
+    /// The package that it is built from, where that alone tells it.
+    pub package: Option<&'static str>,
     /// Whether a program of this name is it, where the executable itself does not tell.
     pub is_called: fn(&str) -> bool,
     /// Whether it is something else than an instance with these arguments.
@@ -32,8 +36,12 @@ pub struct Program {
     pub unit: &'static str,
     /// The environment variable of a setting, if it reads its environment.
     pub variable: Option<fn(&str) -> String>,
-    /// The settings that name files which it reads.
+    /// The setting that names its configuration file, if it takes one.
+    pub config: Option<&'static str>,
+    /// The settings that name files which it reads, beside that.
     pub files: &'static [&'static str],
+    /// Those of them that are kubeconfigs.
+    pub kubeconfigs: &'static [&'static str],
     /// The folder of Kubernetes in which its own key material lies, if it has one.
     pub folder: Option<&'static str>,
     /// What it needs beside the files that it reads: the setting, what is below the path that this names, and the access
@@ -41,6 +49,23 @@ pub struct Program {
     pub data: &'static [(&'static str, &'static str, u32)],
     /// What it makes of what it is given.
     pub resolve: fn(Given<'_>) -> Resolved,
+    /// Where it listens with these settings.
+    pub listens: fn(&Settings) -> Vec<(Url, Origin)>,
+    /// The settings that name its key material.
+    pub credentials: &'static [KeyFiles],
+}
+
+/// The settings that name the key material for one purpose.
+#[derive(Debug)]
+pub struct KeyFiles {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The certificate.
+    pub certificate: &'static str,
+    /// Its private key.
+    pub key: &'static str,
+    /// The CAs of those who connect.
+    pub trusted: &'static str,
 }
 
 impl Program {

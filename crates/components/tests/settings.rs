@@ -706,7 +706,7 @@ fn variables_that_etcd_does_not_know_are_named() {
     for (version, name, want) in rows {
         let secret = format!("{name}=hunter2");
         let resolved = Case { env: &secret, version, ..Case::default() }.resolve();
-        let ignored = resolved.ignored_environment.value().unwrap();
+        let ignored = resolved.ignored_environment.as_ref().unwrap().value().unwrap();
         assert!(!format!("{ignored:?}").contains("hunter2"), "{name}");
         let got = ignored.first().map(|key| {
             assert_eq!((key.key.as_str(), ignored.len()), (*name, 1));
@@ -722,13 +722,15 @@ fn variables_that_etcd_does_not_know_are_named() {
 fn with_a_configuration_file_only_unknown_variables_are_named() {
     let env = "ETCD_PEER_CERT_FILE=/c ETCD_PEER_CA_FILE=/ca";
     let resolved = Case { env, ..file("name: m1") }.resolve();
-    let [key] = &resolved.ignored_environment.value().unwrap()[..] else { panic!("{resolved:?}") };
+    let [key] = &resolved.ignored_environment.as_ref().unwrap().value().unwrap()[..] else {
+        panic!("{resolved:?}")
+    };
     assert_eq!(key.key, "ETCD_PEER_CA_FILE");
     assert!(key.reason.contains("the configuration file /etc/etcd.yaml is in use"), "{key:?}");
 
     let denied = EvidenceError::new(ErrorKind::PermissionDenied, "denied");
     let resolved = run(&[b"--config-file=/e"], Err(denied.clone()), Some(b"name: m1"), None);
-    assert_eq!(resolved.ignored_environment, Observed::failed(denied));
+    assert_eq!(resolved.ignored_environment, Some(Observed::failed(denied)));
     assert!(resolved.settings.value().is_some());
 }
 

@@ -26,8 +26,9 @@ pub struct Instance {
     pub settings: Observed<Settings>,
     /// The configuration file in use; null when none is.
     pub config_file: Option<Observed<ConfigFile>>,
-    /// Variables of its environment that look like its own, and that it does not know, by name.
-    pub ignored_environment: Observed<Vec<IgnoredKey>>,
+    /// Variables of its environment that look like its own, and that it does not know, by name. Null where it reads no settings from
+    /// its environment.
+    pub ignored_environment: Option<Observed<Vec<IgnoredKey>>>,
     /// What should be running according to manifests and units; empty when nothing on the node declares it.
     pub declared: Observed<Vec<Declared>>,
     /// Where declaration, disk and running process disagree.
@@ -218,7 +219,22 @@ pub struct InstanceFiles {
     /// Files of its public key infrastructure: those its settings name, and all in and below its own folder of Kubernetes'
     /// PKI directory, with the folders they are in.
     pub pki: Observed<Vec<PkiFile>>,
+    /// The kubeconfigs that its settings name, with which it identifies itself to the API server.
+    pub kubeconfigs: Observed<Vec<NamedFile>>,
     /// What the process may do with the files that its settings name and the folders they are in, and with its data directory.
     /// Null in a snapshot of a version that did not collect it.
     pub access: Option<Observed<Vec<FileAccess>>>,
+}
+
+/// A file that a setting names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedFile {
+    /// The setting.
+    pub setting: String,
+    /// The file, as the process sees it.
+    pub file: Observed<File>,
+    /// One clause that says who beside root and the user of the process may put another file in its place, because a folder above it
+    /// lets them; empty when nobody may.
+    pub replaceable_by: Observed<String>,
 }

@@ -30,7 +30,7 @@ pub use etcd::{
 };
 pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
 pub use instance::{
-    AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener,
+    AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener, NamedFile,
     PredictedFailure, Purpose, RivalManifest, Side,
 };
 pub use observed::{ErrorKind, EvidenceError, Observed};

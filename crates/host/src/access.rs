@@ -345,6 +345,22 @@ impl Way {
         }
         Ok(None)
     }
+
+    /// Returns the first directory on the way in which `subject` may put something else in the place of what the way goes through.
+    fn open_directory(&self, subject: &Subject) -> Result<Option<&Step>, EvidenceError> {
+        for (at, directory) in self.directories.iter().enumerate() {
+            let before = Self {
+                directories: self.directories.iter().take(at).cloned().collect(),
+                file: directory.clone(),
+            };
+            let open = before.refuses(subject, WRITE | SEARCH, &directory.inode)?.is_none();
+            // In a directory with the sticky bit nobody removes what is another's.
+            if open && directory.inode.mode & 0o1000 == 0 {
+                return Ok(Some(directory));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// What one process may do with the files that it sees.
@@ -495,18 +511,24 @@ impl<'a> Access<'a> {
                 let how = way.file.inode.described(self.users);
                 return Ok(format!("{who} may connect to {path}: it {how}"));
             }
-            for (at, directory) in way.directories.iter().enumerate() {
-                let before = Way {
-                    directories: way.directories.iter().take(at).cloned().collect(),
-                    file: directory.clone(),
-                };
-                let open = before.refuses(&subject, WRITE | SEARCH, &directory.inode)?.is_none();
-                // In a directory with the sticky bit nobody removes what is another's.
-                if open && directory.inode.mode & 0o1000 == 0 {
-                    let how = directory.inode.described(self.users);
-                    let place = &directory.path;
-                    return Ok(format!("{who} may put another socket in the place of {path}: {place} {how}"));
-                }
+            if let Some(directory) = way.open_directory(&subject)? {
+                let (place, how) = (&directory.path, directory.inode.described(self.users));
+                return Ok(format!("{who} may put another socket in the place of {path}: {place} {how}"));
+            }
+        }
+        Ok(String::new())
+    }
+
+    /// Returns who beside root and the user of the process may put another file in the place of `path`, because a folder on the way
+    /// lets them, as one clause; nothing when nobody may.
+    pub fn replaceable_by(&self, path: &str) -> Result<String, EvidenceError> {
+        let own = self.subject.as_ref().map_err(Clone::clone)?;
+        let way = self.way(path)?;
+        let folders = || way.directories.iter().map(|step| &step.inode);
+        for (subject, who) in Subject::others(own, folders(), self.users) {
+            if let Some(directory) = way.open_directory(&subject)? {
+                let (place, how) = (&directory.path, directory.inode.described(self.users));
+                return Ok(format!("{who} may put another file in the place of {path}: {place} {how}"));
             }
         }
         Ok(String::new())

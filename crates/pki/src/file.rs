@@ -49,7 +49,7 @@ pub fn certificates_from_pem(
     }
     if found.is_empty() {
         let reason = if parse(bytes).is_ok() {
-            "its certificate is in DER form, and etcd reads PEM only (openssl x509 -inform der converts it)"
+            "its certificate is in DER form, and only PEM is read (openssl x509 -inform der converts it)"
         } else if content(bytes) == PkiContent::PrivateKey {
             "it holds a private key but no certificate"
         } else {
@@ -78,7 +78,7 @@ pub fn private_key_from_pem(bytes: &[u8], path: &str) -> Result<PrivateKey, Evid
         }
         let here = origin.clone().at(block.line, 1);
         if block.encrypted || block.label == b"ENCRYPTED PRIVATE KEY" {
-            let reason = "its private key is encrypted, and etcd cannot decrypt it";
+            let reason = "its private key is encrypted, and nothing that reads it can decrypt it";
             return Err(error(ErrorKind::Unsupported, &here, reason));
         }
         let der = block.der().ok_or_else(|| not_base64(&origin, block.line))?;
@@ -92,7 +92,7 @@ pub fn private_key_from_pem(bytes: &[u8], path: &str) -> Result<PrivateKey, Evid
         return Ok(PrivateKey { path: path.to_owned(), key: key::public_key(&spki) });
     }
     let reason = match PrivateKeyDer::try_from(bytes) {
-        Ok(_) => "its private key is in DER form, and etcd reads PEM only",
+        Ok(_) => "its private key is in DER form, and only PEM is read",
         Err(_) => "it holds no private key",
     };
     Err(error(ErrorKind::Malformed, &origin, reason))

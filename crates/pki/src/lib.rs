@@ -31,4 +31,4 @@ pub use file::{
     MAX_BYTES, MAX_CERTIFICATES, certificates_from_pem, content, private_key_from_pem, revocation_list,
 };
 pub use names::{Allowed, names};
-pub use problems::{Material, Side, Source, Use, problems};
+pub use problems::{Material, Side, Source, Use, User, problems};

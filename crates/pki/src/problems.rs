@@ -74,8 +74,63 @@ pub struct Use<'a> {
     pub checks_client_names: bool,
     /// The names of which every certificate at the other end must carry one, with the setting that says so.
     pub allowed: Option<(&'a str, &'a Allowed)>,
-    /// etcd's version, for example `3.5.1`; `None` when it is not known.
-    pub etcd_version: Option<&'a str>,
+    /// The program that uses it.
+    pub user: User<'a>,
+}
+
+/// A program that uses key material.
+#[derive(Clone, Copy, Debug)]
+pub enum User<'a> {
+    /// etcd, with its version, for example `3.5.1`, as far as that is known.
+    Etcd(Option<&'a str>),
+    /// A component of Kubernetes, by its name. It looks at its files again every minute, and goes on with what it had where they are of
+    /// no use (k8s.io/apiserver's `dynamiccertificates`).
+    Kubernetes(&'a str),
+}
+
+impl<'a> User<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::Kubernetes(name) => name,
+        }
+    }
+
+    /// Returns what follows where certificate or key are of no use.
+    fn without_certificate(self) -> String {
+        match self {
+            Self::Etcd(_) => {
+                "etcd exits when it next starts, and a running one refuses new connections".to_owned()
+            }
+            Self::Kubernetes(name) => {
+                format!("{name} exits when it next starts, and a running one goes on with what it had")
+            }
+        }
+    }
+
+    /// Returns what follows where the CAs are of no use.
+    fn without_authorities(self) -> String {
+        match self {
+            Self::Etcd(_) => "etcd will not start with it, or trust nobody".to_owned(),
+            Self::Kubernetes(_) => self.without_certificate(),
+        }
+    }
+
+    /// Returns when it reads a certificate again.
+    fn reads_certificates(self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "at the next handshake, without a restart",
+            Self::Kubernetes(_) => "within a minute, without a restart",
+        }
+    }
+
+    /// Returns when it reads its CAs again.
+    fn reads_authorities(self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "only when it starts",
+            Self::Kubernetes(_) => self.reads_certificates(),
+        }
+    }
 }
 
 /// Days before its end at which a certificate counts as expiring.
@@ -154,16 +209,17 @@ impl<'a> Survey<'a> {
 
     /// Files that are not there, or not what they should be.
     fn files(&mut self) {
-        const OWN: &str = "etcd exits when it next starts, and a running one refuses new connections";
+        let user = self.usage.user;
+        let own = &user.without_certificate();
         let Material { certificate, key, client_certificate, client_key, trusted, revocations } =
             *self.material;
-        self.file(certificate, ProblemKind::Malformed, true, OWN);
-        self.file(key, ProblemKind::Malformed, true, OWN);
-        const CLIENTS: &str = "etcd exits when it next starts";
-        self.file(client_certificate, ProblemKind::Malformed, true, CLIENTS);
-        self.file(client_key, ProblemKind::Malformed, true, CLIENTS);
-        self.file(trusted, ProblemKind::Malformed, true, "etcd will not start with it, or trust nobody");
-        let refuses = "etcd refuses every connection that brings a certificate";
+        self.file(certificate, ProblemKind::Malformed, true, own);
+        self.file(key, ProblemKind::Malformed, true, own);
+        let clients = &format!("{} exits when it next starts", user.name());
+        self.file(client_certificate, ProblemKind::Malformed, true, clients);
+        self.file(client_key, ProblemKind::Malformed, true, clients);
+        self.file(trusted, ProblemKind::Malformed, true, &user.without_authorities());
+        let refuses = &format!("{} refuses every connection that brings a certificate", user.name());
         let asks = self.usage.client_auth;
         self.file(revocations, ProblemKind::RevocationListUnusable, asks, refuses);
     }
@@ -202,9 +258,9 @@ impl<'a> Survey<'a> {
         let Some(leaf) = file.certificates.first() else { return };
         if leaf.certificate.key.spki != key.key.spki {
             let message = format!(
-                "{path} is not the key of {}: etcd exits when it next starts, and a running one refuses \
-                 new connections",
+                "{path} is not the key of {}: {}",
                 file.label(&leaf.certificate),
+                self.usage.user.without_certificate(),
             );
             self.add(ProblemKind::KeyMismatch, true, path, origin, message);
         }
@@ -243,8 +299,10 @@ impl<'a> Survey<'a> {
             }
             (Side::Peer, false) => "this member can dial its peers no longer once its connections end",
         };
-        let renew = "renew it before then (etcd reads the new file at the next handshake, without a restart)";
-        self.validity(identity.file, &identity.leaf.certificate, true, consequence, renew);
+        let user = self.usage.user;
+        let (name, when) = (user.name(), user.reads_certificates());
+        let renew = format!("renew it before then ({name} reads the new file {when})");
+        self.validity(identity.file, &identity.leaf.certificate, true, consequence, &renew);
     }
 
     fn validity(&mut self, file: File<'_>, of: &Certificate, breaks: bool, consequence: &str, renew: &str) {
@@ -436,10 +494,11 @@ impl<'a> Survey<'a> {
                 file,
                 file.certificates.get(1..).unwrap_or_default(),
                 false,
-                "at the next handshake, without a restart",
+                self.usage.user.reads_certificates(),
             )
         });
-        let trusted = trusted.map(|file| (file, file.certificates, none_left, "only when it starts"));
+        let trusted =
+            trusted.map(|file| (file, file.certificates, none_left, self.usage.user.reads_authorities()));
         for (file, certificates, all, read) in chains.chain(trusted).collect::<Vec<_>>() {
             for Parsed { certificate, .. } in certificates {
                 let breaks = all || needed.contains(&certificate.fingerprint);
@@ -447,8 +506,10 @@ impl<'a> Survey<'a> {
                     true => "what it signed is refused, but no certificate of this member needs it",
                     false => "what it signed is refused",
                 };
-                let renew =
-                    format!("replace it, and what it signed, before then (etcd reads the file {read})");
+                let renew = format!(
+                    "replace it, and what it signed, before then ({} reads the file {read})",
+                    self.usage.user.name()
+                );
                 self.validity(file, certificate, breaks, consequence, &renew);
             }
         }
@@ -476,8 +537,9 @@ impl<'a> Survey<'a> {
                 let collides = ["md2", "md5", "sha1"].iter().any(|hash| signature.starts_with(hash));
                 if (collides || signature.ends_with("SHA1")) && !certificate.self_signed {
                     let message = format!(
-                        "{label} is signed with {signature}, which can be forged, and which etcd refuses \
+                        "{label} is signed with {signature}, which can be forged, and which {} refuses \
                          when it is built with Go 1.18 or later",
+                        self.usage.user.name(),
                     );
                     self.add(ProblemKind::WeakSignature, false, file.path, &certificate.origin, message);
                 }
@@ -488,11 +550,12 @@ impl<'a> Survey<'a> {
     /// etcd looks up serial numbers, and nothing else: neither issuer nor signature nor date of the list.
     fn revocations(&mut self) {
         let Some(Source { path, origin, content: Ok(list), .. }) = self.material.revocations else { return };
-        if list.pem && self.usage.etcd_version.is_some_and(reads_der_only) {
+        if let User::Etcd(Some(version)) = self.usage.user
+            && list.pem
+            && reads_der_only(version)
+        {
             let message = format!(
-                "{path} is PEM, and etcd {} reads DER only: it refuses every connection that brings a \
-                 certificate",
-                self.usage.etcd_version.unwrap_or_default(),
+                "{path} is PEM, and etcd {version} reads DER only: it refuses every connection that brings a certificate"
             );
             let breaks = self.usage.client_auth;
             self.add(ProblemKind::RevocationListUnusable, breaks, path, origin, message);
@@ -660,7 +723,7 @@ mod tests {
                 client_auth: self.client_auth,
                 checks_client_names: self.checks_client_names,
                 allowed: self.allowed.as_ref().map(|(setting, allowed)| (*setting, allowed)),
-                etcd_version: self.version,
+                user: User::Etcd(self.version),
             };
             problems(&material, &usage, self.now)
         }
@@ -941,7 +1004,7 @@ mod tests {
             client_auth: true,
             checks_client_names: true,
             allowed: None,
-            etcd_version: None,
+            user: User::Etcd(None),
         };
         let own = Material { key: Some(key), ..Material::default() };
         let clients = Material { client_key: Some(key), ..Material::default() };

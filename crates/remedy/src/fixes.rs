@@ -32,6 +32,11 @@ pub const RULES: [&str; 17] = [
     peer_ca::UNIQUE,
 ];
 
+/// Returns whether there is a fix for what `rule` says of an instance of `component`.
+pub fn there_is_one(rule: &str, component: &str) -> bool {
+    component == seaworthy_components::etcd::COMPONENT.name && RULES.contains(&rule)
+}
+
 /// Returns what is to be done on this member so that `rule` passes, as far as it can go by now.
 ///
 /// # Errors

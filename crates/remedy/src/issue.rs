@@ -22,7 +22,7 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use schemars::JsonSchema;
 use seaworthy_evidence::{Origin, PublicKey};
-use seaworthy_pki::{Material, Parsed, Side, Source, Usage, Use};
+use seaworthy_pki::{Material, Parsed, Side, Source, Usage, Use, User};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -445,7 +445,7 @@ impl Authority {
             client_auth: true,
             checks_client_names: true,
             allowed: None,
-            etcd_version: None,
+            user: User::Etcd(None),
         };
         let problems = seaworthy_pki::problems(&material, &usage, now);
         match problems.into_iter().find(|problem| problem.breaks) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_evidence::{Origin, PrivateKey, Problem, ProblemKind, PublicKey};
 use seaworthy_journal::files::Root;
-use seaworthy_pki::{Material, Parsed, Side, Source, Use, certificates_from_pem, names, problems};
+use seaworthy_pki::{Material, Parsed, Side, Source, Use, User, certificates_from_pem, names, problems};
 use zeroize::Zeroizing;
 
 /// A certificate, the rest of its chain, and its key, in files. No byte of the key is in it.
@@ -139,7 +139,7 @@ pub(crate) fn peer(hosts: &[String]) -> Use<'_> {
         client_auth: true,
         checks_client_names: true,
         allowed: None,
-        etcd_version: None,
+        user: User::Etcd(None),
     }
 }
 

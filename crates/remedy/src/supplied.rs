@@ -3,7 +3,7 @@
 //! What is kept are facts. The bytes of the key are looked at once, to tell its public half.
 
 use jiff::Timestamp;
-use seaworthy_pki::Use;
+use seaworthy_pki::{Use, User};
 
 use crate::material::{self, Pair};
 use crate::plan::{Condition, Refusal, RefusalKind};
@@ -136,7 +136,7 @@ impl Supplied {
     /// Refuses a certificate with which peers could not talk to the member, as an audit would judge it in use.
     pub(crate) fn accept(&self, fit: &Fit<'_>) -> Result<(), Refusal> {
         let path = &self.certificate.path;
-        let usage = Use { etcd_version: fit.version, ..material::peer(fit.hosts) };
+        let usage = Use { user: User::Etcd(fit.version), ..material::peer(fit.hosts) };
         self.pair.judge(fit.authorities, &usage, fit.now, 0).map_err(wrong)?;
         let leaf = self.pair.chain(fit.now).map_err(wrong)?.into_iter().next();
         let leaf = leaf.ok_or_else(|| wrong(format!("{path} is empty")))?;

@@ -330,9 +330,9 @@ fn footer(out: &mut String, report: &Report, layout: Layout) {
         return;
     };
     let mut hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
-    let failed = report.findings.iter().filter(|f| f.status == Status::Fail);
-    if let Some(fixable) = failed.map(|f| f.rule.as_str()).find(|rule| fixes::RULES.contains(rule)) {
-        let _ = write!(hint, " · the plan, on {}: seaworthy fix {fixable}", report.node);
+    let mut failed = report.findings.iter().filter(|f| f.status == Status::Fail);
+    if let Some(fixable) = failed.find(|f| fixes::there_is_one(&f.rule, &f.component)) {
+        let _ = write!(hint, " · the plan, on {}: seaworthy fix {}", report.node, fixable.rule);
     }
     let _ = write!(out, "\n{}", wrap(&hint, layout.width, "", ""));
 }

@@ -232,7 +232,14 @@ fn likeness(declared: &Declared, running: &Settings) -> u32 {
         }
         _ => 0,
     };
-    4 * same("name") + 4 * same("data-dir") + same("listen-peer-urls") + same("listen-client-urls")
+    // What makes a member one of its own says more than what several have in common.
+    const OWN: [&str; 2] = ["name", "data-dir"];
+    const NEAR: [&str; 2] = ["listen-peer-urls", "listen-client-urls"];
+    if OWN.iter().any(|name| promised.contains_key(*name)) {
+        return 4 * OWN.iter().map(|name| same(name)).sum::<u32>()
+            + NEAR.iter().map(|name| same(name)).sum::<u32>();
+    }
+    promised.keys().map(|name| same(name)).sum()
 }
 
 struct Decide<'a> {

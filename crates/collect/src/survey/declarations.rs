@@ -352,10 +352,7 @@ impl Declare<'_> {
             let is_value = std::mem::take(&mut takes_value) && !text.starts_with('-');
             takes_value = text.starts_with('-') && !text.contains('=');
             !is_value && refers(name, container)
-        }) || container
-            .environment
-            .iter()
-            .any(|v| self.is_variable("config-file", &v.name) && v.value.is_none())
+        }) || container.environment.iter().any(|v| self.names_file(&v.name) && v.value.is_none())
     }
 
     /// Leaves out of `declared` what is only known when `container` runs: a setting that is missing may have any value. Nor
@@ -372,7 +369,8 @@ impl Declare<'_> {
             declared.settings = Observed::failed(error.clone());
         }
         let Observed::Seen { value: settings, .. } = &mut declared.settings else { return };
-        let has_file = settings.get("config-file").is_some_and(|setting| setting.set);
+        let file = self.kind.program.config.and_then(|name| settings.get(name));
+        let has_file = file.is_some_and(|setting| setting.set);
         let is_known = |name: &str, setting: &Setting| {
             let by_default = matches!(setting.origin, Origin::Default { .. });
             let by_variable = self.kind.program.variable.is_some() && container.other_variables
@@ -428,7 +426,7 @@ impl Declare<'_> {
                     read: &mut read,
                 });
                 // What keeps it from starting is known even if nothing else is.
-                let fatal = match resolved.settings.error() {
+                let fatal = match resolved.doubt.as_ref().or(resolved.settings.error()) {
                     Some(error) if resolved.fatal.is_empty() => Observed::failed(error.clone()),
                     _ => Observed::seen(resolved.fatal, Origin::file(path)),
                 };
@@ -436,6 +434,11 @@ impl Declare<'_> {
             }
         };
         Declared { kind, path: path.to_owned(), settings, fatal, uid: None, files: None, attributed_by: None }
+    }
+
+    /// Returns whether `variable` names the configuration file.
+    fn names_file(&self, variable: &str) -> bool {
+        self.kind.program.config.is_some_and(|name| self.is_variable(name, variable))
     }
 
     /// Returns whether `variable` sets the setting `name`.
@@ -485,7 +488,7 @@ fn absent(
         version: Observed::failed(error.clone()),
         settings: Observed::failed(error.clone()),
         config_file: None,
-        ignored_environment: Observed::failed(error.clone()),
+        ignored_environment: Some(Observed::failed(error.clone())),
         declared: Observed::seen(vec![declared.clone()], Origin::file(&declared.path)),
         drift: Observed::failed(error.clone()),
         listeners: Observed::failed(error.clone()),
@@ -494,6 +497,7 @@ fn absent(
             manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             pki: Observed::failed(error.clone()),
+            kubeconfigs: Observed::failed(error.clone()),
             access: None,
         },
         etcd: None,

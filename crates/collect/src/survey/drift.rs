@@ -284,6 +284,29 @@ pub(crate) fn configuration(
     }
 }
 
+/// Returns why it is not known whether `component` runs with what is in its configuration file, if it is not: it was changed or
+/// replaced since the process was started.
+pub(crate) fn replaced(
+    component: &str,
+    file: &ConfigFile,
+    process: &Process,
+    now: Timestamp,
+) -> Option<EvidenceError> {
+    let changed = file.changed_at?;
+    let how = match order(changed, process, now) {
+        Order::Before => return None,
+        Order::After => "since then",
+        Order::Unknown => "perhaps since then, which the clock of the node does not tell",
+    };
+    let message = format!(
+        "whether {component} runs with what is in {} is not known: it was started at {}, and the file was changed or replaced at {}, {how}",
+        file.path,
+        at(process.started_at),
+        at(changed)
+    );
+    Some(EvidenceError::new(ErrorKind::Unsupported, message))
+}
+
 /// When a file was changed, as seen from the start of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use seaworthy_components::{Component, Program};
 use seaworthy_evidence::{
-    Declared, DeclaredKind, ErrorKind, EvidenceError, File, FileAccess, FileKind, InstanceFiles, Observed,
-    Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
+    Declared, DeclaredKind, ErrorKind, EvidenceError, File, FileAccess, FileKind, InstanceFiles, NamedFile,
+    Observed, Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Setting, Settings,
 };
 use seaworthy_host::access::{self, Access, Refusal};
 use seaworthy_host::users::Account;
@@ -27,6 +27,7 @@ pub(crate) fn read(
 ) -> InstanceFiles {
     let program = kind.program;
     let access = settings.clone().and_then(|settings| access(program, reader, settings, data));
+    let kubeconfigs = settings.clone().and_then(|settings| kubeconfigs(survey, program, reader, settings));
     let pki = settings.and_then(|settings| {
         all_named(program, settings)?;
         let named: Vec<&str> = program
@@ -48,10 +49,37 @@ pub(crate) fn read(
             Err(error) => Observed::failed(error),
         }),
         pki: Observed::from_result(pki, Origin::derived("the settings and the PKI directory")),
+        kubeconfigs: Observed::from_result(kubeconfigs, Origin::derived("the settings")),
         access: access.transpose().map(|access| {
             Observed::from_result(access, Origin::derived("the process, the files and the folders"))
         }),
     }
+}
+
+/// Returns the kubeconfigs that the settings name.
+fn kubeconfigs(
+    survey: &Survey<'_>,
+    program: &Program,
+    reader: &Reader<'_>,
+    settings: &Settings,
+) -> Result<Vec<NamedFile>, EvidenceError> {
+    if let Some(error) = settings.doubt_about(program.kubeconfigs.iter().copied()) {
+        return Err(error.clone());
+    }
+    let set = program.kubeconfigs.iter().filter_map(|name| Some((*name, settings.get(*name)?)));
+    let file = |(name, setting): (&str, &Setting)| {
+        let path = reader.absolute(&setting.value)?;
+        let replaceable = reader.access().map_or(Ok(String::new()), |access| access.replaceable_by(&path));
+        Ok(NamedFile {
+            setting: name.to_owned(),
+            file: observed(reader.root().and_then(|root| root.stat(&path, survey.users)), &path),
+            replaceable_by: Observed::from_result(
+                replaceable,
+                Origin::derived(format!("owners and modes on the way to {path}")),
+            ),
+        })
+    };
+    set.filter(|(_, setting)| setting.set).map(file).collect()
 }
 
 /// Returns the error where a setting that names a file is not known: what is said of all of them would leave that file out.
@@ -247,7 +275,7 @@ fn denied(
         let settings = declared.settings.as_result()?;
         let mut unknown = all_named(program, settings).err();
         let named = |name: &'static str| settings.get(name).filter(|s| s.set || name == "data-dir");
-        let read = program.files.iter().copied().chain(["config-file"]);
+        let read = program.files.iter().copied().chain(program.config);
         let read = read.map(|name| (name, "", access::READ));
         for (name, below, needs) in read.chain(program.data.iter().copied()) {
             let Some(setting) = named(name) else { continue };

@@ -13,11 +13,11 @@ use seaworthy_host::access::Access;
 use seaworthy_host::sockets::Sockets;
 use seaworthy_wire::Target;
 
-use super::Survey;
 use super::membership::{self, LiveMembers};
 use super::processes::Running;
 use super::proxy;
 use super::server::Server;
+use super::{Survey, instance};
 
 /// What the listeners of the node answered, by process and address.
 #[derive(Default)]
@@ -120,6 +120,7 @@ pub(crate) fn ask_all(
     survey: &Survey<'_>,
     servers: &[Server<'_>],
     proxies: &[proxy::Reading<'_>],
+    others: &[instance::Reading<'_>],
 ) -> Answers {
     let mut answers = Answers { off: !survey.options.wire, ..Answers::default() };
     if answers.off {
@@ -128,7 +129,8 @@ pub(crate) fn ask_all(
     let mut jobs: Vec<Job<'_>> = servers.iter().filter(|s| s.embedded.is_none()).map(Job::Members).collect();
     let sockets = servers.iter().map(|s| (s.running, s.sockets.as_ref(), s.embedded.as_ref().map(|_| s)));
     let of_proxies = proxies.iter().map(|p| (p.running, p.sockets.as_ref(), None));
-    for (running, sockets, embedded) in sockets.chain(of_proxies) {
+    let of_others = others.iter().map(|p| (p.running, p.sockets.as_ref(), None));
+    for (running, sockets, embedded) in sockets.chain(of_proxies).chain(of_others) {
         let mut all: Vec<Socket> = sockets.into_iter().flat_map(addresses).collect();
         // Sorted, but an IPv4 and an IPv6 socket may have the same address here.
         all.dedup();
@@ -407,7 +409,7 @@ mod tests {
         let survey =
             Survey { options: &options, root: &root, users: &seaworthy_host::users::Users::default() };
         let started = Instant::now();
-        let answers = ask_all(&survey, &[Server::read(&running)], &[]);
+        let answers = ask_all(&survey, &[Server::read(&running)], &[], &[]);
         assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
         let mut unasked = 0;
         for listener in silent {

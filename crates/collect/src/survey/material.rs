@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use seaworthy_components::KeyFiles;
 use seaworthy_evidence::{
     Certificate, Credentials, ErrorKind, EvidenceError, Observed, Origin, PrivateKey, Problem, ProblemKind,
     RevocationList, Setting,
@@ -11,7 +12,7 @@ use seaworthy_evidence::{
 use seaworthy_host::access::{self, Access};
 use seaworthy_host::root::Root;
 use seaworthy_host::users::Users;
-use seaworthy_pki::{Material, Parsed, Side, Source, Use, problems};
+use seaworthy_pki::{Material, Parsed, Side, Source, Use, User, problems};
 
 use super::Survey;
 use super::allowed::Restriction;
@@ -51,6 +52,18 @@ pub(crate) const CLIENT: Names = Names {
 };
 
 impl Names {
+    /// Returns those of a component that has a certificate, a key and CAs for one purpose, and no more.
+    pub(crate) fn of(files: &KeyFiles) -> Self {
+        Self {
+            certificate: files.certificate,
+            key: files.key,
+            client_certificate: "",
+            client_key: "",
+            trusted: files.trusted,
+            revocations: "",
+        }
+    }
+
     /// Returns all of them.
     pub(crate) fn all(&self) -> [&'static str; 6] {
         [self.certificate, self.key, self.client_certificate, self.client_key, self.trusted, self.revocations]
@@ -273,7 +286,7 @@ impl Files {
             client_auth: usage.client_auth,
             checks_client_names: usage.checks_client_names,
             allowed: restriction.and_then(|r| Some((r.setting, r.allowed()?))),
-            etcd_version: usage.etcd_version,
+            user: usage.user,
         };
         let found = problems(&material, &usage, survey.options.now);
         // A problem that was found is one; that there is no other is known only where everything could be looked at.
@@ -321,7 +334,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) checks_client_names: bool,
     /// The names that it demands of the other end.
     pub(crate) restriction: Option<&'a Restriction>,
-    pub(crate) etcd_version: Option<&'a str>,
+    /// The program that uses it.
+    pub(crate) user: User<'a>,
 }
 
 impl<T> Content<T> {

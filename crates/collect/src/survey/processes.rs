@@ -1,5 +1,6 @@
 //! The processes of interest: etcd, its proxies, and those that tell about them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seaworthy_components::etcd::Version;
@@ -11,7 +12,7 @@ use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
 use seaworthy_settings::Argument;
 
-use super::Survey;
+use super::{Kind, Survey};
 
 /// One process of interest, with what is read of each.
 pub(crate) struct Running {
@@ -31,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) proxies: Vec<Running>,
     pub(crate) api_servers: Vec<Running>,
     pub(crate) kubelets: Vec<Running>,
+    /// Instances of the components that are like the others, by component.
+    pub(crate) instances: BTreeMap<&'static str, Vec<Running>>,
     /// Programs that may run an etcd inside themselves.
     pub(crate) embedding: Vec<Running>,
     pub(crate) total: u32,
@@ -56,11 +59,12 @@ impl Found {
             proxies: Vec::new(),
             api_servers: Vec::new(),
             kubelets: Vec::new(),
+            instances: BTreeMap::new(),
             embedding: Vec::new(),
             total: scan.total,
             unseen: (scan.unseen > 0).then(|| {
                 let message = format!(
-                    "the executables of {} processes may not be looked at, and one of them may be an etcd by another \
+                    "the executables of {} processes may not be looked at, and one of them may be a component by another \
                      name: run as root",
                     scan.unseen
                 );
@@ -85,7 +89,13 @@ impl Found {
                 Recognised::Server => &mut found.servers,
                 Recognised::Gateway | Recognised::GrpcProxy => &mut found.proxies,
                 Recognised::NotEtcd => {
-                    match kubernetes(&told).unwrap_or_else(|| program_name(&texts, exe.as_deref())) {
+                    let name = kubernetes(&told).unwrap_or_else(|| program_name(&texts, exe.as_deref()));
+                    match name {
+                        name if let Some(kind) =
+                            is_instance(name, &told, argv.get(1..).unwrap_or_default()) =>
+                        {
+                            found.instances.entry(kind).or_default()
+                        }
                         "kube-apiserver" => &mut found.api_servers,
                         "kubelet" => &mut found.kubelets,
                         name if may_embed(&told, name, &texts) => &mut found.embedding,
@@ -98,6 +108,11 @@ impl Found {
             list.push(Running { entry, argv, first, told, root, cgroup });
         }
         Ok(found)
+    }
+
+    /// Returns the processes that are instances of this kind.
+    pub(crate) fn of(&self, kind: Kind) -> &[Running] {
+        self.instances.get(kind.component.name).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -129,6 +144,17 @@ impl Running {
             |module: &Module| Version::of_module(&module.version).map(|v| format!("{}.{}", v.major, v.minor));
         let version = server.and_then(release).or_else(|| beside.and_then(line))?;
         Some((version, Origin::Build { pid: self.pid() }))
+    }
+
+    /// Returns the release of Kubernetes that its executable was built from, if it is a numbered one.
+    pub(crate) fn built_release(&self) -> Option<(String, Origin)> {
+        let Ok(Program::Go(build)) = self.told.as_ref() else { return None };
+        let of_kubernetes = |module: &&Module| module.path == "k8s.io/kubernetes";
+        let module = build.main.iter().chain(&build.dependencies).find(of_kubernetes)?;
+        let release = module.built().strip_prefix('v')?;
+        let numbered =
+            release.split('.').all(|part| part.bytes().all(|b| b.is_ascii_digit()) && !part.is_empty());
+        numbered.then(|| (release.to_owned(), Origin::Build { pid: self.pid() }))
     }
 
     /// Returns the arguments after the program, each with its place.
@@ -185,7 +211,8 @@ impl Running {
 /// Returns whether a process may be one of those looked for, by the name of its program. The arguments decide later.
 fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
     let known = |name: &[u8]| {
-        name.starts_with(b"etcd")
+        Kind::like_the_others().any(|kind| kind.program.is_at(name))
+            || name.starts_with(b"etcd")
             || name == b"kube-apiserver"
             || name == b"kubelet"
             || process::is_dynamic_linker(name)
@@ -211,7 +238,20 @@ fn built(told: &Told) -> Built {
 fn kubernetes(told: &Told) -> Option<&'static str> {
     let Ok(Program::Go(build)) = told else { return None };
     let name = build.package.strip_prefix("k8s.io/kubernetes/cmd/")?;
-    ["kube-apiserver", "kubelet"].into_iter().find(|known| *known == name)
+    let others = Kind::like_the_others().map(|kind| kind.component.name);
+    ["kube-apiserver", "kubelet"].into_iter().chain(others).find(|known| *known == name)
+}
+
+/// Returns the component of which a process is an instance, by what its executable is made of, and by the `name` of its program only
+/// where that says nothing.
+fn is_instance(name: &str, told: &Told, arguments: &[Argument]) -> Option<&'static str> {
+    let is_one = |kind: &Kind| match told {
+        Ok(Program::Go(build)) => kind.program.package == Some(&build.package),
+        Ok(Program::Other) => false,
+        Ok(Program::GoUntold) | Err(_) => (kind.program.is_called)(name),
+    };
+    let kind = Kind::like_the_others().find(is_one)?;
+    (!(kind.program.is_other)(arguments)).then_some(kind.component.name)
 }
 
 /// Returns whether an executable has an etcd server in it; `None` where it does not tell.

@@ -47,7 +47,7 @@ impl<'a> Reading<'a> {
             version: Observed::failed(unread()),
             settings: Observed::failed(unread()),
             config_file: None,
-            ignored_environment: Observed::failed(unread()),
+            ignored_environment: Some(Observed::failed(unread())),
             declared: Observed::failed(unread()),
             drift: Observed::failed(unread()),
             listeners: Observed::from_result(listeners, Origin::proc(format!("/proc/{pid}/net/tcp"))),
@@ -57,6 +57,7 @@ impl<'a> Reading<'a> {
                 rival_manifests: Observed::failed(unread()),
                 pki: Observed::failed(unread()),
                 access: None,
+                kubeconfigs: Observed::failed(unread()),
             },
             etcd: None,
             etcd_proxy: Some(EtcdProxy {

@@ -66,8 +66,9 @@ impl<'a> Server<'a> {
         let resolved = Resolved {
             settings: Observed::failed(error.clone()),
             config_file: Some(Observed::failed(error.clone())),
-            ignored_environment: Observed::failed(error),
+            ignored_environment: Some(Observed::failed(error)),
             fatal: Vec::new(),
+            doubt: None,
         };
         Self::new(running, resolved, Ok(sockets), Some(embedded))
     }
@@ -663,7 +664,7 @@ impl Finish<'_, '_> {
             client_auth: client_auth.enforced,
             checks_client_names: !unchecked.iter().any(on),
             restriction: restriction.filter(|_| side == Purpose::Peer),
-            etcd_version: version.value().map(String::as_str),
+            user: seaworthy_pki::User::Etcd(version.value().map(String::as_str)),
         };
         let pki_side =
             if side == Purpose::Peer { seaworthy_pki::Side::Peer } else { seaworthy_pki::Side::Client };

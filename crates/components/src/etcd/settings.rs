@@ -95,8 +95,9 @@ pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
         return Resolved {
             settings: Observed::failed(error.clone()),
             config_file: file.map(|_| Observed::failed(error.clone())),
-            ignored_environment: Observed::failed(error),
+            ignored_environment: Some(Observed::failed(error)),
             fatal: Vec::new(),
+            doubt: None,
         };
     }
     let readings = Version::readings(version, &changes()).into_iter().map(|version| {
@@ -154,10 +155,15 @@ fn agree(agreed: &mut Resolved, other: &Resolved, version: Option<Version>) {
         let error = unsettled("which keys of the configuration file they ignore".to_owned());
         agreed.config_file = Some(Observed::failed(error));
     }
-    let of_environment =
-        |resolved: &Resolved| ignored(&resolved.ignored_environment, |keys| keys).map(|keys| keys.join(" "));
+    let of_environment = |resolved: &Resolved| {
+        resolved
+            .ignored_environment
+            .as_ref()
+            .and_then(|all| ignored(all, |keys| keys).map(|keys| keys.join(" ")))
+    };
     if of_environment(agreed) != of_environment(other) {
-        agreed.ignored_environment = Observed::failed(unsettled("which variables they ignore".to_owned()));
+        agreed.ignored_environment =
+            Some(Observed::failed(unsettled("which variables they ignore".to_owned())));
     }
 }
 
@@ -198,8 +204,9 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             return Resolved {
                 settings: Observed::failed(error),
                 config_file: None,
-                ignored_environment: ignored_environment(None),
+                ignored_environment: Some(ignored_environment(None)),
                 fatal,
+                doubt: None,
             };
         }
     };
@@ -212,11 +219,12 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
         return Resolved {
             settings: Observed::seen(settings.into(), origin),
             config_file: None,
-            ignored_environment: ignored_environment(None),
+            ignored_environment: Some(ignored_environment(None)),
             fatal,
+            doubt: None,
         };
     };
-    let ignored_environment = ignored_environment(Some(&path));
+    let ignored_environment = Some(ignored_environment(Some(&path)));
     match read(&path).and_then(|text| config_file::bind(&text, &path, version)) {
         Ok(bound) => {
             let (origin, file) = (bound.origin.clone(), bound.file.clone());
@@ -228,6 +236,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
                 config_file: Some(Observed::seen(file, origin)),
                 ignored_environment,
                 fatal,
+                doubt: None,
             }
         }
         Err(error) => {
@@ -241,6 +250,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
                 config_file: Some(Observed::failed(error)),
                 ignored_environment,
                 fatal,
+                doubt: None,
             }
         }
     }

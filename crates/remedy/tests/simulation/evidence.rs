@@ -447,7 +447,7 @@ impl Cluster {
             client_auth: true,
             checks_client_names: true,
             allowed: None,
-            etcd_version: Some(VERSION),
+            user: seaworthy_pki::User::Etcd(Some(VERSION)),
         };
         let found = problems(&material, &usage, now);
         if found.is_empty() {
@@ -523,7 +523,7 @@ fn absent(mut etcd: Etcd, index: usize) -> Etcd {
     etcd.version = nothing(&error);
     etcd.settings = nothing(&error);
     etcd.config_file = None;
-    etcd.ignored_environment = nothing(&error);
+    etcd.ignored_environment = Some(nothing(&error));
     etcd.drift = nothing(&error);
     etcd.listeners = nothing(&error);
     etcd.files.pki = nothing(&error);

@@ -1,0 +1,183 @@
+//! One instance of a component that is like the others: read, asked, and put together by what the component says of itself.
+
+use seaworthy_evidence::{
+    ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Purpose, Settings, Url,
+};
+use seaworthy_host::sockets::Sockets;
+use seaworthy_settings::{ConfigText, Given, Resolved};
+
+use super::attribution::Attributions;
+use super::declarations::Declarations;
+use super::listeners::{self, Answers};
+use super::material::{Circumstances, Files, Names, Reader};
+use super::processes::Running;
+use super::{Kind, Survey, drift, files};
+
+/// One process with what was read of it on the node.
+pub(crate) struct Reading<'a> {
+    kind: Kind,
+    pub(crate) running: &'a Running,
+    pub(crate) sockets: Result<Sockets, EvidenceError>,
+    version: Observed<String>,
+    resolved: Resolved,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the settings and sockets of one process.
+    pub(crate) fn read(kind: Kind, running: &'a Running) -> Self {
+        let version = match running.built_release() {
+            Some((release, origin)) => Observed::seen(release, origin),
+            None => {
+                let message = "its executable does not tell its release";
+                Observed::failed(EvidenceError::new(ErrorKind::NotFound, message))
+            }
+        };
+        let environment = running.entry.environ();
+        let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
+            let root = running.root.as_ref().map_err(Clone::clone)?;
+            let file = root.open(running.absolute(path)?)?;
+            let origin = file.origin().clone();
+            Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
+        };
+        let resolved = (kind.program.resolve)(Given {
+            arguments: running.arguments(),
+            environment: environment.as_deref().map_err(Clone::clone),
+            release: version.value().map(String::as_str),
+            runs: true,
+            read: &mut read,
+        });
+        let sockets = Sockets::of_process(&running.entry);
+        Self { kind, running, sockets, version, resolved }
+    }
+
+    /// Returns whether it is of this kind.
+    pub(crate) fn is_of(&self, kind: Kind) -> bool {
+        self.kind.component.name == kind.component.name
+    }
+
+    /// Returns the instance as evidence, joined with what its listeners said.
+    pub(crate) fn finish(
+        self,
+        survey: &Survey<'_>,
+        declarations: &Declarations,
+        attributions: &Attributions<'_>,
+        answers: &Answers,
+    ) -> Instance {
+        let (component, program) = (self.kind.component, self.kind.program);
+        let pid = self.running.pid();
+        let settings = &self.resolved.settings;
+        let known = settings.value();
+        let declaration = attributions.of(pid, settings.as_result());
+        let reader = Reader::as_process(self.running, survey.users);
+        let listeners = self.listeners(survey, answers);
+        let credentials = self.credentials(survey, &reader, known);
+        let files = files::read(
+            survey,
+            self.kind,
+            &reader,
+            settings.as_result(),
+            |_| None,
+            attributions.manifest(pid, &declaration),
+            |manifest| declarations.rivals(manifest),
+        );
+        let process = self.running.evidence(survey);
+        let who = format!("pid {pid}");
+        let drifts = match (&declaration, known) {
+            (Ok(Some(declared)), Some(running)) => drift::settings(declared, running, &who),
+            _ => Vec::new(),
+        };
+        // What was not compared may have drifted, too.
+        let declared = declaration.as_ref().map(|d| d.as_ref().and_then(|d| d.settings.error()));
+        let replaced = self.resolved.config_file.as_ref().and_then(|file| {
+            drift::replaced(component.name, file.value()?, process.value()?, survey.options.now)
+        });
+        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(replaced.as_ref());
+        let drift = match uncompared {
+            Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
+            _ => Observed::seen(drifts, Origin::derived("the declaration and the process")),
+        };
+        Instance {
+            id: format!("{} (pid {pid})", component.name),
+            component: component.name.to_owned(),
+            process,
+            version: self.version.clone(),
+            config_file: self.resolved.config_file.clone(),
+            ignored_environment: self.resolved.ignored_environment.clone(),
+            declared: Observed::from_result(
+                declaration.map(|declared| {
+                    let judge = |declared| files::unusable(program, &reader, declared, known);
+                    declared.into_iter().map(judge).collect()
+                }),
+                Origin::derived("static pod manifests and systemd units"),
+            ),
+            drift,
+            listeners,
+            credentials,
+            files,
+            settings: settings.clone(),
+            etcd: None,
+            etcd_proxy: None,
+        }
+    }
+
+    /// Returns the listeners: those of the settings, joined with the sockets there are.
+    fn listeners(&self, survey: &Survey<'_>, answers: &Answers) -> Observed<Vec<Listener>> {
+        let all = || -> Result<Vec<Listener>, EvidenceError> {
+            let settings = self.resolved.settings.as_result()?;
+            let sockets = self.sockets.as_ref().map_err(Clone::clone)?;
+            let urls: Vec<(Url, Origin, Purpose)> = (self.kind.program.listens)(settings)
+                .into_iter()
+                .map(|(url, origin)| (url, origin, Purpose::Client))
+                .collect();
+            Ok(listeners::all(survey, self.running, &urls, sockets, answers))
+        };
+        Observed::from_result(all(), self.running.entry.origin("net/tcp"))
+    }
+
+    /// Returns the key material that the settings name, and what is wrong with it.
+    fn credentials(
+        &self,
+        survey: &Survey<'_>,
+        reader: &Reader<'_>,
+        settings: Option<&Settings>,
+    ) -> Vec<KeyMaterial> {
+        let of = |names: &seaworthy_components::KeyFiles| {
+            let (purpose, all) = (names.purpose, [names.certificate, names.key, names.trusted]);
+            let settings = match settings {
+                Some(settings) => match settings.doubt_about(all) {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(settings),
+                },
+                None => Err(self.resolved.settings.error().cloned().unwrap_or_else(|| {
+                    EvidenceError::new(ErrorKind::NotFound, "the settings are not known")
+                })),
+            };
+            let settings = match settings {
+                Ok(settings) => settings,
+                Err(error) => {
+                    let (files, problems) = (Observed::failed(error.clone()), Observed::failed(error));
+                    return KeyMaterial { purpose, files, problems };
+                }
+            };
+            let names = Names::of(names);
+            let files = Files::read(survey, reader, settings, &names);
+            let circumstances = Circumstances {
+                dialled: &[],
+                dials_from: &[],
+                client_auth: false,
+                checks_client_names: false,
+                restriction: None,
+                user: seaworthy_pki::User::Kubernetes(self.kind.component.name),
+            };
+            KeyMaterial {
+                purpose,
+                problems: files.problems(survey, seaworthy_pki::Side::Client, circumstances),
+                files: Observed::seen(
+                    files.credentials(),
+                    Origin::derived(format!("the settings {}", all.join(", "))),
+                ),
+            }
+        };
+        self.kind.program.credentials.iter().map(of).collect()
+    }
+}

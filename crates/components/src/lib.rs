@@ -4,6 +4,7 @@
 
 pub mod etcd;
 pub mod etcd_proxy;
+pub mod kube_scheduler;
 pub mod serving;
 
 use seaworthy_evidence::{Origin, Purpose, Settings, Url};
@@ -77,7 +78,7 @@ impl Program {
 }
 
 /// Every component.
-pub static ALL: &[&Component] = &[&etcd::COMPONENT, &etcd_proxy::COMPONENT];
+pub static ALL: &[&Component] = &[&etcd::COMPONENT, &etcd_proxy::COMPONENT, &kube_scheduler::COMPONENT];
 
 /// Returns the component called `name`.
 pub fn named(name: &str) -> Option<&'static Component> {

@@ -4,6 +4,7 @@
 
 pub mod etcd;
 pub mod etcd_proxy;
+pub mod kube_controller_manager;
 pub mod kube_scheduler;
 pub mod serving;
 
@@ -78,7 +79,12 @@ impl Program {
 }
 
 /// Every component.
-pub static ALL: &[&Component] = &[&etcd::COMPONENT, &etcd_proxy::COMPONENT, &kube_scheduler::COMPONENT];
+pub static ALL: &[&Component] = &[
+    &etcd::COMPONENT,
+    &etcd_proxy::COMPONENT,
+    &kube_controller_manager::COMPONENT,
+    &kube_scheduler::COMPONENT,
+];
 
 /// Returns the component called `name`.
 pub fn named(name: &str) -> Option<&'static Component> {

@@ -99,7 +99,7 @@ impl Drop for Golden {
 fn snapshots() -> Vec<(String, String)> {
     let named = |name: &str| ((*name).to_owned(), format!("golden/snapshots/{name}.json"));
     let mut all = vec![("plaintext".to_owned(), "cli/node.json".to_owned())];
-    all.extend(["blind", "encrypted", "none", "silent", "unit"].iter().map(|name| named(name)));
+    all.extend(["blind", "encrypted", "kubeadm", "none", "silent", "unit"].iter().map(|name| named(name)));
     all
 }
 

@@ -29,9 +29,10 @@ pub struct WriterSpec {
 }
 
 impl Default for WriterSpec {
-    /// Six clients with a pause of a millisecond, and a timeout of a second.
+    /// Six clients with a pause of 50 milliseconds, and a timeout of a second: a write every ten milliseconds tells as much of gaps
+    /// and losses as one every fraction of it, and leaves the processors to what is tested.
     fn default() -> Self {
-        Self { clients: 6, pause: Duration::from_millis(1), timeout: Duration::from_secs(1) }
+        Self { clients: 6, pause: Duration::from_millis(50), timeout: Duration::from_secs(1) }
     }
 }
 

@@ -114,6 +114,8 @@ struct Finding {
     title: String,
     /// `low`, `medium`, `high` or `critical`.
     severity: &'static str,
+    /// Name of the component that it is about, or `node`.
+    component: String,
     /// What was judged.
     resource: String,
     /// `pass`, `fail`, `not-applicable`, `manual` or `unknown`.
@@ -227,6 +229,7 @@ impl From<&audit::Finding> for Finding {
             rule: finding.rule.clone(),
             title: finding.title.clone(),
             severity: finding.severity.name(),
+            component: finding.component.clone(),
             resource: finding.resource.clone(),
             status: finding.status.name(),
             controls: finding

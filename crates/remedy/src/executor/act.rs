@@ -179,7 +179,7 @@ impl Executor<'_> {
         let store = self.preimages_of(preimage)?;
         let edits = |step: &Step| step.action.is_edit() && step.action.written().contains(&path);
         // A rollback of an edit gives none either, and it may be what is undone.
-        let origin = self.fix(&preimage.fix).map(|fix| self.origin_of(&fix.plan));
+        let origin = self.fix(&preimage.fix).map(|fix| self.origin_of(&fix.plan).unwrap_or(fix.plan));
         let was_edited = origin.is_ok_and(|origin| origin.steps.iter().any(edits));
         match store.content(&preimage.id)?.filter(|_| was_edited && expected != Expected::Absent) {
             // An edit gives no owner and no mode, so others have, if they are not those of then.

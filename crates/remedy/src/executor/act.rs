@@ -14,7 +14,7 @@ use crate::condition::is_same;
 use crate::input::Declaration;
 use crate::issue::{self, Authority, Host, KeyKind, Profile};
 use crate::plan::{Action, Plan, PreimageId, RestartedBy, Step};
-use crate::planner::{edited, is_etcd};
+use crate::planner::{edited, undone};
 use crate::rollouts::etcd::peers::bundled;
 use crate::world::{NotObserved, process_of};
 
@@ -207,7 +207,7 @@ impl Executor<'_> {
         let before = self.preimages_of(preimage)?.content(&preimage.id)?;
         let read = |path: &str| Some(root.read(Path::new(path)).ok()??.bytes);
         let before = before.as_ref().map(|content| content.bytes.as_slice());
-        let bytes = change.undo(path, before, &current.bytes, &read, &is_etcd)?;
+        let bytes = undone(change, path, before, &current.bytes, &read)?;
         if sha256(&bytes) != after {
             return Err(Stop(format!("{path} is not as it was when the rollback was planned")));
         }

@@ -493,7 +493,7 @@ impl<'a> Executor<'a> {
         let mut journal = local.open(id)?;
         (self.tell)(&Progress::Turn { id: id.to_owned(), doing: "resumed", steps: plan.steps.len() });
         let etcd = self.world.running()?;
-        let done = self.carry_out(&mut journal, plan, held.as_deref(), etcd.as_ref());
+        let done = self.carry_out(&mut journal, plan, held.as_deref(), etcd.as_deref());
         if plan.rollback_of.is_none() {
             return self
                 .end_forth(journal, done, held.as_deref())

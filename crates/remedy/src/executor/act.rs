@@ -132,7 +132,7 @@ impl Executor<'_> {
 
     /// Makes the member run with its files as they are now. Whether it does is verified afterwards.
     fn restart(&self, by: &RestartedBy, facts: &Facts) -> Result<(), Stop> {
-        let now = self.world.running()?.as_ref().and_then(process_of);
+        let now = self.world.running()?.as_deref().and_then(process_of);
         // Done again, it is not to restart what has restarted.
         let stale = facts.process.as_ref().is_some_and(|former| is_same(now.as_ref(), former));
         match by {
@@ -154,7 +154,7 @@ impl Executor<'_> {
     fn ended(&self, process: &Process) -> Result<(), Stop> {
         self.until(self.settle, PROCESS_POLL, || {
             let now = self.world.running().map_err(|error| error.to_string())?;
-            match now.as_ref().and_then(process_of).as_ref() == Some(process) {
+            match now.as_deref().and_then(process_of).as_ref() == Some(process) {
                 true => Err("the process does not end".to_owned()),
                 false => Ok(()),
             }

@@ -2,6 +2,7 @@
 
 use similar::TextDiff;
 
+use crate::memory::Memory;
 use crate::shown::shown;
 
 /// A file before and after an edit.
@@ -43,6 +44,18 @@ impl Change {
     /// Returns a unified diff with three lines of context, in which values that may be secrets are hidden.
     /// It is for people: it cannot be applied where something is hidden.
     pub fn diff(&self) -> String {
+        static DIFFS: Memory<String> = Memory::new();
+        // What may be a secret is not kept.
+        if self.content != Content::Manifest {
+            return self.find_out_diff();
+        }
+        let (before, after) = (self.before.as_deref(), self.after.as_slice());
+        let facts = format!("{:?} {} {:?}\n", self.content, self.path, before.map(<[u8]>::len));
+        let key = [facts.as_bytes(), before.unwrap_or_default(), after].concat();
+        DIFFS.recall(&key, || self.find_out_diff())
+    }
+
+    fn find_out_diff(&self) -> String {
         let before = self.before.as_ref().map(|bytes| self.shown(bytes)).unwrap_or_default();
         let after = self.shown(&self.after);
         let old = if self.before.is_some() { self.path.as_str() } else { "/dev/null" };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// How many texts are remembered, at most.
-const TEXTS: usize = 128;
+const TEXTS: usize = 512;
 /// Bytes of the longest text that is remembered; a manifest has a few thousand.
 const LONGEST: usize = 16 << 10;
 

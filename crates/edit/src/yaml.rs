@@ -134,7 +134,7 @@ impl<'t> Yaml<'t> {
 
     /// Returns whether the value at `path` is already worth `new`.
     pub(crate) fn is(&self, path: &[Step<'_>], new: &New) -> Result<bool, Refused> {
-        let mut values = values(self.text, self.duplicates)?;
+        let mut values = values(self.text, self.duplicates)?.to_vec();
         let value = values.first_mut().and_then(|root| value_at(root, path));
         Ok(value.is_some_and(|value| *value == new.value()))
     }
@@ -305,15 +305,15 @@ impl<'t> Yaml<'t> {
         intended: impl Fn(&mut Value) -> Option<()>,
     ) -> Result<String, Refused> {
         let text = splice(self.text, changes)?;
-        let mut want = values(self.text, self.duplicates)?;
+        let mut want = values(self.text, self.duplicates)?.to_vec();
         if want.is_empty() {
             want.push(Value::Null);
         }
         let changed = want.first_mut().and_then(intended);
         let got = values(&text, self.duplicates)
             .map_err(|_| Refused::because("the edited file would no longer be valid YAML"))?;
-        if changed.is_none() || got != want {
-            let place = want.iter().zip(&got).find_map(|(want, got)| difference(want, got, ""));
+        if changed.is_none() || *got != want {
+            let place = want.iter().zip(&*got).find_map(|(want, got)| difference(want, got, ""));
             let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
             return Err(Refused::because(format!("the edit would change more than it should{place}")));
         }
@@ -735,14 +735,14 @@ impl Open {
 }
 
 /// Returns what every document in `text` is worth, with the rules of Kubernetes and etcd (YAML 1.1).
-pub(crate) fn values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
-    static STRICT: Memory<Result<Vec<Value>, Refused>> = Memory::new();
-    static LENIENT: Memory<Result<Vec<Value>, Refused>> = Memory::new();
+pub(crate) fn values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Arc<[Value]>, Refused> {
+    static STRICT: Memory<Result<Arc<[Value]>, Refused>> = Memory::new();
+    static LENIENT: Memory<Result<Arc<[Value]>, Refused>> = Memory::new();
     let memory = if matches!(duplicates, DuplicateKeyPolicy::Error) { &STRICT } else { &LENIENT };
     memory.recall(text.as_bytes(), || read_values(text, duplicates))
 }
 
-fn read_values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Vec<Value>, Refused> {
+fn read_values(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Arc<[Value]>, Refused> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_reader_input_bytes: Some(2 * super::MAX_BYTES),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,17 +14,17 @@ use crate::{EvidenceError, Origin};
 /// The settings of an instance by flag name, as far as they are known; for each of the others, why it is not.
 ///
 /// In JSON one object, in which `{"error": …}` stands for a setting that is not known. A rule that asks for it is *unknown* with
-/// that error.
+/// that error. A copy shares them until one of the two is changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
-    known: BTreeMap<String, Setting>,
+    known: Arc<BTreeMap<String, Setting>>,
     unknown: BTreeMap<String, EvidenceError>,
 }
 
 impl Settings {
     /// Takes back what is known of a setting, because of `error`.
     pub fn doubt(&mut self, name: &str, error: EvidenceError) {
-        self.known.remove(name);
+        Arc::make_mut(&mut self.known).remove(name);
         self.unknown.insert(name.to_owned(), error);
     }
 
@@ -41,7 +42,7 @@ impl Settings {
 
 impl From<BTreeMap<String, Setting>> for Settings {
     fn from(known: BTreeMap<String, Setting>) -> Self {
-        Self { known, unknown: BTreeMap::new() }
+        Self { known: Arc::new(known), unknown: BTreeMap::new() }
     }
 }
 
@@ -55,7 +56,7 @@ impl Deref for Settings {
 
 impl DerefMut for Settings {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.known
+        Arc::make_mut(&mut self.known)
     }
 }
 
@@ -78,14 +79,14 @@ impl Serialize for Settings {
 
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut settings = Self::default();
+        let (mut known, mut unknown) = (BTreeMap::new(), BTreeMap::new());
         for (name, entry) in BTreeMap::<String, Entry<Setting>>::deserialize(deserializer)? {
             match entry {
-                Entry::Known(setting) => drop(settings.known.insert(name, setting)),
-                Entry::Unknown { error } => drop(settings.unknown.insert(name, error)),
+                Entry::Known(setting) => drop(known.insert(name, setting)),
+                Entry::Unknown { error } => drop(unknown.insert(name, error)),
             }
         }
-        Ok(settings)
+        Ok(Self { known: Arc::new(known), unknown })
     }
 }
 

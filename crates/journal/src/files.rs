@@ -556,7 +556,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 /// A place for a regular file, which may be there or not.
@@ -579,7 +580,8 @@ impl Target {
             return Err(FileError::NotAFile(self.path.clone()));
         }
         let extended = extended(&fd).map_err(failed)?;
-        let mut bytes = Vec::new();
+        let size = usize::try_from(stat.st_size).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(size.min(MAX_BYTES) + SPARE);
         let read = File::from(fd).take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|error| io_error(&self.path, "read", error))?;
         if bytes.len() > MAX_BYTES {
@@ -589,6 +591,9 @@ impl Target {
         Ok(Some(Content { bytes, mode, uid: stat.st_uid, gid: stat.st_gid, extended }))
     }
 }
+
+/// Room beyond the end of a file, which lets the standard library read all of it at once.
+pub(crate) const SPARE: usize = 64;
 
 const READ_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -620,10 +625,16 @@ fn own(fd: impl AsFd, mode: u32, uid: u32, gid: u32) -> Result<(), Errno> {
 
 /// Returns the extended attributes of a file, without those that hold for one content only.
 fn extended(fd: &OwnedFd) -> Result<Extended, Errno> {
-    let mut names = vec![0; 64 << 10];
-    let length = match rustix::fs::flistxattr(fd, names.as_mut_slice()) {
+    // Hardly a file has more than a label.
+    let mut names = vec![0; 256];
+    let mut listed = rustix::fs::flistxattr(fd, names.as_mut_slice());
+    if listed == Err(Errno::RANGE) {
+        names.resize(64 << 10, 0);
+        listed = rustix::fs::flistxattr(fd, names.as_mut_slice());
+    }
+    let length = match listed {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        result => result?,
+        listed => listed?,
     };
     names.truncate(length);
     let mut found = Vec::new();

@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use seaworthy_evidence::ProcessId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::files::{hex, sha256};
+use crate::files::{SPARE, hex, sha256};
 
 /// The state directory of a node.
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/seaworthy";
@@ -36,6 +37,16 @@ pub struct State {
     hook: Option<Hook>,
     /// How often the lock is asked for before another one is told to have it.
     attempts: u32,
+    /// The records as they were read last, by id: a run reads all of them again and again, and few have changed meanwhile.
+    known: Arc<Mutex<BTreeMap<String, Arc<Known>>>>,
+}
+
+/// A record as it was read last.
+#[derive(Debug)]
+struct Known {
+    plan: Vec<u8>,
+    journal: Vec<u8>,
+    record: Arc<Record>,
 }
 
 /// Is called before and after each line is written; tests stop the process there.
@@ -62,7 +73,7 @@ pub struct Lock {
 pub struct Journal {
     /// `None` where nothing could be written: then the record is kept in memory.
     file: Option<File>,
-    record: Record,
+    record: Arc<Record>,
     directory: PathBuf,
     lock: Lock,
 }
@@ -73,7 +84,7 @@ pub struct Record {
     /// Its id: when it was begun, and a random part. Later ones sort behind earlier ones.
     pub id: String,
     /// The plan.
-    pub plan: Value,
+    pub plan: Arc<Value>,
     /// What was written down, in order.
     pub entries: Vec<Entry>,
 }
@@ -248,7 +259,7 @@ impl State {
     ///
     /// [`JournalError::Unsafe`] when others could write there.
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
-        let state = Self { directory: directory.to_owned(), hook: None, attempts: 10 };
+        let state = Self { directory: directory.to_owned(), hook: None, attempts: 10, known: Arc::default() };
         match state.expect_safe() {
             Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(state),
             safe => safe.map(|()| state),
@@ -350,7 +361,7 @@ impl State {
     ///
     /// [`JournalError::NoSuchFix`], and [`JournalError::Corrupt`] when anything but the last line is not as it
     /// was written.
-    pub fn read(&self, id: &str) -> Result<Record, JournalError> {
+    pub fn read(&self, id: &str) -> Result<Arc<Record>, JournalError> {
         self.load(id).map(|(record, _)| record)
     }
 
@@ -359,7 +370,7 @@ impl State {
     /// # Errors
     ///
     /// When the directory cannot be read.
-    pub fn records(&self) -> Result<Vec<Result<Record, Box<Damaged>>>, JournalError> {
+    pub fn records(&self) -> Result<Vec<Result<Arc<Record>, Box<Damaged>>>, JournalError> {
         let record = |id: &String| self.read(id).map_err(|error| Box::new(self.damaged(id, &error)));
         Ok(self.list()?.iter().map(record).collect())
     }
@@ -396,20 +407,29 @@ impl State {
     }
 
     /// Returns the record, and how many bytes of the journal count.
-    fn load(&self, id: &str) -> Result<(Record, u64), JournalError> {
+    fn load(&self, id: &str) -> Result<(Arc<Record>, u64), JournalError> {
         let directory = self.directory_of(id);
-        if !is_id(id) || !directory.is_dir() {
-            return Err(JournalError::NoSuchFix(printable(id)));
+        let absent = || JournalError::NoSuchFix(printable(id));
+        if !is_id(id) {
+            return Err(absent());
         }
         let plan_path = directory.join("plan.json");
-        let plan_bytes = read(&plan_path)?;
-        let plan =
-            serde_json::from_slice(&plan_bytes).map_err(|error| corrupt(&plan_path, error.to_string()))?;
+        let plan = read(&plan_path).map_err(|error| if directory.is_dir() { error } else { absent() })?;
+        let last = self.known().get(id).filter(|known| known.plan == plan).cloned();
+        let document = match &last {
+            Some(last) => Arc::clone(&last.record.plan),
+            None => Arc::new(
+                serde_json::from_slice(&plan).map_err(|error| corrupt(&plan_path, error.to_string()))?,
+            ),
+        };
 
         let path = directory.join("journal.jsonl");
-        let bytes = read(&path)?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let lines = bytes.get(..whole).unwrap_or_default().split_inclusive(|b| *b == b'\n');
+        let journal = read(&path)?;
+        let whole = journal.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        if let Some(last) = last.as_ref().filter(|last| last.journal == journal) {
+            return Ok((Arc::clone(&last.record), whole as u64));
+        }
+        let lines = journal.get(..whole).unwrap_or_default().split_inclusive(|b| *b == b'\n');
         let mut entries: Vec<Entry> = Vec::new();
         for (number, line) in (0..).zip(lines) {
             let entry: Entry = serde_json::from_slice(line)
@@ -419,11 +439,18 @@ impl State {
             }
             entries.push(entry);
         }
-        match entries.first().map(|entry| &entry.event) {
-            Some(Event::Begun { plan }) if *plan == sha256(&plan_bytes) => {}
-            _ => return Err(corrupt(&path, "it does not begin with the plan that is there".to_owned())),
+        let record = Record { id: id.to_owned(), plan: document, entries };
+        if record.plan_hash() != Some(&sha256(&plan)) {
+            return Err(corrupt(&path, "it does not begin with the plan that is there".to_owned()));
         }
-        Ok((Record { id: id.to_owned(), plan, entries }, whole as u64))
+        let record = Arc::new(record);
+        let known = Known { plan, journal, record: Arc::clone(&record) };
+        self.known().insert(id.to_owned(), Arc::new(known));
+        Ok((record, whole as u64))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -446,8 +473,8 @@ impl Lock {
     /// Returns a fix of which nothing is written down: for a rollback that follows from a step that failed, where the disk is
     /// full. What it undoes is written down, and says what is to be undone.
     pub fn without_record(self, plan: &Value) -> Journal {
-        let record = Record { id: String::new(), plan: plan.clone(), entries: Vec::new() };
-        Journal { file: None, record, directory: PathBuf::new(), lock: self }
+        let record = Record { id: String::new(), plan: Arc::new(plan.clone()), entries: Vec::new() };
+        Journal { file: None, record: Arc::new(record), directory: PathBuf::new(), lock: self }
     }
 
     /// Creates the record of a fix with this plan, and returns its id.
@@ -597,7 +624,7 @@ impl Journal {
         let entry = Entry { number: self.record.entries.len() as u64, at: Timestamp::now(), event };
         let path = self.directory.join("journal.jsonl");
         let Some(file) = &mut self.file else {
-            self.record.entries.push(entry);
+            Arc::make_mut(&mut self.record).entries.push(entry);
             return Ok(());
         };
         let line = line(&entry, &path)?;
@@ -612,7 +639,7 @@ impl Journal {
             return Err(io(error));
         }
         hook(Moment::After);
-        self.record.entries.push(entry);
+        Arc::make_mut(&mut self.record).entries.push(entry);
         Ok(())
     }
 }
@@ -639,6 +666,14 @@ impl Record {
     /// Returns whether a step was begun.
     pub fn is_begun(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.event, Event::Before { .. }))
+    }
+
+    /// Returns the SHA-256 of the plan; `None` where nothing is written down.
+    pub fn plan_hash(&self) -> Option<&str> {
+        match &self.entries.first()?.event {
+            Event::Begun { plan } => Some(plan),
+            _ => None,
+        }
     }
 
     /// Returns when the fix was begun.
@@ -707,9 +742,10 @@ fn read(path: &Path) -> Result<Vec<u8>, JournalError> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let open = options.read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = open.map_err(|error| io_error(path, "open", error))?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+    let Some(metadata) = file.metadata().ok().filter(fs::Metadata::is_file) else {
         return Err(corrupt(path, "it is no regular file".to_owned()));
-    }
+    };
+    bytes.reserve_exact(usize::try_from(metadata.len().min(MAX_BYTES)).unwrap_or_default() + SPARE);
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, "read", error))?;
     match bytes.len() as u64 > MAX_BYTES {
         true => Err(corrupt(path, format!("it has more than {} MiB", MAX_BYTES >> 20))),
@@ -792,7 +828,7 @@ mod tests {
         let record = state.records().unwrap().remove(0).unwrap();
         assert_eq!((record.id.as_str(), record.status()), (id.as_str(), FixStatus::Failed));
         assert_eq!(record.failure(), Some("line\nbreak"));
-        assert_eq!(record.plan, json!({"rule": "etcd-peer-tls"}));
+        assert_eq!(*record.plan, json!({"rule": "etcd-peer-tls"}));
         assert_eq!(events(&record)[1], &Event::Before { step: "write".into(), facts: facts("x") });
 
         let mut journal = state.lock().unwrap().open(&id).unwrap();

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::etcd::Etcd;
 use schemars::JsonSchema;
@@ -202,7 +203,7 @@ pub(crate) struct Look<'a> {
     began_with: Option<&'a Process>,
     /// Client URLs of other members, for when this one does not say where its cluster is.
     via: &'a [String],
-    running: OnceCell<Result<Option<Etcd>, String>>,
+    running: OnceCell<Result<Option<Arc<Etcd>>, String>>,
     seen: OnceCell<Result<Observation, String>>,
 }
 
@@ -241,7 +242,7 @@ impl<'a> Look<'a> {
 
     fn running(&self) -> Result<Option<&Etcd>, String> {
         let running = self.running.get_or_init(|| self.world.running().map_err(|error| error.to_string()));
-        running.as_ref().map(Option::as_ref).map_err(Clone::clone)
+        running.as_ref().map(Option::as_deref).map_err(Clone::clone)
     }
 
     /// Returns why `condition` does not hold.

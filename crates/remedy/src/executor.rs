@@ -18,6 +18,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::etcd::Etcd;
@@ -193,7 +194,7 @@ impl<'a> Executor<'a> {
     /// As [`Self::apply`].
     pub fn resume(&self, id: &str) -> Result<Outcome, ExecutorError> {
         match self.resume_record(id, false)? {
-            Turn::Done(id) => match self.fix(&id)?.plan.rollback_of {
+            Turn::Done(id) => match self.fix(&id)?.plan.rollback_of.clone() {
                 Some(undone) => {
                     Ok(Outcome::RolledBack { id: undone, why: "its rollback is finished".to_owned() })
                 }
@@ -492,7 +493,7 @@ impl<'a> Executor<'a> {
         let mut journal = local.open(id)?;
         (self.tell)(&Progress::Turn { id: id.to_owned(), doing: "resumed", steps: plan.steps.len() });
         let etcd = self.world.running()?;
-        let done = self.carry_out(&mut journal, plan, held.as_deref(), etcd.as_ref());
+        let done = self.carry_out(&mut journal, plan, held.as_deref(), etcd.as_deref());
         if plan.rollback_of.is_none() {
             return self
                 .end_forth(journal, done, held.as_deref())
@@ -548,7 +549,7 @@ impl<'a> Executor<'a> {
         let reached = self.reached(plan);
         let before = if reached.is_none() { self.rollout_before(plan) } else { None };
         let (told, reached) = match &before {
-            Some(fix) => (&fix.plan, Some(fix.plan.stage)),
+            Some(fix) => (&*fix.plan, Some(fix.plan.stage)),
             None => (plan, reached),
         };
         let ended = |record: &mut ProgressRecord| {
@@ -570,13 +571,13 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Returns the plan of the fix that a rollback, or the rollback of one, goes back to; any other plan itself.
-    fn origin_of(&self, plan: &Plan) -> Plan {
-        let mut origin = plan.clone();
+    /// Returns the plan of the fix that a rollback, or the rollback of one, goes back to; `None` for another plan.
+    fn origin_of(&self, plan: &Plan) -> Option<Arc<Plan>> {
+        let mut origin = self.fix(plan.rollback_of.as_deref()?).ok()?.plan;
         while let Some(fix) = origin.rollback_of.as_deref().and_then(|id| self.fix(id).ok()) {
             origin = fix.plan;
         }
-        origin
+        Some(origin)
     }
 
     /// Returns the last fix of another rule that stands and is a round of its own through the cluster.

@@ -4,9 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::iter::successors;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use seaworthy_edit::memory::Memory;
 use seaworthy_journal::record::{Damaged, FixStatus, JournalError, Record, State};
 use serde::Serialize;
 
@@ -24,9 +26,9 @@ pub struct History {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fix {
     /// What was written down.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// The plan in it.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
 }
 
 /// How a fix stands, by all records.
@@ -49,8 +51,15 @@ pub enum Status {
 
 impl Fix {
     /// Reads the plan in a record of `state`.
-    pub(crate) fn of(state: &State, record: Record) -> Result<Self, Box<Damaged>> {
-        match Plan::from_value(&record.plan) {
+    pub(crate) fn of(state: &State, record: Arc<Record>) -> Result<Self, Box<Damaged>> {
+        // The history is read before each step, and its plans stay as they are.
+        static PLANS: Memory<Result<Arc<Plan>, String>> = Memory::new();
+        let read = || Plan::from_value(&record.plan).map(Arc::new).map_err(|error| error.to_string());
+        let plan = match record.plan_hash() {
+            Some(hash) => PLANS.recall(hash.as_bytes(), read),
+            None => read(),
+        };
+        match plan {
             Ok(plan) => Ok(Self { record, plan }),
             Err(error) => Err(Box::new(Damaged {
                 why: format!("{}: {error}", state.plan(&record.id).display()),
@@ -58,8 +67,8 @@ impl Fix {
                     record.status(),
                     FixStatus::Closed | FixStatus::Done | FixStatus::RolledBack
                 )),
-                plan: Some(record.plan),
-                id: record.id,
+                plan: Some((*record.plan).clone()),
+                id: record.id.clone(),
             })),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,7 @@ impl Node {
         let trusted = trusted(&etcd, &root);
         let asked = Asked::default();
         let mut seen = Observation {
-            etcd,
+            etcd: Arc::new(etcd),
             declaration,
             health,
             progress,
@@ -526,8 +527,8 @@ impl World for Live<'_> {
         self.node.observe()
     }
 
-    fn running(&self) -> Result<Option<Etcd>, NotObserved> {
-        self.node.running()
+    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved> {
+        Ok(self.node.running()?.map(Arc::new))
     }
 
     fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String> {
@@ -598,7 +599,7 @@ impl World for Live<'_> {
     fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), String> {
         // It may not run at all: then a rollback needs this the most.
         let etcd = self.running().map_err(|error| error.to_string())?;
-        let client = self.node.client_at(etcd.as_ref(), via.iter().map(String::as_str))?;
+        let client = self.node.client_at(etcd.as_deref(), via.iter().map(String::as_str))?;
         let number = u64::from_str_radix(id, 16).map_err(|error| error.to_string())?;
         let shows = || -> Result<bool, String> {
             let members = membership(&client.members().map_err(|error| error.to_string())?);
@@ -624,7 +625,7 @@ impl World for Live<'_> {
         };
         // The handle is of the process that has this id now; it must be the one that was meant.
         let now = self.running().map_err(|error| error.to_string())?;
-        match now.as_ref().and_then(process_of).as_ref() == Some(process) {
+        match now.as_deref().and_then(process_of).as_ref() == Some(process) {
             true => pidfd_send_signal(&fd, Signal::TERM).map_err(|error| error.to_string()),
             false => Ok(()),
         }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use crate::etcd::Etcd;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_edit::memory::Memory;
-use seaworthy_edit::{ArgumentEdit, Change, FileEdit, Refused, config, environment, manifest, unit};
+use seaworthy_edit::{
+    ArgumentEdit, Change, FileEdit, Impossible, Read, Refused, config, environment, manifest, unit,
+};
 use seaworthy_evidence::{DeclaredKind, Direction, Member, MemberSource, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
 
@@ -57,8 +59,39 @@ pub(crate) fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 ///
 /// When the edit cannot be made exactly.
 pub(crate) fn edited(change: &FileEdit, path: &str, declaration: &[Declaration]) -> Result<Vec<u8>, Refused> {
+    static EDITED: Memory<Result<Vec<u8>, Refused>> = Memory::new();
     let read = |path: &str| Some(declaration.iter().find(|d| d.path == path)?.bytes.clone());
-    change.apply(path, &read, &is_etcd)
+    let apply = || change.apply(path, &read, &is_etcd);
+    // What may be a secret is not kept.
+    let FileEdit::Manifest { .. } = change else { return apply() };
+    let Ok(mut key) = serde_json::to_vec(&(change, path)) else { return apply() };
+    for Declaration { path, bytes, .. } in declaration {
+        key.extend(format!("\n{path} {}\n", bytes.len()).bytes());
+        key.extend(bytes);
+    }
+    // A run that waits for others plans the same edit of the same files each time that it looks.
+    EDITED.recall(&key, apply)
+}
+
+/// Returns the content of the file at `path` as it is `now` with the `change` undone, as [`FileEdit::undo`] does.
+///
+/// # Errors
+///
+/// When that is impossible.
+pub(crate) fn undone(
+    change: &FileEdit,
+    path: &str,
+    before: Option<&[u8]>,
+    now: &[u8],
+    read: Read<'_>,
+) -> Result<Vec<u8>, Impossible> {
+    static UNDONE: Memory<Result<Vec<u8>, Impossible>> = Memory::new();
+    let undo = || change.undo(path, before, now, read, &is_etcd);
+    // Of a drop-in other files are read as well.
+    let (FileEdit::Manifest { .. }, Some(before)) = (change, before) else { return undo() };
+    let Ok(mut key) = serde_json::to_vec(&(change, path, before.len())) else { return undo() };
+    key.extend([before, now].concat());
+    UNDONE.recall(&key, undo)
 }
 
 /// Returns where the process sees a file of the host, or will once its folder is mounted.

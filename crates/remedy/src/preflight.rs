@@ -12,7 +12,7 @@ use seaworthy_pki::certificates_from_pem;
 use crate::input::Lacking;
 use crate::order::{self, Turn};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step};
-use crate::planner::{Declaration, Input, MARGIN_DAYS, called, edited, is_encrypted, refuse, state, this};
+use crate::planner::{Input, MARGIN_DAYS, called, edited, is_encrypted, refuse, state, this};
 use crate::progress::record_for;
 use crate::rollouts::etcd::peer_tls;
 use crate::rollouts::{self, check, etcd::trust};
@@ -330,24 +330,15 @@ fn environment(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
         let mut origins = std::iter::once(&s.origin).chain(lost);
         origins.any(|origin| matches!(origin, Origin::Environment { .. }))
     };
-    let text = |d: &Declaration| String::from_utf8_lossy(&d.bytes).into_owned();
-    let lines: Vec<String> = input
-        .declaration
-        .iter()
-        .flat_map(|d| {
-            text(d)
-                .lines()
-                .filter(|l| !l.trim_start().starts_with(['#', ';']))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let texts: Vec<_> = input.declaration.iter().map(|d| String::from_utf8_lossy(&d.bytes)).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let lines = lines.filter(|line| !line.trim_start().starts_with(['#', ';']));
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let declared =
-        |variable: &str| lines.iter().any(|l| l.split(|c| !is_name(c)).any(|word| word == variable));
+    let words = lines.flat_map(|line| line.split(|c| !is_name(c)));
+    let declared: BTreeSet<&str> = words.filter(|word| word.starts_with("ETCD_")).collect();
     let conflicts = flags(plan).into_iter().filter_map(|flag| {
         let variable = format!("ETCD_{}", flag.to_uppercase().replace('-', "_"));
-        let conflict = settings.get(flag).is_some_and(by_variable) || declared(&variable);
+        let conflict = settings.get(flag).is_some_and(by_variable) || declared.contains(variable.as_str());
         conflict.then(|| {
             refuse(
                 RefusalKind::Environment,

@@ -23,7 +23,7 @@ use crate::material::{self, Pair};
 use crate::plan::{
     Action, Attributes, Plan, PreimageId, Refusal, RefusalKind, RestartedBy, Stage, Step, Until, Waiting,
 };
-use crate::planner::{View, is_etcd};
+use crate::planner::{View, undone};
 use crate::preflight;
 use crate::progress::{ProgressRecord, record_for};
 use crate::rollouts::etcd::{peer_auto_tls, peers};
@@ -383,7 +383,7 @@ impl Undo<'_> {
                 None => !self.fix.record.is_after(&Fix::step_name(at)),
             };
             match (action, &now) {
-                _ if own => undone.push(self.restore(path, preimage, &before, now.as_deref())),
+                _ if own => undone.push(restore(path, preimage, before, hash)),
                 (Action::Edit { change, .. }, Some(now)) => {
                     undone.extend(self.revert(
                         files,
@@ -413,37 +413,6 @@ impl Undo<'_> {
         Ok(undone)
     }
 
-    fn restore(
-        &self,
-        path: &str,
-        preimage: PreimageId,
-        before: &Option<Vec<u8>>,
-        now: Option<&[u8]>,
-    ) -> Undone {
-        let path = path.to_owned();
-        let is = |bytes: Option<&[u8]>| match bytes {
-            Some(bytes) => Condition::File { path: path.clone(), sha256: sha256(bytes) },
-            None => Condition::Absent { path: path.clone() },
-        };
-        let title = match before {
-            Some(_) => format!("Put {path} back as it was"),
-            None => format!("Remove {path}"),
-        };
-        let step = Step {
-            title,
-            why: "It was so before the fix, and nobody has changed it since.".to_owned(),
-            diff: None,
-            preconditions: vec![is(now)],
-            verify: vec![match before {
-                Some(bytes) => Condition::Restored { path: path.clone(), sha256: sha256(bytes) },
-                None => Condition::Absent { path: path.clone() },
-            }],
-            action: Action::Restore { preimage, after: before.as_deref().map(sha256), path: path.clone() },
-            restarts: false,
-        };
-        (step, before.clone())
-    }
-
     #[expect(clippy::too_many_arguments, reason = "a file as it was, as it is, and what is to become of it")]
     fn revert(
         &self,
@@ -456,7 +425,7 @@ impl Undo<'_> {
         remarks: &mut Vec<String>,
     ) -> Result<Option<Undone>, Refusal> {
         let read = |path: &str| files.bytes(path).ok().flatten();
-        let bytes = match change.undo(path, before, now, &read, &is_etcd) {
+        let bytes = match undone(change, path, before, now, &read) {
             Ok(bytes) => bytes,
             Err(Impossible::Changed(names)) => {
                 let what = format!("{} in {path}", names.join(", "));
@@ -947,6 +916,31 @@ impl Undo<'_> {
             )
         })
     }
+}
+
+/// Returns the step that brings back a file of which this is the hash `now`.
+fn restore(path: &str, preimage: PreimageId, before: Option<Vec<u8>>, now: Option<String>) -> Undone {
+    let path = path.to_owned();
+    let after = before.as_deref().map(sha256);
+    let step = Step {
+        title: match after {
+            Some(_) => format!("Put {path} back as it was"),
+            None => format!("Remove {path}"),
+        },
+        why: "It was so before the fix, and nobody has changed it since.".to_owned(),
+        diff: None,
+        preconditions: vec![match now {
+            Some(sha256) => Condition::File { path: path.clone(), sha256 },
+            None => Condition::Absent { path: path.clone() },
+        }],
+        verify: vec![match &after {
+            Some(sha256) => Condition::Restored { path: path.clone(), sha256: sha256.clone() },
+            None => Condition::Absent { path: path.clone() },
+        }],
+        action: Action::Restore { preimage, after, path },
+        restarts: false,
+    };
+    (step, before)
 }
 
 fn pid(process: &seaworthy_journal::record::Process) -> u32 {

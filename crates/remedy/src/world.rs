@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::etcd::Etcd;
@@ -53,7 +54,7 @@ pub trait World {
     /// # Errors
     ///
     /// As [`Self::observe`], but for a member that is not there.
-    fn running(&self) -> Result<Option<Etcd>, NotObserved>;
+    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved>;
 
     /// Returns the membership as a quorum knows it, asked at `via` where the member does not say where its cluster is.
     ///
@@ -179,7 +180,7 @@ pub struct Observation {
     /// The node.
     pub snapshot: Snapshot,
     /// The member.
-    pub etcd: Etcd,
+    pub etcd: Arc<Etcd>,
     /// The files that declare it.
     pub declaration: Vec<Declaration>,
     /// How the members are, or why they could not be asked.

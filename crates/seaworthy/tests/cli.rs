@@ -552,8 +552,8 @@ fn every_plan_outcome_and_status_is_of_its_schema() {
     let some_fix = |events: Vec<Event>| {
         let entry = |(number, event)| Entry { number, at: Timestamp::UNIX_EPOCH, event };
         let entries = (0..).zip(events).map(entry).collect();
-        let record = Record { id: one.clone(), plan: serde_json::to_value(&plan).unwrap(), entries };
-        Fix { record, plan: plan.clone() }
+        let record = Record { id: one.clone(), plan: serde_json::to_value(&plan).unwrap().into(), entries };
+        Fix { record: record.into(), plan: plan.clone().into() }
     };
     let mut fixes = vec![some_fix(events), some_fix(vec![begun.clone()])];
     for last in [Event::Done, Event::RolledBack, Event::Closed] {

@@ -308,8 +308,8 @@ fn fix_status() {
         let begun = Event::Begun { plan: "0".repeat(64) };
         let entries = (0..).zip([begun].into_iter().chain(more)).map(entry).collect();
         let plan = some_plan();
-        let record = Record { id: ID.to_owned(), plan: serde_json::to_value(&plan).unwrap(), entries };
-        Fix { record, plan }
+        let record = Record { id: ID.to_owned(), plan: serde_json::to_value(&plan).unwrap().into(), entries };
+        Fix { record: record.into(), plan: plan.into() }
     })
     .collect();
     let statuses = [

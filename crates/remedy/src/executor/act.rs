@@ -14,7 +14,7 @@ use crate::condition::is_same;
 use crate::input::Declaration;
 use crate::issue::{self, Authority, Host, KeyKind, Profile};
 use crate::plan::{Action, Plan, PreimageId, RestartedBy, Step};
-use crate::planner::{edited, is_etcd};
+use crate::planner::{edited, undone};
 use crate::rollouts::etcd::peers::bundled;
 use crate::world::{NotObserved, process_of};
 
@@ -132,7 +132,7 @@ impl Executor<'_> {
 
     /// Makes the member run with its files as they are now. Whether it does is verified afterwards.
     fn restart(&self, by: &RestartedBy, facts: &Facts) -> Result<(), Stop> {
-        let now = self.world.running()?.as_ref().and_then(process_of);
+        let now = self.world.running()?.as_deref().and_then(process_of);
         // Done again, it is not to restart what has restarted.
         let stale = facts.process.as_ref().is_some_and(|former| is_same(now.as_ref(), former));
         match by {
@@ -154,7 +154,7 @@ impl Executor<'_> {
     fn ended(&self, process: &Process) -> Result<(), Stop> {
         self.until(self.settle, PROCESS_POLL, || {
             let now = self.world.running().map_err(|error| error.to_string())?;
-            match now.as_ref().and_then(process_of).as_ref() == Some(process) {
+            match now.as_deref().and_then(process_of).as_ref() == Some(process) {
                 true => Err("the process does not end".to_owned()),
                 false => Ok(()),
             }
@@ -179,7 +179,7 @@ impl Executor<'_> {
         let store = self.preimages_of(preimage)?;
         let edits = |step: &Step| step.action.is_edit() && step.action.written().contains(&path);
         // A rollback of an edit gives none either, and it may be what is undone.
-        let origin = self.fix(&preimage.fix).map(|fix| self.origin_of(&fix.plan));
+        let origin = self.fix(&preimage.fix).map(|fix| self.origin_of(&fix.plan).unwrap_or(fix.plan));
         let was_edited = origin.is_ok_and(|origin| origin.steps.iter().any(edits));
         match store.content(&preimage.id)?.filter(|_| was_edited && expected != Expected::Absent) {
             // An edit gives no owner and no mode, so others have, if they are not those of then.
@@ -207,7 +207,7 @@ impl Executor<'_> {
         let before = self.preimages_of(preimage)?.content(&preimage.id)?;
         let read = |path: &str| Some(root.read(Path::new(path)).ok()??.bytes);
         let before = before.as_ref().map(|content| content.bytes.as_slice());
-        let bytes = change.undo(path, before, &current.bytes, &read, &is_etcd)?;
+        let bytes = undone(change, path, before, &current.bytes, &read)?;
         if sha256(&bytes) != after {
             return Err(Stop(format!("{path} is not as it was when the rollback was planned")));
         }

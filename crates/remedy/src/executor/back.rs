@@ -1,6 +1,7 @@
 //! The way back: a plan made from a record and the world as it is, carried out as any other.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::etcd::Etcd;
@@ -35,7 +36,7 @@ enum Back {
 /// What a rollback is planned from.
 pub(super) struct Looked {
     seen: Option<Observation>,
-    running: Option<Etcd>,
+    running: Option<Arc<Etcd>>,
     membership: Result<Membership, String>,
 }
 
@@ -219,7 +220,7 @@ impl<'a> Executor<'a> {
             Some(seen) => Some(seen.etcd.clone()),
             None => self.world.running()?,
         };
-        let membership = self.world.membership(running.as_ref(), &via(&fix.plan));
+        let membership = self.world.membership(running.as_deref(), &via(&fix.plan));
         Ok(Looked { seen, running, membership })
     }
 
@@ -270,7 +271,7 @@ impl<'a> Executor<'a> {
             fix,
             history,
             seen: seen.as_ref(),
-            running: running.as_ref(),
+            running: running.as_deref(),
             membership: membership.as_ref().map_err(String::as_str),
             progress,
             now: self.world.now(),
@@ -323,7 +324,7 @@ impl<'a> Executor<'a> {
             (self.tell)(&Progress::Remark { what: what.clone() });
         }
         let etcd = self.world.running().ok().flatten();
-        match self.carry_out(&mut journal, plan, held, etcd.as_ref()) {
+        match self.carry_out(&mut journal, plan, held, etcd.as_deref()) {
             Ok(()) => {
                 let why = why.unwrap_or(ASKED).to_owned();
                 Ok(Outcome::RolledBack { id: undone, why })

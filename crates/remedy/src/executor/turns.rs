@@ -51,7 +51,7 @@ impl<'a> Executor<'a> {
 
     /// Returns the lock of the cluster, if the plan needs it.
     pub(super) fn cluster_lock(&self, plan: &Plan, wait: Duration) -> Result<Held<'a>, NoLock> {
-        match touches_cluster(plan) || touches_cluster(&self.origin_of(plan)) {
+        match touches_cluster(plan) || self.origin_of(plan).is_some_and(|origin| touches_cluster(&origin)) {
             true => self.lock_for(plan, wait).map(Some),
             false => Ok(None),
         }

@@ -14,12 +14,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seaworthy_evidence::{Origin, ProcessId, Settings, Url};
 use seaworthy_pki::{Parsed, Usage, certificates_from_pem, chains_to, names, private_key_from_pem};
+use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::order::Scheme;
 use seaworthy_remedy::progress::ProgressRecord;
 use seaworthy_remedy::world::Membership;
 
 use crate::faults::{Edit, Fault};
-use crate::node::{self, Files, MANIFEST, Manifest};
+use crate::node::{self, Files, MANIFEST, Manifest, Watch};
 use crate::random::Random;
 
 /// How long a lock outlives a run that was killed.
@@ -48,6 +49,8 @@ pub(crate) struct Member {
     /// What others did to its manifest, in order.
     pub(crate) edits: Vec<Edit>,
     starts: u64,
+    /// What it was seen as last, without a question to anybody and with one, and how often something had changed by then.
+    pub(crate) shown: [Option<((u64, i64), Arc<Etcd>)>; 2],
 }
 
 /// A process of etcd.
@@ -151,6 +154,7 @@ pub(crate) struct Cluster {
     pub(crate) now: Duration,
     random: Random,
     pub(crate) members: Vec<Member>,
+    watch: Watch,
     /// Peer URLs of all members, as a quorum knows them.
     pub(crate) membership: Membership,
     pub(crate) leader: Option<usize>,
@@ -186,13 +190,11 @@ impl Cluster {
         let member = |index: usize| {
             let root = directory.join(node::name(index));
             node::furnish(&root, index, count);
-            let mut files = Files::default();
-            files.look(&root);
             Member {
                 id: node::IDS[index].to_owned(),
+                files: Files::of(&root),
                 root,
                 process: None,
-                files,
                 changed: BTreeMap::new(),
                 known: membership.clone(),
                 log: 0,
@@ -201,12 +203,15 @@ impl Cluster {
                 clock: 0,
                 edits: Vec::new(),
                 starts: 0,
+                shown: [None, None],
             }
         };
+        let members: Vec<Member> = (0..count).map(member).collect();
         let mut cluster = Self {
             now: Duration::ZERO,
             random,
-            members: (0..count).map(member).collect(),
+            watch: Watch::new(members.iter().map(|member| member.root.as_path())),
+            members,
             membership: membership.clone(),
             leader: None,
             election: None,
@@ -428,7 +433,7 @@ impl Cluster {
     /// Starts a process from the manifest as it is now.
     fn start(&mut self, index: usize) {
         let member = &self.members[index];
-        let manifest = member.files.bytes(MANIFEST).and_then(|bytes| Manifest::of(bytes));
+        let manifest = member.files.manifest().cloned();
         let startable = manifest.ok_or_else(|| "there is no manifest".to_owned()).and_then(|manifest| {
             match manifest.fatal.first() {
                 Some(fatal) => Err(format!("{}: {}", fatal.setting, fatal.message)),
@@ -497,12 +502,11 @@ impl Cluster {
 
     fn look_for(&mut self, index: usize, cause: Cause) {
         let member = &mut self.members[index];
-        let root = member.root.clone();
-        member.changed = member.files.look(&root);
+        member.changed = member.files.look(&member.root, self.watch.touched(index));
         if member.changed.is_empty() {
             return;
         }
-        let manifest = member.files.bytes(MANIFEST).and_then(|bytes| Manifest::of(bytes));
+        let manifest = member.files.manifest().cloned();
         let same = match (&manifest, &member.process) {
             (Some(manifest), Some(process)) => process.manifest.document == manifest.document,
             // What does not parse changes nothing; what does not run is started from what is there then.
@@ -941,7 +945,7 @@ impl Cluster {
         for index in 0..count {
             let files = &self.members[index].files.0;
             let mut torn = files.iter().filter(|(path, entry)| match path.as_str() {
-                MANIFEST => Manifest::of(&entry.bytes).is_none(),
+                MANIFEST => entry.manifest.is_none(),
                 path => path.contains("/.") || !entry.bytes.ends_with(b"\n"),
             });
             if let Some(path) = torn.next().map(|(path, _)| path.clone()) {

@@ -1,7 +1,7 @@
 //! What a look at a node of the cluster in memory shows: evidence as collection makes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use seaworthy_components::etcd::settings;
 use seaworthy_evidence::AttributedBy;
@@ -19,7 +19,7 @@ use seaworthy_remedy::supplied::Asked;
 use seaworthy_remedy::world::Observation;
 
 use crate::cluster::Cluster;
-use crate::node::{Entry, MANIFEST, Manifest, PKI, VERSION, address, name};
+use crate::node::{Entry, MANIFEST, PKI, VERSION, address, name};
 
 fn derived() -> Origin {
     Origin::derived("the simulation")
@@ -38,24 +38,27 @@ pub(crate) fn node_name(index: usize) -> String {
     format!("node-{}", name(index))
 }
 
-/// Returns a snapshot of a real node, without what is told anew each time.
-fn base() -> &'static Snapshot {
-    static BASE: OnceLock<Snapshot> = OnceLock::new();
+/// Returns a snapshot of a real node and its etcd, without what is told anew each time.
+fn base() -> &'static (Snapshot, Etcd) {
+    static BASE: OnceLock<(Snapshot, Etcd)> = OnceLock::new();
     BASE.get_or_init(|| {
         let mut snapshot =
             Snapshot::from_json(include_bytes!("../../../seaworthy/tests/cli/node.json")).unwrap();
-        if let Some(Observed::Seen { value, .. }) = snapshot.components.get_mut("etcd") {
-            let instance = &mut value[0];
-            instance.settings = seen(Settings::default());
-            instance.declared = seen(Vec::new());
-            instance.listeners = seen(Vec::new());
-            instance.files.pki = seen(Vec::new());
-            let etcd = instance.etcd.as_mut().unwrap();
-            etcd.connections = seen(Vec::new());
-            etcd.links = seen(Vec::new());
-            etcd.impostors = seen(Vec::new());
-        }
-        snapshot
+        let mut etcd = Etcd::of(snapshot.instances("etcd").unwrap()[0].clone()).unwrap();
+        snapshot.components.insert("etcd".to_owned(), seen(Vec::new()));
+        etcd.settings = seen(Settings::default());
+        etcd.declared = seen(Vec::new());
+        etcd.drift = seen(Vec::new());
+        etcd.listeners = seen(Vec::new());
+        etcd.files.manifest = None;
+        etcd.files.pki = seen(Vec::new());
+        etcd.peer.files = Observed::failed(not_running());
+        etcd.peer.problems = seen(Vec::new());
+        etcd.own.cluster = Observed::failed(not_running());
+        etcd.own.connections = seen(Vec::new());
+        etcd.own.links = seen(Vec::new());
+        etcd.own.impostors = seen(Vec::new());
+        (snapshot, etcd)
     })
 }
 
@@ -76,7 +79,7 @@ fn file(path: &str, entry: &Entry) -> File {
 
 impl Cluster {
     /// Returns the member of a node as its process shows it, without asking anybody; `None` while it does not run.
-    pub(crate) fn running(&mut self, index: usize) -> Option<Etcd> {
+    pub(crate) fn running(&mut self, index: usize) -> Option<Arc<Etcd>> {
         self.members[index].process.as_ref()?;
         Some(self.etcd(index, false))
     }
@@ -84,10 +87,9 @@ impl Cluster {
     /// Returns what a look at the node and its cluster shows.
     pub(crate) fn observe(&mut self, index: usize) -> Observation {
         let runs = self.members[index].process.is_some();
-        let mut snapshot = base().clone();
+        let mut snapshot = base().0.clone();
         snapshot.taken_at = self.wall(index);
         snapshot.node.name = node_name(index);
-        snapshot.components.insert("etcd".to_owned(), seen(Vec::new()));
         let etcd = self.etcd(index, true);
         let manifest = self.members[index].files.bytes(MANIFEST).cloned();
         let declaration = manifest.map(|bytes| Declaration {
@@ -159,8 +161,23 @@ impl Cluster {
         })
     }
 
-    fn etcd(&mut self, index: usize, asks: bool) -> Etcd {
-        let mut etcd = Etcd::of(base().instances("etcd").unwrap()[0].clone()).unwrap();
+    /// Returns the member of a node, with what others say of it where it `asks` them. It is made anew once something has changed.
+    fn etcd(&mut self, index: usize, asks: bool) -> Arc<Etcd> {
+        let now = (self.changes, self.members[index].clock);
+        if let Some((then, etcd)) = &self.members[index].shown[usize::from(asks)]
+            && *then == now
+        {
+            return Arc::clone(etcd);
+        }
+        let etcd = Arc::new(self.evidence(index, asks));
+        // What is wrong with a certificate may be over a moment later.
+        let lasts = etcd.peer.problems.value().is_none_or(Vec::is_empty);
+        self.members[index].shown[usize::from(asks)] = lasts.then(|| (now, Arc::clone(&etcd)));
+        etcd
+    }
+
+    fn evidence(&mut self, index: usize, asks: bool) -> Etcd {
+        let mut etcd = base().1.clone();
         self.declare(index, &mut etcd);
         let Some(process) = &self.members[index].process else {
             return absent(etcd, index);
@@ -211,7 +228,7 @@ impl Cluster {
             Some(entry) => seen(file(MANIFEST, entry)),
             None => Observed::failed(missing()),
         });
-        let manifest = entry.and_then(|entry| Manifest::of(&entry.bytes));
+        let manifest = files.manifest();
         etcd.declared = seen(
             manifest
                 .map(|manifest| Declared {
@@ -236,7 +253,7 @@ impl Cluster {
     /// Returns the settings that a start from the manifest would give, and the process does not have.
     fn drift(&self, index: usize) -> Vec<Drift> {
         let member = &self.members[index];
-        let manifest = member.files.bytes(MANIFEST).and_then(|bytes| Manifest::of(bytes));
+        let manifest = member.files.manifest();
         let (Some(manifest), Some(process)) = (manifest, &member.process) else { return Vec::new() };
         let mut drift = Vec::new();
         for (name, promised) in manifest.declared.iter() {
@@ -427,7 +444,7 @@ impl Cluster {
         let origin = derived();
         let dialled = [address(index)];
         let source = |path: &'static str, content| Source { path, origin: &origin, content, refusal: None };
-        let content = |all: &Option<std::sync::Arc<[Parsed]>>| all.clone().ok_or(());
+        let content = |all: &Option<Arc<[Parsed]>>| all.clone().ok_or(());
         let (chain, roots) = (content(&chain), content(&roots));
         let material = Material {
             certificate: Some(source("peer-cert-file", chain.as_deref().map_err(|()| &missing))),

@@ -1,14 +1,17 @@
 //! The files of a node: a static pod as kubeadm writes it, and the key material that is there before a fix. Keys cost time, so
 //! they are made once for all seeds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use seaworthy_collect::manifest::StaticPod;
 use seaworthy_components::etcd::Version;
 use seaworthy_components::etcd::settings::{Inputs, resolve};
@@ -207,70 +210,140 @@ impl Manifest {
     }
 }
 
-/// How coarse the times of files may be.
-const GRAIN: Duration = Duration::from_millis(20);
-
 /// A file as it was last looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    stamp: (u64, i64, i64, u64),
-    /// Whether a later change may have the same stamp.
-    fresh: bool,
     pub(crate) bytes: Arc<[u8]>,
+    /// The manifest in it, if it is one.
+    pub(crate) manifest: Option<Arc<Manifest>>,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
 
-/// The files of a node that matter to etcd, by their paths on the host. Only those that changed are read again.
+impl Entry {
+    fn facts(&self) -> (&[u8], u32, u32, u32) {
+        (&self.bytes, self.mode, self.uid, self.gid)
+    }
+}
+
+/// The files of a node that matter to etcd, by their paths on the host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files(pub(crate) BTreeMap<String, Entry>);
 
 impl Files {
-    /// Looks again, and returns what has changed, with what was there before.
-    pub(crate) fn look(&mut self, root: &Path) -> BTreeMap<String, Option<Arc<[u8]>>> {
+    /// Returns those that are there.
+    pub(crate) fn of(root: &Path) -> Self {
+        let mut files = Self::default();
+        let keys = fs::read_dir(below(root, PKI)).unwrap();
+        let keys = keys.map(|entry| format!("{PKI}/{}", entry.unwrap().file_name().to_str().unwrap()));
+        files.look(root, keys.chain([MANIFEST.to_owned()]));
+        files
+    }
+
+    /// Looks again at those that were touched, and returns what has changed, with what was there before.
+    pub(crate) fn look(
+        &mut self,
+        root: &Path,
+        touched: impl IntoIterator<Item = String>,
+    ) -> BTreeMap<String, Option<Arc<[u8]>>> {
         let mut changed = BTreeMap::new();
-        let mut there = vec![MANIFEST.to_owned()];
-        for entry in fs::read_dir(below(root, PKI)).unwrap() {
-            there.push(format!("{PKI}/{}", entry.unwrap().file_name().to_str().unwrap()));
-        }
-        for path in &there {
-            let host = below(root, path);
-            let Ok(stat) = fs::metadata(&host) else { continue };
-            let stamp = (stat.ino(), stat.mtime(), stat.mtime_nsec(), stat.size());
-            let (mode, uid, gid) = (stat.mode() & 0o7777, stat.uid(), stat.gid());
-            if let Some(known) = self.0.get_mut(path)
-                && known.stamp == stamp
-                && !known.fresh
-            {
-                if (known.mode, known.uid, known.gid) != (mode, uid, gid) {
-                    changed.insert(path.clone(), Some(known.bytes.clone()));
-                    (known.mode, known.uid, known.gid) = (mode, uid, gid);
-                }
+        for path in touched {
+            let host = below(root, &path);
+            let former = self.0.get(&path);
+            let entry = fs::metadata(&host).ok().map(|stat| {
+                let bytes = fs::read(&host).unwrap();
+                let manifest = if path == MANIFEST { Manifest::of(&bytes) } else { None };
+                let (mode, uid, gid) = (stat.mode() & 0o7777, stat.uid(), stat.gid());
+                Entry { bytes: bytes.into(), manifest, mode, uid, gid }
+            });
+            if former.map(Entry::facts) == entry.as_ref().map(Entry::facts) {
                 continue;
             }
-            let fresh = stat.modified().unwrap() + GRAIN > SystemTime::now();
-            let bytes: Arc<[u8]> = fs::read(&host).unwrap().into();
-            let entry = Entry { stamp, fresh, bytes, mode, uid, gid };
-            let same = |known: &Entry| {
-                known.bytes == entry.bytes && (known.mode, known.uid, known.gid) == (mode, uid, gid)
+            changed.insert(path.clone(), former.map(|former| Arc::clone(&former.bytes)));
+            match entry {
+                Some(entry) => self.0.insert(path, entry),
+                None => self.0.remove(&path),
             };
-            let former = self.0.get(path).map(|known| known.bytes.clone());
-            if !self.0.get(path).is_some_and(same) {
-                changed.insert(path.clone(), former);
-            }
-            self.0.insert(path.clone(), entry);
         }
-        for (path, entry) in &self.0 {
-            if !there.contains(path) {
-                changed.insert(path.clone(), Some(entry.bytes.clone()));
-            }
-        }
-        self.0.retain(|path, _| there.contains(path));
         changed
+    }
+
+    /// Returns the manifest, if there is one that can be read.
+    pub(crate) fn manifest(&self) -> Option<&Arc<Manifest>> {
+        self.0.get(MANIFEST)?.manifest.as_ref()
     }
 
     pub(crate) fn bytes(&self, path: &str) -> Option<&Arc<[u8]>> {
         self.0.get(path).map(|entry| &entry.bytes)
     }
+}
+
+/// Notices which files of nodes are touched. Their times would be too coarse to tell, and to read them all takes long.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// `None` when it is put back.
+    queue: Option<OwnedFd>,
+    /// Nodes and their folders, by what the kernel calls them.
+    folders: BTreeMap<i32, (usize, &'static str)>,
+    touched: Vec<BTreeSet<String>>,
+}
+
+/// Queues that nobody uses: to close one takes the kernel longer than a seed.
+static QUEUES: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+impl Watch {
+    /// Returns what watches the nodes whose files are below these roots.
+    pub(crate) fn new<'r>(roots: impl IntoIterator<Item = &'r Path>) -> Self {
+        let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
+        let free = QUEUES.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let queue = free.unwrap_or_else(|| inotify::init(flags).unwrap());
+        let (mut folders, mut touched) = (BTreeMap::new(), Vec::new());
+        for (index, root) in roots.into_iter().enumerate() {
+            for folder in [directory(MANIFEST), PKI] {
+                let changes = WatchFlags::ATTRIB
+                    | WatchFlags::CREATE
+                    | WatchFlags::DELETE
+                    | WatchFlags::MODIFY
+                    | WatchFlags::MOVE;
+                let handle = inotify::add_watch(&queue, below(root, folder), changes).unwrap();
+                folders.insert(handle, (index, folder));
+            }
+            touched.push(BTreeSet::new());
+        }
+        Self { queue: Some(queue), folders, touched }
+    }
+
+    /// Returns the files of a node that were touched since this was asked for the last time.
+    pub(crate) fn touched(&mut self, index: usize) -> BTreeSet<String> {
+        let mut buffer = [MaybeUninit::uninit(); 4_096];
+        let mut events = inotify::Reader::new(self.queue.as_ref().unwrap(), &mut buffer);
+        loop {
+            match events.next() {
+                Err(Errno::AGAIN) => break,
+                event => {
+                    let event = event.unwrap();
+                    let name = event.file_name().map(|name| name.to_str().unwrap());
+                    // Of an earlier cluster it may still say that its folders were removed.
+                    if let (Some((index, folder)), Some(name)) = (self.folders.get(&event.wd()), name) {
+                        let path = format!("{folder}/{name}");
+                        if *folder == PKI || path == MANIFEST {
+                            self.touched[*index].insert(path);
+                        }
+                    }
+                }
+            }
+        }
+        std::mem::take(&mut self.touched[index])
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        QUEUES.lock().unwrap_or_else(PoisonError::into_inner).extend(self.queue.take());
+    }
+}
+
+fn directory(path: &'static str) -> &'static str {
+    path.rsplit_once('/').unwrap().0
 }

@@ -131,6 +131,8 @@ pub(crate) fn spoil_turn(directory: &Path, spoil: fn(&Path, &mut ProgressRecord)
 struct Story {
     simulation: Arc<Simulation>,
     roots: Vec<PathBuf>,
+    /// Where the records of each node are.
+    states: Vec<State>,
     /// The files of each node before anything was done.
     first: Vec<Files>,
     /// Nodes on which a record was closed, so that nothing takes back what it is about.
@@ -148,19 +150,17 @@ impl Story {
     fn new(cluster: Cluster, random: Random) -> Self {
         let roots: Vec<PathBuf> = cluster.members.iter().map(|member| member.root.clone()).collect();
         let first = roots.iter().map(|root| files(root)).collect();
-        Self { simulation: Simulation::new(cluster, random), roots, first, closed: Mutex::default() }
+        let state = |root| State::open(&state_directory(root)).unwrap().impatient().with_hook(hook);
+        let states = roots.iter().map(|root| state(root)).collect();
+        Self { simulation: Simulation::new(cluster, random), roots, states, first, closed: Mutex::default() }
     }
 
     fn goes_on(&self) -> bool {
         self.simulation.lock().cluster.violations.is_empty()
     }
 
-    fn state(&self, node: usize) -> State {
-        State::open(&state_directory(&self.roots[node])).unwrap().impatient().with_hook(hook)
-    }
-
     fn history(&self, node: usize) -> History {
-        History::read(&self.state(node)).unwrap()
+        History::read(&self.states[node]).unwrap()
     }
 
     /// Runs what an operator asks for on a node.
@@ -169,7 +169,6 @@ impl Story {
         let ended = seat.mortal(how.kill, how.freeze, || {
             let root = &self.roots[seat.node];
             let world = Node { seat: seat.clone(), root: root.clone() };
-            let state = self.state(seat.node);
             let options = || options(root);
             let tell = |progress: &Progress| {
                 seat.waits(matches!(progress, Progress::Waiting { .. }));
@@ -185,7 +184,7 @@ impl Story {
                 world: &world,
                 rule,
                 options: &options,
-                state: &state,
+                state: &self.states[seat.node],
                 wait,
                 settle: Duration::from_secs(60),
                 tell: &tell,
@@ -535,8 +534,6 @@ fn disturbance(random: &mut Random, now: Duration) -> Disturbance {
 
 /// Returns the files of a node that a fix may change.
 fn files(root: &Path) -> Files {
-    let mut found = crate::node::Files::default();
-    found.look(root);
-    let entries = found.0.into_iter();
+    let entries = crate::node::Files::of(root).0.into_iter();
     entries.map(|(path, entry)| (path, (entry.bytes.to_vec(), entry.mode))).collect()
 }

@@ -1,6 +1,7 @@
 //! The cluster in memory as a fix sees it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl World for Node {
         })
     }
 
-    fn running(&self) -> Result<Option<Etcd>, NotObserved> {
+    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved> {
         self.ask(|shared| Ok(shared.cluster.running(self.seat.node)))
     }
 

@@ -366,7 +366,7 @@ fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
         members.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(members)
     });
-    let etcdctl = node.etcdctl(seen.as_ref().ok().map(|seen| &seen.etcd));
+    let etcdctl = node.etcdctl(seen.as_ref().ok().map(|seen| &*seen.etcd));
     let is_pending = |fix: &Fix| history.pending().any(|pending| pending.id() == fix.id());
     let stands = |fix: &Fix| history.standing().any(|standing| standing.id() == fix.id());
     let open: Vec<&Fix> = history.fixes().iter().filter(|fix| stands(fix) || is_pending(fix)).collect();

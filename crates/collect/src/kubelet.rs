@@ -8,10 +8,6 @@ use serde_saphyr::Spanned;
 
 use crate::yaml;
 
-/// Where static pods are by default: kubeadm's and RKE2's directory.
-pub const DEFAULT_STATIC_POD_DIRECTORIES: [&str; 2] =
-    ["/etc/kubernetes/manifests", "/var/lib/rancher/rke2/agent/pod-manifests"];
-
 /// A running kubelet.
 #[derive(Clone, Copy, Debug)]
 pub struct Kubelet<'a> {
@@ -35,7 +31,7 @@ pub struct StaticPodDirectory {
 ///
 /// In kubelet the flag `--pod-manifest-path` wins over `staticPodPath` in the files of `--config-dir`, of
 /// which the last by name wins, and that over `--config`. Without a running kubelet, and when one's
-/// configuration cannot be read, the [`DEFAULT_STATIC_POD_DIRECTORIES`] are returned too.
+/// configuration cannot be read, the directories of the known layouts are returned too.
 pub fn static_pod_directories(kubelets: &[Kubelet<'_>]) -> (Vec<StaticPodDirectory>, Vec<EvidenceError>) {
     let mut directories: Vec<StaticPodDirectory> = Vec::new();
     let mut errors = Vec::new();
@@ -47,7 +43,7 @@ pub fn static_pod_directories(kubelets: &[Kubelet<'_>]) -> (Vec<StaticPodDirecto
             path: path.to_owned(),
             origin: Origin::Default { component: "kubelet".to_owned(), version: None },
         };
-        directories.extend(DEFAULT_STATIC_POD_DIRECTORIES.map(default));
+        directories.extend(seaworthy_layouts::static_pods().map(default));
     }
     let mut seen = std::collections::HashSet::new();
     directories.retain(|directory| seen.insert(directory.path.trim_end_matches('/').to_owned()));
@@ -183,7 +179,8 @@ mod tests {
     #[test]
     fn without_a_kubelet_the_defaults_are_looked_at() {
         let (got, errors) = static_pod_directories(&[]);
-        assert_eq!(got.iter().map(|d| &*d.path).collect::<Vec<_>>(), DEFAULT_STATIC_POD_DIRECTORIES);
+        let paths = got.iter().map(|d| &*d.path).collect::<Vec<_>>();
+        assert_eq!(paths, seaworthy_layouts::static_pods().collect::<Vec<_>>());
         assert_eq!(errors, []);
     }
 }

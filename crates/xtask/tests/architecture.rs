@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates of the product, left to right: each may depend only on crates before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "seaworthy-evidence",
     "seaworthy-settings",
     "seaworthy-components",
@@ -25,6 +25,7 @@ const ORDER: [&str; 17] = [
     "seaworthy-pki",
     "seaworthy-wire",
     "seaworthy-host",
+    "seaworthy-layouts",
     "seaworthy-collect",
     "seaworthy-edit",
     "seaworthy-journal",

@@ -9,7 +9,7 @@ use super::Survey;
 use super::material::{CLIENT, Content, Files, Names, PEER, Reader};
 use super::processes::Running;
 use super::server::Server;
-use super::trust::{PKI_FOLDERS, flag_value, flag_values};
+use super::trust::{flag_value, flag_values};
 
 /// The flags of kube-apiserver that name what it connects to etcd with (kube-apiserver reference, v1.34). It has none for
 /// a second identity, nor for revoked certificates.
@@ -59,7 +59,7 @@ impl Known {
             known.served.push(served);
         }
         let reader = Reader::new(Ok(survey.root));
-        for folder in PKI_FOLDERS {
+        for folder in seaworthy_layouts::pki() {
             let path = format!("{folder}/ca.crt");
             let flag = |name: &str| (name == CLIENT.trusted).then(|| path.clone());
             let files = Files::named(survey, &reader, &CLIENT, flag);

@@ -216,7 +216,7 @@ fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
             || name == b"kube-apiserver"
             || name == b"kubelet"
             || process::is_dynamic_linker(name)
-            || [&b"k0s"[..], b"k3s", b"microshift", b"rke2"].iter().any(|begin| name.starts_with(begin))
+            || seaworthy_layouts::may_embed_etcd(name)
     };
     known(glimpse.argv0_name()) || glimpse.program().is_some_and(known)
 }
@@ -282,13 +282,7 @@ fn may_embed(told: &Told, name: &str, argv: &[Vec<u8>]) -> bool {
 /// Returns whether the program `name` with the command line `argv` is one that is known to run an etcd inside itself. Some
 /// put their whole command line into argv\[0\].
 fn is_known_to_embed(name: &str, argv: &[Vec<u8>]) -> bool {
-    let mut words = argv.iter().flat_map(|text| text.split(|b| *b == b' '));
-    match name {
-        "etcd-wrapper" | "k3s-server" | "microshift" | "microshift-etcd" => true,
-        "k3s" | "rke2" => words.any(|word| word == b"server"),
-        "k0s" => words.any(|word| word == b"controller"),
-        _ => false,
-    }
+    seaworthy_layouts::embeds_etcd(name, argv.iter().flat_map(|text| text.split(|b| *b == b' ')))
 }
 
 /// Returns the file name of the executable, or of argv[0] when the executable could not be read.

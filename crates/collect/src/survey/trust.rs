@@ -18,8 +18,6 @@ use super::processes::{Found, Running};
 use super::server::Server;
 use super::{Survey, tree};
 
-/// kubeadm's CA for everything but etcd.
-const KUBERNETES_CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// The flags of kube-apiserver that name CAs (kube-apiserver reference, v1.34).
 const CA_FLAGS: [&str; 3] =
     ["client-ca-file", "requestheader-client-ca-file", "kubelet-certificate-authority"];
@@ -29,13 +27,9 @@ const IDENTITIES: [(&str, &str); 3] = [
     ("kubelet-client-certificate", "the API server's certificate for kubelets"),
     ("proxy-client-cert-file", "the API server's certificate for its extensions"),
 ];
-/// The certificate with which kubelet is a client of the API server.
-const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Files with the roots that the system trusts (Debian, Red Hat, SUSE): the end of many a way up.
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
-/// Folders in which certificates lie that etcd's peers might accept.
-pub(crate) const PKI_FOLDERS: [&str; 2] = ["/etc/kubernetes/pki/etcd", "/etc/kubernetes/pki"];
 
 /// What Kubernetes trusts and holds on this node.
 #[derive(Default)]
@@ -88,10 +82,14 @@ impl Trust {
             trust.read_api_server(survey, server);
         }
         if servers.is_empty() {
-            trust.read_ca(survey, survey.root, "Kubernetes' CA", KUBERNETES_CA, true);
+            for path in seaworthy_layouts::ALL.iter().flat_map(|layout| layout.authorities) {
+                trust.read_ca(survey, survey.root, "Kubernetes' CA", path, true);
+            }
         }
-        trust.read_identity(survey, survey.root, "kubelet's certificate", KUBELET, true);
-        for folder in PKI_FOLDERS {
+        for path in seaworthy_layouts::ALL.iter().filter_map(|layout| layout.kubelet_certificate) {
+            trust.read_identity(survey, survey.root, "kubelet's certificate", path, true);
+        }
+        for folder in seaworthy_layouts::pki() {
             trust.held.folder(survey, survey.root, folder);
         }
         trust
@@ -420,12 +418,9 @@ fn share(
 fn open(trusted: &Content<Vec<Parsed>>, authority: &Authority, end: &Certificate) -> EvidenceError {
     let message = format!(
         "{} ({}) was issued by {}, whose certificate is nowhere that was looked, so whether {} accepts what is issued there \
-         cannot be told: looked at were the files of etcd, kubelet and the API servers, {}, and the roots of the system",
-        end.subject,
-        authority.other_use,
-        end.issuer,
-        trusted.path,
-        PKI_FOLDERS.join(" and "),
+         cannot be told: looked at were the files of etcd, kubelet and the API servers, the folders of the PKI, and the roots of the \
+         system",
+        end.subject, authority.other_use, end.issuer, trusted.path,
     );
     EvidenceError::new(ErrorKind::NotFound, message).at(authority.origin.clone())
 }

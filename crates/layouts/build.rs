@@ -1,0 +1,64 @@
+//! Turns the files of `layouts/` into Rust, so that nothing is read at a start and a mistake in one stops the build.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Layout {
+    name: String,
+    #[serde(default)]
+    static_pods: Vec<String>,
+    #[serde(default)]
+    pki: Vec<String>,
+    #[serde(default)]
+    authorities: Vec<String>,
+    #[serde(default)]
+    kubelet_certificate: Option<String>,
+    #[serde(default)]
+    embeds_etcd: Vec<Embedding>,
+    #[serde(rename = "sources")]
+    _sources: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Embedding {
+    program: String,
+    #[serde(default)]
+    word: Option<String>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../layouts");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    paths.sort();
+    let mut rust = "&[\n".to_owned();
+    for path in paths {
+        let file = path.display();
+        let layout: Layout =
+            serde_saphyr::from_str(&fs::read_to_string(&path)?).map_err(|e| format!("{file}: {e}"))?;
+        if path.file_stem().is_none_or(|stem| *stem != *layout.name) {
+            return Err(format!("{file}: the name is {}", layout.name).into());
+        }
+        let embeds: String = layout
+            .embeds_etcd
+            .iter()
+            .map(|e| format!("Embedding {{ program: {:?}, word: {:?} }}, ", e.program, e.word))
+            .collect();
+        writeln!(
+            rust,
+            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, embeds_etcd: &[{embeds}] }},",
+            layout.name, layout.static_pods, layout.pki, layout.authorities, layout.kubelet_certificate
+        )?;
+    }
+    rust.push(']');
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("layouts.rs"), rust)?;
+    Ok(())
+}

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use seaworthy_components::Component;
 use seaworthy_components::etcd::COMPONENT;
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, FileKind, Instance, InstanceFiles, Observed, Origin,
@@ -15,7 +14,7 @@ use seaworthy_host::{machine, shell, systemd};
 use seaworthy_settings::{Argument, ConfigText, Given, Variable};
 
 use super::processes::{Found, Running};
-use super::{Kind, Survey, files, not_running, server};
+use super::{Kind, Survey, files, instance, not_running, server};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
@@ -258,7 +257,7 @@ impl Declarations {
         });
         let lost = lost.filter(|d| runs(&d.path)).chain(wanted);
         let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
-        lost.map(|d| absent(survey, self.kind.component, d, self.rivals(&d.path))).collect()
+        lost.map(|d| absent(survey, self.kind, d, self.rivals(&d.path))).collect()
     }
 }
 
@@ -472,13 +471,14 @@ fn account(unit: &systemd::Unit, users: &Users) -> Result<Account, EvidenceError
     Ok(account)
 }
 
-/// Returns the instance of `component` that `declared` promises and that does not run.
+/// Returns the instance of a `kind` that `declared` promises and that does not run.
 fn absent(
     survey: &Survey<'_>,
-    component: &Component,
+    kind: Kind,
     declared: &Declared,
     rivals: Result<Vec<RivalManifest>, EvidenceError>,
 ) -> Instance {
+    let Kind { component, program } = kind;
     let error = not_running(component.name, &declared.path);
     let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
     let mut instance = Instance {
@@ -492,7 +492,11 @@ fn absent(
         declared: Observed::seen(vec![declared.clone()], Origin::file(&declared.path)),
         drift: Observed::failed(error.clone()),
         listeners: Observed::failed(error.clone()),
-        credentials: Vec::new(),
+        credentials: program
+            .credentials
+            .iter()
+            .map(|names| instance::unknown(names.purpose, &error))
+            .collect(),
         files: InstanceFiles {
             manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),

@@ -154,10 +154,7 @@ impl<'a> Reading<'a> {
             };
             let settings = match settings {
                 Ok(settings) => settings,
-                Err(error) => {
-                    let (files, problems) = (Observed::failed(error.clone()), Observed::failed(error));
-                    return KeyMaterial { purpose, files, problems };
-                }
+                Err(error) => return unknown(purpose, &error),
             };
             let names = Names::of(names);
             let files = Files::read(survey, reader, settings, &names);
@@ -180,4 +177,9 @@ impl<'a> Reading<'a> {
         };
         self.kind.program.credentials.iter().map(of).collect()
     }
+}
+
+/// Returns the key material for one purpose of which nothing is known.
+pub(crate) fn unknown(purpose: Purpose, error: &EvidenceError) -> KeyMaterial {
+    KeyMaterial { purpose, files: Observed::failed(error.clone()), problems: Observed::failed(error.clone()) }
 }

@@ -29,7 +29,7 @@ use super::listeners::{self, Answers, Socket};
 use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
 use super::processes::Running;
 use super::trust::{Neighbour, Trust};
-use super::{Kind, Survey, drift, files, membership};
+use super::{Kind, Survey, drift, files, instance, membership};
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
@@ -766,8 +766,7 @@ pub(crate) fn nothing_known(side: Purpose, error: &EvidenceError) -> (Transport,
         client_auth: Observed::failed(error.clone()),
         auto_tls: Observed::failed(error.clone()),
     };
-    let (files, problems) = (Observed::failed(error.clone()), Observed::failed(error.clone()));
-    (transport, KeyMaterial { purpose: side, files, problems })
+    (transport, instance::unknown(side, error))
 }
 
 /// Says of `instance`, an etcd that `declared` promises and that does not run, what only an etcd has.

@@ -22,7 +22,7 @@ use crate::world::{Lease, Membership, NoLock, NotObserved, Observation};
 /// Why a fix is rolled back that did not fail.
 const ASKED: &str = "the operator asked for it; what it changed is as before, and was verified";
 /// Rules that tell whether a member is well, whichever rule was fixed: those that pass before a rollback pass after it.
-const WELL: [&str; 4] = ["etcd-client-certificate", "declaration-starts", "drift", "etcd-peer-certificate"];
+const WELL: [&str; 4] = ["certificate-soundness", "declaration-starts", "drift", "etcd-peer-certificate"];
 
 /// What there is of a rollback: its plan, why there is none, and the ids of what is rolled back after it.
 pub type RollbackPlan = (Option<Plan>, Vec<Refusal>, Vec<String>);

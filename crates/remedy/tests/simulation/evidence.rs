@@ -484,7 +484,7 @@ impl Cluster {
         let set = |name: &str| settings.get(name).is_some_and(|s| s.set);
         let problems = etcd.peer.problems.value().map(Vec::as_slice).unwrap_or_default();
         match rule {
-            "etcd-client-certificate" => Ok(()),
+            "certificate-soundness" => Ok(()),
             "declaration-starts" => {
                 let declared = etcd.declared.as_result().map_err(|error| error.to_string())?;
                 holds(

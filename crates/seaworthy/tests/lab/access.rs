@@ -54,7 +54,7 @@ fn a_key_that_root_can_read_and_etcd_cannot_fails() {
     let cluster = cluster(&newest(), 1, as_its_own_user);
     let node = cluster.node(0);
     let audit = Audit::of(node);
-    for rule in ["etcd-client-certificate", "etcd-client-tls", "declaration-starts"] {
+    for rule in ["certificate-soundness", "etcd-client-tls", "declaration-starts"] {
         audit.expect(rule, "pass", &[]);
     }
     let key = format!("{PKI_DIR}/server.key");
@@ -68,7 +68,7 @@ fn a_key_that_root_can_read_and_etcd_cannot_fails() {
         sh(node, &script);
         let said = format!("uid {ACCOUNT} (etcd) may not read {key}: ");
         let audit = Audit::of(node);
-        for rule in ["etcd-client-certificate", "etcd-client-tls"] {
+        for rule in ["certificate-soundness", "etcd-client-tls"] {
             audit.expect(rule, "fail", &[&said, words]);
         }
         let declared = [&format!("key-file: {said}"), words];
@@ -77,7 +77,7 @@ fn a_key_that_root_can_read_and_etcd_cannot_fails() {
     }
     sh(node, &format!("chmod 755 {PKI_DIR}"));
     assert!(serves(node));
-    assert!(!open(&Audit::of(node)).contains("etcd-client-certificate"));
+    assert!(!open(&Audit::of(node)).contains("certificate-soundness"));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_group_or_an_access_control_list_lets_etcd_read_its_key() {
     let key = format!("{PKI_DIR}/server.key");
     sh(node, &format!("chown root:{ACCOUNT} {key} && chmod 640 {key}"));
     assert!(serves(node));
-    Audit::of(node).expect("etcd-client-certificate", "pass", &[]);
+    Audit::of(node).expect("certificate-soundness", "pass", &[]);
     // Written as setfacl(1) would: the owner and uid 997 may read, and nobody else.
     let entries: [(u16, u16, u32); 5] =
         [(1, 6, u32::MAX), (2, 4, ACCOUNT), (4, 0, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)];
@@ -105,12 +105,12 @@ fn a_group_or_an_access_control_list_lets_etcd_read_its_key() {
     }
     written.unwrap();
     assert!(serves(node));
-    Audit::of(node).expect("etcd-client-certificate", "pass", &[]);
+    Audit::of(node).expect("certificate-soundness", "pass", &[]);
     // The bits of the group are the mask of the list.
     sh(node, &format!("chmod 600 {key}"));
     assert!(!serves(node));
     let words = ["may not read", "with mode 0600 and an access control list"];
-    Audit::of(node).expect("etcd-client-certificate", "fail", &words);
+    Audit::of(node).expect("certificate-soundness", "fail", &words);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_unix_socket_is_guarded_by_modes_or_not_at_all() {
 fn relative_paths_in_a_chroot_are_those_of_the_process() {
     let cluster = cluster(&newest(), 1, |_| {});
     let node = cluster.node(0);
-    Audit::of(node).expect("etcd-client-certificate", "pass", &[]);
+    Audit::of(node).expect("certificate-soundness", "pass", &[]);
     // The same etcd in a root of its own, which it has entered from a folder inside, with relative names.
     sh(
         node,
@@ -254,7 +254,7 @@ fn relative_paths_in_a_chroot_are_those_of_the_process() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let audit = Audit::of(node);
-    let findings = audit.findings("etcd-client-certificate");
+    let findings = audit.findings("certificate-soundness");
     let of = |name: &str| {
         let is = |f: &&&Value| f["resource"].as_str().unwrap().contains(name);
         *findings.iter().find(is).unwrap_or_else(|| panic!("{findings:#?}"))

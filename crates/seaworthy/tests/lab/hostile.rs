@@ -229,7 +229,7 @@ fn anything_may_be_where_key_material_should_be() {
         replace(node, &path, harmless, |name, audit| {
             assert_blamed(audit, &path, name);
             audit.expect("etcd-client-tls", "pass", &[]);
-            audit.expect("etcd-client-certificate", "pass", &[]);
+            audit.expect("certificate-soundness", "pass", &[]);
             audit.expect("etcd-data-directory-mode", "pass", &[]);
             audit.expect("manifest-mode", "pass", &[]);
         });

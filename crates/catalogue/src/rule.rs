@@ -38,6 +38,8 @@ pub struct Rule {
     pub notes: Vec<Note>,
     /// What was proved when it passes.
     pub summary: Option<Template>,
+    /// What to do when it fails, on this very node; null where [`Rule::remedy_in_general`] says all there is to say.
+    pub remedy: Option<Template>,
     /// Its place in other catalogues.
     pub frameworks: Frameworks,
     /// The fix that implements it; null when there is none.
@@ -128,8 +130,10 @@ pub struct Check {
     pub that: Program,
     /// The sentence to print when it is not.
     pub otherwise: Template,
-    /// What to do when it is not; null where the rule's own first sentence of remediation fits.
+    /// What to do when it is not; null where what the rule says fits.
     pub remedy: Option<Template>,
+    /// What to do where something in that is not known.
+    pub remedy_otherwise: Option<Template>,
     /// Whether it only corroborates: unknown evidence does not keep the rule from passing, a contradiction does.
     pub corroborates: bool,
 }
@@ -290,6 +294,12 @@ impl Scopes {
 }
 
 impl Rule {
+    /// Returns what to do when it fails, wherever that is: the first paragraph of its remediation.
+    pub fn remedy_in_general(&self) -> String {
+        let section = self.document.section("Remediation");
+        section.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    }
+
     pub(crate) fn parse(path: &str, file: &str, scopes: &Scopes) -> Result<Self, Vec<Diagnostic>> {
         let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
         let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
@@ -307,6 +317,7 @@ impl Rule {
         let checks: Vec<_> = raw.checks.iter().filter_map(|c| compiler.check(c, scope)).collect();
         let notes: Vec<_> = raw.notes.iter().filter_map(|n| compiler.note(n, scope)).collect();
         let summary = raw.summary.as_ref().and_then(|s| compiler.template(s, scope));
+        let remedy = raw.remedy.as_ref().and_then(|remedy| compiler.template(remedy, scope));
         let mut diagnostics = compiler.diagnostics;
         if raw.checks.is_empty() {
             diagnostics.push(Diagnostic::new(path, "the rule has no checks, so it would pass always"));
@@ -326,6 +337,7 @@ impl Rule {
             checks,
             notes,
             summary,
+            remedy,
             frameworks: raw.frameworks,
             remediation: raw.remediation,
             document,
@@ -401,13 +413,15 @@ impl Compiler<'_> {
         };
         let that = self.condition(&raw.that, &inner);
         let otherwise = self.template(&raw.otherwise, &inner);
-        let remedy = raw.remedy.as_ref().map(|remedy| self.template(remedy, &inner));
-        let (that, otherwise) = (that?, otherwise?);
-        let remedy = match remedy {
-            Some(remedy) => Some(remedy?),
-            None => None,
+        let mut template = |text: &Option<Spanned<String>>| match text {
+            Some(text) => self.template(text, &inner).map(Some),
+            None => Some(None),
         };
-        Some(Check { name: raw.name.clone(), each, that, otherwise, remedy, corroborates: raw.corroborates })
+        let (remedy, remedy_otherwise) = (template(&raw.remedy), template(&raw.remedy_otherwise));
+        let (that, otherwise) = (that?, otherwise?);
+        let (remedy, remedy_otherwise) = (remedy?, remedy_otherwise?);
+        let (name, corroborates) = (raw.name.clone(), raw.corroborates);
+        Some(Check { name, each, that, otherwise, remedy, remedy_otherwise, corroborates })
     }
 
     fn note(&mut self, raw: &RawNote, scope: &Scope) -> Option<Note> {
@@ -462,6 +476,8 @@ struct FrontMatter {
     notes: Vec<RawNote>,
     #[serde(default)]
     summary: Option<Spanned<String>>,
+    #[serde(default, rename = "do")]
+    remedy: Option<Spanned<String>>,
     #[serde(default)]
     frameworks: Frameworks,
     #[serde(default)]
@@ -490,6 +506,8 @@ struct RawCheck {
     otherwise: Spanned<String>,
     #[serde(default, rename = "do")]
     remedy: Option<Spanned<String>>,
+    #[serde(default, rename = "do-else")]
+    remedy_otherwise: Option<Spanned<String>>,
     #[serde(default)]
     corroborates: bool,
 }

@@ -21,7 +21,7 @@ pub fn judge_fixture(rule: &Rule, fixture: &Fixture) -> Judgement {
 pub fn check_fixture(rule: &Rule, fixture: &Fixture) -> Result<(), String> {
     let judgement = judge_fixture(rule, fixture);
     let mut said: Vec<&str> = judgement.reasons.iter().map(|r| r.message.as_str()).collect();
-    said.extend(judgement.reasons.iter().filter_map(|r| r.remedy.as_deref()));
+    said.extend(judgement.reasons.iter().flat_map(|r| &r.remedies).map(String::as_str));
     said.extend(judgement.summary.as_deref());
     said.extend(judgement.notes.iter().map(String::as_str));
     let said = said.join("\n");

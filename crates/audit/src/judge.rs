@@ -45,8 +45,8 @@ pub struct Reason {
     pub status: Status,
     /// The sentence for the reader.
     pub message: String,
-    /// What to do about it, where the check knows better than the rule; only when it failed.
-    pub remedy: Option<String>,
+    /// What to do about it: one paragraph for each thing that is to be done for what it says; none unless it failed.
+    pub remedies: Vec<String>,
     /// The evidence of this reason alone.
     pub evidence: Vec<Evidence>,
 }
@@ -64,8 +64,13 @@ impl Judgement {
     }
 
     fn decided(status: Status, message: String, evidence: Vec<Evidence>) -> Self {
-        let reason =
-            Reason { check: String::new(), status, message, remedy: None, evidence: evidence.clone() };
+        let reason = Reason {
+            check: String::new(),
+            status,
+            message,
+            remedies: Vec::new(),
+            evidence: evidence.clone(),
+        };
         Self {
             status,
             reasons: vec![reason],
@@ -104,7 +109,7 @@ pub fn judge(rule: &Rule, snapshot: &Value, bindings: &[Binding<'_>]) -> Judgeme
     }
     let mut found = Found::default();
     for check in &rule.checks {
-        judge_check(check, &env, &mut trail, &mut found);
+        Judge { rule, check }.over(&env, &mut trail, &mut found);
     }
     let Found { reasons, uncorroborated } = found;
     let status = reasons.iter().map(|r| r.status).max().unwrap_or(Status::Pass);
@@ -126,34 +131,60 @@ struct Found {
     uncorroborated: Vec<Reason>,
 }
 
-fn judge_check(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
-    let Some(each) = &check.each else {
-        return judge_once(check, env, trail, found);
-    };
-    let evaluation = each.list.eval(env);
-    let evidence = trail.follow(&evaluation.touched);
-    let Some(elements) = evaluation.elements() else {
-        return cannot_judge(check, &evaluation.missing, evidence, found);
-    };
-    for element in elements {
-        let inner = env.clone().bind_element(&each.variable, element);
-        let wanted = each.filter.as_ref().map_or(Outcome::True, |filter| evaluate(filter, &inner, trail).0);
-        if wanted != Outcome::False {
-            judge_once(check, &inner, trail, found);
-        }
-    }
+/// A check of a rule.
+#[derive(Clone, Copy)]
+struct Judge<'r> {
+    rule: &'r Rule,
+    check: &'r Check,
 }
 
-fn judge_once(check: &Check, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
-    let (outcome, missing, evidence) = evaluate(&check.that, env, trail);
-    match outcome {
-        Outcome::True => {}
-        Outcome::False => {
-            let (name, message) = (check.name.clone(), check.otherwise.render(env).text);
-            let remedy = check.remedy.as_ref().map(|remedy| remedy.render(env).text);
-            tell(&mut found.reasons, Reason { check: name, status: Status::Fail, message, remedy, evidence });
+impl Judge<'_> {
+    /// Judges each element that the check is repeated over.
+    fn over(self, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
+        let Some(each) = &self.check.each else {
+            return self.once(env, trail, found);
+        };
+        let evaluation = each.list.eval(env);
+        let evidence = trail.follow(&evaluation.touched);
+        let Some(elements) = evaluation.elements() else {
+            return cannot_judge(self.check, &evaluation.missing, evidence, found);
+        };
+        for element in elements {
+            let inner = env.clone().bind_element(&each.variable, element);
+            let wanted =
+                each.filter.as_ref().map_or(Outcome::True, |filter| evaluate(filter, &inner, trail).0);
+            if wanted != Outcome::False {
+                self.once(&inner, trail, found);
+            }
         }
-        _ => cannot_judge(check, &missing, evidence, found),
+    }
+
+    fn once(self, env: &Env<'_>, trail: &mut Trail<'_>, found: &mut Found) {
+        let check = self.check;
+        let (outcome, missing, evidence) = evaluate(&check.that, env, trail);
+        match outcome {
+            Outcome::True => {}
+            Outcome::False => {
+                let (name, message) = (check.name.clone(), check.otherwise.render(env).text);
+                let remedies = vec![self.remedy(env)];
+                tell(
+                    &mut found.reasons,
+                    Reason { check: name, status: Status::Fail, message, remedies, evidence },
+                );
+            }
+            _ => cannot_judge(check, &missing, evidence, found),
+        }
+    }
+
+    /// Returns what to do: what the check says, else what the rule says of this node, else what it says in general. Advice
+    /// with something in it that is not known is none.
+    fn remedy(self, env: &Env<'_>) -> String {
+        let own = &self.check.remedy;
+        let of_rule = self.rule.remedy.as_ref().filter(|_| own.is_none());
+        let templates = [own.as_ref(), self.check.remedy_otherwise.as_ref(), of_rule].into_iter().flatten();
+        let mut rendered = templates.map(|template| template.render(env));
+        let advice = rendered.find(|advice| advice.known).map(|advice| advice.text.trim().to_owned());
+        advice.unwrap_or_else(|| self.rule.remedy_in_general())
     }
 }
 
@@ -172,10 +203,10 @@ fn cannot_judge(check: &Check, missing: &[Missing], evidence: Vec<Evidence>, fou
     let reasons = if check.corroborates { &mut found.uncorroborated } else { &mut found.reasons };
     let message = because(&format!("not known whether {}", check.name), missing);
     let check = check.name.clone();
-    tell(reasons, Reason { check, status: Status::Unknown, message, remedy: None, evidence });
+    tell(reasons, Reason { check, status: Status::Unknown, message, remedies: Vec::new(), evidence });
 }
 
-/// Adds `reason`, or only its evidence when a check says the same of several elements: it is told once.
+/// Adds `reason`, or only its evidence and what to do about it when a check says the same of several elements: it is told once.
 fn tell(reasons: &mut Vec<Reason>, reason: Reason) {
     let same =
         |r: &&mut Reason| (r.status, &r.check, &r.message) == (reason.status, &reason.check, &reason.message);
@@ -185,6 +216,11 @@ fn tell(reasons: &mut Vec<Reason>, reason: Reason) {
             for fact in reason.evidence {
                 if !told.evidence.contains(&fact) {
                     told.evidence.push(fact);
+                }
+            }
+            for remedy in reason.remedies {
+                if !told.remedies.contains(&remedy) {
+                    told.remedies.push(remedy);
                 }
             }
         }
@@ -209,7 +245,7 @@ mod tests {
             check: check.to_owned(),
             status,
             message: message.to_owned(),
-            remedy: None,
+            remedies: vec![format!("mend {path}")],
             evidence: vec![fact("shared"), fact(path)],
         };
         let mut reasons = Vec::new();
@@ -231,5 +267,6 @@ mod tests {
         ];
         assert_eq!(told, want);
         assert_eq!(reasons[0].evidence, [fact("shared"), fact("1"), fact("2")]);
+        assert_eq!(reasons[0].remedies, ["mend 1", "mend 2"]);
     }
 }

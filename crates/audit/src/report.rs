@@ -56,8 +56,8 @@ pub struct Finding {
     pub notes: Vec<String>,
     /// The evidence that was looked at.
     pub evidence: Vec<Evidence>,
-    /// What to do: what the first failed check says, else the first paragraph of the rule's remediation.
-    pub remedy: String,
+    /// What to do: one paragraph for each thing that the failed checks ask for, in their order. Empty unless it fails.
+    pub remedies: Vec<String>,
     /// The reviewed exception that covers it. The status stays what it is.
     pub waived: Option<String>,
 }
@@ -148,12 +148,12 @@ impl Finding {
         resource: &str,
         judgement: Judgement,
     ) -> Self {
-        let first_failed = judgement.reasons.iter().find(|r| r.status == Status::Fail);
-        let remedy = first_failed.and_then(|reason| reason.remedy.clone());
-        let of_rule = || {
-            let section = rule.document.section("Remediation");
-            section.split("\n\n").next().unwrap_or_default().replace('\n', " ")
-        };
+        let mut remedies: Vec<String> = Vec::new();
+        for remedy in judgement.reasons.iter().flat_map(|reason| &reason.remedies) {
+            if !remedies.contains(remedy) {
+                remedies.push(remedy.clone());
+            }
+        }
         Self {
             rule: rule.id.clone(),
             title: rule.title.clone(),
@@ -167,7 +167,7 @@ impl Finding {
             summary: judgement.summary,
             notes: judgement.notes,
             evidence: judgement.evidence,
-            remedy: remedy.unwrap_or_else(of_rule),
+            remedies,
             waived: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Rules: one timeless requirement each, written as a document that also executes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -38,6 +38,8 @@ pub struct Rule {
     pub notes: Vec<Note>,
     /// What was proved when it passes.
     pub summary: Option<Template>,
+    /// What to do when it fails, on this very node; null where [`Rule::remedy_in_general`] says all there is to say.
+    pub remedy: Option<Template>,
     /// Its place in other catalogues.
     pub frameworks: Frameworks,
     /// The fix that implements it; null when there is none.
@@ -128,8 +130,10 @@ pub struct Check {
     pub that: Program,
     /// The sentence to print when it is not.
     pub otherwise: Template,
-    /// What to do when it is not; null where the rule's own first sentence of remediation fits.
+    /// What to do when it is not; null where what the rule says fits.
     pub remedy: Option<Template>,
+    /// What to do where something in that is not known.
+    pub remedy_otherwise: Option<Template>,
     /// Whether it only corroborates: unknown evidence does not keep the rule from passing, a contradiction does.
     pub corroborates: bool,
 }
@@ -265,16 +269,15 @@ impl Scopes {
         types
     }
 
-    /// Returns the type of what every instance of the components has: their settings are those that all of them have.
+    /// Returns the type of what every instance of the components has: their settings are those that any of them has, and one that an
+    /// instance has not is not known of it.
     fn instance_of(&self, subject: &Subject) -> Type {
         let Type::Object(object) = &self.instance else { return self.instance.clone() };
         let mut fields = object.fields.clone();
         fields.retain(|name, _| !self.specials.contains_key(name.as_str()));
-        let mut components = subject.components();
-        let first = components.next().map(|component| component.settings).unwrap_or_default();
-        let rest: Vec<_> = components.collect();
-        let common = first.iter().filter(|name| rest.iter().all(|c| c.settings.contains(*name)));
-        let keys: Vec<String> = common.map(|name| (*name).to_owned()).collect();
+        let any: BTreeSet<&str> =
+            subject.components().flat_map(|component| component.settings).copied().collect();
+        let keys: Vec<String> = any.into_iter().map(str::to_owned).collect();
         if let Some(Type::Observed(settings)) = fields.get("settings")
             && let Type::Map { value, .. } = &**settings
         {
@@ -290,6 +293,12 @@ impl Scopes {
 }
 
 impl Rule {
+    /// Returns what to do when it fails, wherever that is: the first paragraph of its remediation.
+    pub fn remedy_in_general(&self) -> String {
+        let section = self.document.section("Remediation");
+        section.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    }
+
     pub(crate) fn parse(path: &str, file: &str, scopes: &Scopes) -> Result<Self, Vec<Diagnostic>> {
         let (offset, front, body) = split(path, file).map_err(|d| vec![d])?;
         let raw: FrontMatter = yaml::parse(path, front, offset).map_err(|d| vec![d])?;
@@ -307,6 +316,7 @@ impl Rule {
         let checks: Vec<_> = raw.checks.iter().filter_map(|c| compiler.check(c, scope)).collect();
         let notes: Vec<_> = raw.notes.iter().filter_map(|n| compiler.note(n, scope)).collect();
         let summary = raw.summary.as_ref().and_then(|s| compiler.template(s, scope));
+        let remedy = raw.remedy.as_ref().and_then(|remedy| compiler.template(remedy, scope));
         let mut diagnostics = compiler.diagnostics;
         if raw.checks.is_empty() {
             diagnostics.push(Diagnostic::new(path, "the rule has no checks, so it would pass always"));
@@ -326,6 +336,7 @@ impl Rule {
             checks,
             notes,
             summary,
+            remedy,
             frameworks: raw.frameworks,
             remediation: raw.remediation,
             document,
@@ -408,13 +419,15 @@ impl Compiler<'_> {
         };
         let that = self.condition(&raw.that, &inner);
         let otherwise = self.template(&raw.otherwise, &inner);
-        let remedy = raw.remedy.as_ref().map(|remedy| self.template(remedy, &inner));
-        let (that, otherwise) = (that?, otherwise?);
-        let remedy = match remedy {
-            Some(remedy) => Some(remedy?),
-            None => None,
+        let mut template = |text: &Option<Spanned<String>>| match text {
+            Some(text) => self.template(text, &inner).map(Some),
+            None => Some(None),
         };
-        Some(Check { name: raw.name.clone(), each, that, otherwise, remedy, corroborates: raw.corroborates })
+        let (remedy, remedy_otherwise) = (template(&raw.remedy), template(&raw.remedy_otherwise));
+        let (that, otherwise) = (that?, otherwise?);
+        let (remedy, remedy_otherwise) = (remedy?, remedy_otherwise?);
+        let (name, corroborates) = (raw.name.clone(), raw.corroborates);
+        Some(Check { name, each, that, otherwise, remedy, remedy_otherwise, corroborates })
     }
 
     fn note(&mut self, raw: &RawNote, scope: &Scope) -> Option<Note> {
@@ -469,6 +482,8 @@ struct FrontMatter {
     notes: Vec<RawNote>,
     #[serde(default)]
     summary: Option<Spanned<String>>,
+    #[serde(default, rename = "do")]
+    remedy: Option<Spanned<String>>,
     #[serde(default)]
     frameworks: Frameworks,
     #[serde(default)]
@@ -497,6 +512,8 @@ struct RawCheck {
     otherwise: Spanned<String>,
     #[serde(default, rename = "do")]
     remedy: Option<Spanned<String>>,
+    #[serde(default, rename = "do-else")]
+    remedy_otherwise: Option<Spanned<String>>,
     #[serde(default)]
     corroborates: bool,
 }

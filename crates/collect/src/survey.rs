@@ -94,7 +94,7 @@ pub(crate) struct Survey<'a> {
 /// # Errors
 ///
 /// When the root folder itself cannot be opened, or is that of no host because it has no `/etc`.
-pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
+pub(crate) fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let root = Root::host(&options.root)?;
     if root.directory("/etc").is_err_and(|error| error.kind == ErrorKind::NotFound) {
         let message = format!("{} has no /etc, so it is not the root of a host", options.root.display());

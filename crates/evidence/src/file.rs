@@ -11,6 +11,9 @@ use crate::{Observed, Origin};
 pub struct File {
     /// The path that was asked for.
     pub path: String,
+    /// Where programs of the host find it, which is not `path` where that is of a process in a container. Null when the process
+    /// has ended since, and in a snapshot of a version that did not collect it.
+    pub on_node: Option<String>,
     /// What it is.
     pub kind: FileKind,
     /// The low twelve bits of the mode, as a number.

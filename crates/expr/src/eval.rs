@@ -81,6 +81,8 @@ pub(crate) struct Evaluator<'x, 'e> {
     steps: Vec<Step<'x>>,
     touched: Vec<u32>,
     causes: Vec<Cause>,
+    /// Whether something was shown as not known.
+    hidden: bool,
 }
 
 impl<'x, 'e> Evaluator<'x, 'e> {
@@ -92,6 +94,7 @@ impl<'x, 'e> Evaluator<'x, 'e> {
             steps: Vec::with_capacity(16),
             touched: Vec::with_capacity(8),
             causes: Vec::new(),
+            hidden: false,
         }
     }
 
@@ -559,8 +562,7 @@ impl<'x, 'e> Evaluator<'x, 'e> {
     /// Returns a value of `form` for a reader.
     pub(crate) fn show(&mut self, value: Result<Val<'e>>, form: &'x Form, quoted: bool) -> String {
         const NONE: &str = "none";
-        const NOT_KNOWN: &str = "not known";
-        let Ok(value) = value else { return NOT_KNOWN.to_owned() };
+        let Ok(value) = value else { return self.not_known() };
         match (form, value) {
             (_, Val::Null) => NONE.to_owned(),
             (_, Val::Evidence(Located { value: Value::Null, step })) => {
@@ -575,7 +577,7 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                 }
                 None => {
                     self.touch(located.step);
-                    NOT_KNOWN.to_owned()
+                    self.not_known()
                 }
             },
             (Form::List(element), Val::List(items)) => {
@@ -594,14 +596,14 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                 }
                 shown.join(", ")
             }
-            (Form::Faceless, Val::Evidence(_)) => NOT_KNOWN.to_owned(),
+            (Form::Faceless, Val::Evidence(_)) => self.not_known(),
             (Form::Faced { field, form }, Val::Evidence(located)) => {
                 let step = self.key(located.step, field);
                 match located.value.get(field) {
                     Some(value) => self.show(Ok(Val::Evidence(Located { value, step })), form, quoted),
                     None => {
                         self.touch(step);
-                        NOT_KNOWN.to_owned()
+                        self.not_known()
                     }
                 }
             }
@@ -612,6 +614,17 @@ impl<'x, 'e> Evaluator<'x, 'e> {
                 value => value.to_json().to_string(),
             },
         }
+    }
+
+    /// Returns what stands for a value that is not known.
+    fn not_known(&mut self) -> String {
+        self.hidden = true;
+        "not known".to_owned()
+    }
+
+    /// Returns whether everything that was to be shown is known.
+    pub(crate) fn showed_all(&self) -> bool {
+        !self.hidden
     }
 
     /// Returns the locals that make `body` false in the first element for which it is, for [`Self::explain`].

@@ -46,10 +46,13 @@ pub(crate) enum Param {
 
 pub(crate) static FUNCTIONS: &[Function] = &[
     method("contains", &[Param::Text, Param::Text], || Type::Bool, contains),
+    method("distinct", &[Param::Texts], || Type::List(Arc::new(Type::String)), distinct),
     method("endsWith", &[Param::Text, Param::Text], || Type::Bool, ends_with),
+    method("folder", &[Param::Text], || Type::String, folder).styled(Style::Function),
     method("join", &[Param::Texts, Param::Text], || Type::String, join),
     method("lowerAscii", &[Param::Text], || Type::String, lower_ascii),
     method("matches", &[Param::Text, Param::Pattern], || Type::Bool, matches),
+    method("quoted", &[Param::Text], || Type::String, quoted).styled(Style::Function),
     method("restricted_to", &[Param::Int, Param::Octal], || Type::Bool, restricted_to)
         .styled(Style::Function),
     method("size", &[Param::Sized], || Type::Int, size).styled(Style::Both),
@@ -138,9 +141,27 @@ fn contains<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
     Some(Val::Bool(text.contains(&**part)))
 }
 
+fn distinct<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
+    let [Val::List(items)] = args else { return None };
+    let mut found: Vec<Text<'e>> = Vec::new();
+    for item in items {
+        let Val::Text(text) = item else { return None };
+        if found.iter().all(|known| **known != **text) {
+            found.push(text.clone());
+        }
+    }
+    Some(Val::List(found.into_iter().map(Val::Text).collect()))
+}
+
 fn ends_with<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
     let [Val::Text(text), Val::Text(end)] = args else { return None };
     Some(Val::Bool(text.ends_with(&**end)))
+}
+
+/// The folder that a path is in; empty for one without.
+fn folder<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
+    let [Val::Text(path)] = args else { return None };
+    Some(Val::text(path.trim_end_matches('/').rsplit_once('/').map_or("", |(folder, _)| folder)))
 }
 
 fn join<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
@@ -158,6 +179,18 @@ fn lower_ascii<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
 fn matches<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
     let [Val::Text(text), Val::Pattern(pattern)] = args else { return None };
     Some(Val::Bool(pattern.is_match(text)))
+}
+
+/// The text as one word of a POSIX shell, which no character in it can end.
+fn quoted<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
+    let [Val::Text(text)] = args else { return None };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    let is_word = !text.is_empty() && !text.starts_with('-') && text.chars().all(plain);
+    Some(if is_word {
+        Val::Text(text.clone())
+    } else {
+        Val::text(format!("'{}'", text.replace('\'', r"'\''")))
+    })
 }
 
 /// No permission bit of the low twelve beyond those of the second argument.
@@ -202,6 +235,22 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_names_are_unique() {
         assert!(FUNCTIONS.windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+
+    #[test]
+    fn a_quoted_text_is_one_word_of_a_shell() {
+        for (text, expected) in [
+            ("/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.crt"),
+            ("", "''"),
+            ("-R", "'-R'"),
+            ("/a b", "'/a b'"),
+            ("/x; reboot", "'/x; reboot'"),
+            ("/it's", r"'/it'\''s'"),
+            ("/$(id)", "'/$(id)'"),
+        ] {
+            let result = quoted(&[Val::text(text)]);
+            assert!(matches!(&result, Some(Val::Text(word)) if **word == *expected), "{text}: {result:?}");
+        }
     }
 
     #[test]

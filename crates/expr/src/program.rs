@@ -10,7 +10,7 @@ use crate::check::{self, Expr, Scope};
 use crate::eval::{Env, Evaluator};
 use crate::form::Form;
 use crate::value::Val;
-use crate::{Diagnostic, Type, syntax};
+use crate::{Diagnostic, Rendered, Type, syntax};
 
 /// An expression that has been checked. What it serializes to is for this very version of this crate only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,11 +162,11 @@ impl Program {
 
     /// Evaluates the expression and returns its value for a reader, with the pointers of the evidence that
     /// was read.
-    pub(crate) fn show(&self, env: &Env<'_>) -> (String, Vec<String>) {
+    pub(crate) fn show(&self, env: &Env<'_>) -> Rendered {
         let mut evaluator = Evaluator::new(&self.source, env);
         let value = evaluator.eval(&self.expr);
         let text = evaluator.show(value, &self.form, false);
-        (text, evaluator.touched())
+        Rendered { text, touched: evaluator.touched(), known: evaluator.showed_all() }
     }
 
     /// Returns what makes a false condition false: the operands of `&&` and `||` that are, and the first

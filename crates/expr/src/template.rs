@@ -26,6 +26,8 @@ pub struct Rendered {
     pub text: String,
     /// JSON pointers of the evidence that is shown, each once.
     pub touched: Vec<String>,
+    /// Whether all that it shows is known.
+    pub known: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,17 +87,19 @@ impl Template {
     pub fn render(&self, env: &Env<'_>) -> Rendered {
         let mut rendered = String::new();
         let mut touched = IndexSet::new();
+        let mut known = true;
         for part in &self.parts {
             match part {
                 Part::Text(text) => rendered.push_str(text),
                 Part::Value(program) => {
-                    let (text, pointers) = program.show(env);
-                    rendered.push_str(&text);
-                    touched.extend(pointers);
+                    let shown = program.show(env);
+                    rendered.push_str(&shown.text);
+                    touched.extend(shown.touched);
+                    known &= shown.known;
                 }
             }
         }
-        Rendered { text: rendered, touched: touched.into_iter().collect() }
+        Rendered { text: rendered, touched: touched.into_iter().collect(), known }
     }
 }
 

@@ -5,6 +5,7 @@
 //! * [`procfs`] and [`sockets`]: processes and what they listen on and talk to.
 //! * [`cgroup`]: who runs a process.
 //! * [`systemd`] and [`shell`]: what units start, and the words of a shell in them.
+//! * [`mounts`]: where the host has what a process sees elsewhere.
 //! * [`machine`]: what the running kernel says of the host.
 //! * [`program`]: what an executable is, by what it says of itself.
 //! * [`users`]: names of owners, from the node's own passwd and group.
@@ -16,6 +17,7 @@
 pub mod access;
 pub mod cgroup;
 pub mod machine;
+pub mod mounts;
 pub mod procfs;
 pub mod program;
 pub mod root;

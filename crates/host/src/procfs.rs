@@ -23,6 +23,7 @@ use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, ProcessId};
 use seaworthy_settings::{Argument, Variable, may_be_shown};
 
 use crate::cgroup::Cgroup;
+use crate::mounts::Mounts;
 use crate::root::{Root, read_capped};
 
 /// Most bytes that are read of an argv or an environment; the kernel itself stops at 6 MiB for both together.
@@ -439,6 +440,15 @@ impl ProcessEntry {
     /// As for every method.
     pub fn cgroup(&self) -> Result<Cgroup, EvidenceError> {
         Ok(Cgroup::parse(&self.read("cgroup", FILE_CAP)?))
+    }
+
+    /// Returns its mounts.
+    ///
+    /// # Errors
+    ///
+    /// As for every method.
+    pub fn mounts(&self) -> Result<Mounts, EvidenceError> {
+        Ok(Mounts::parse(&self.read("mountinfo", FILE_CAP)?))
     }
 
     /// Returns whether its namespace of kind `kind` (`mnt`, `net`, `pid`, …) is not that of the audit.

@@ -413,7 +413,9 @@ fn kind_sentence(kind: FileType) -> &'static str {
 
 fn file(stat: &Stat, path: String, origin: Origin, users: &Users) -> File {
     let mode = stat.st_mode & 0o7777;
+    let on_host = matches!(origin, Origin::File { pid: None, .. });
     File {
+        on_node: on_host.then(|| path.clone()),
         path,
         kind: match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => FileKind::Directory,

@@ -132,7 +132,7 @@ struct Finding {
     notes: Vec<String>,
     /// Every fact that was looked at.
     evidence: Vec<Evidence>,
-    /// What to do, in short; null unless it fails.
+    /// What to do, in short, a line for each thing, in this order; commands and settings are in backticks. Null unless it fails.
     remedy: Option<String>,
     /// Reason, owner and end of the waiver that covers it; null without one.
     waived: Option<String>,
@@ -242,7 +242,7 @@ impl From<&audit::Finding> for Finding {
             summary: finding.summary.clone(),
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(Evidence::from).collect(),
-            remedy: failed.then(|| finding.remedy.clone()),
+            remedy: failed.then(|| finding.remedies.join("\n")),
             waived: finding.waived.clone(),
         }
     }

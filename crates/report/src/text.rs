@@ -127,8 +127,8 @@ fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout
     for note in &finding.notes {
         let _ = write!(out, "{}", wrap(&format!("note: {note}"), layout.width, "     ", "       "));
     }
-    if finding.status == Status::Fail && !finding.remedy.is_empty() {
-        let remedy = format!("do: {}", finding.remedy.replace("**", "").replace('`', ""));
+    for remedy in &finding.remedies {
+        let remedy = format!("do: {}", remedy.replace("**", ""));
         let _ = write!(out, "{}", wrap(&remedy, layout.width, "     ", "         "));
     }
 }

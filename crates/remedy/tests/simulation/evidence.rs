@@ -65,6 +65,7 @@ fn base() -> &'static (Snapshot, Etcd) {
 fn file(path: &str, entry: &Entry) -> File {
     File {
         path: path.to_owned(),
+        on_node: Some(path.to_owned()),
         kind: FileKind::Regular,
         mode: entry.mode,
         mode_text: format!("{:04o}", entry.mode),

@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod advice;
 mod canary;
 mod common;
 mod fix_apply;

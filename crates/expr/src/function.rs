@@ -181,15 +181,24 @@ fn matches<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
     Some(Val::Bool(pattern.is_match(text)))
 }
 
-/// The text as one word of a POSIX shell, which no character in it can end.
+/// The text as one word of a shell, on one line: no character in it can end the word, nor the backticks around the command.
 fn quoted<'e>(args: &[Val<'e>]) -> Option<Val<'e>> {
     let [Val::Text(text)] = args else { return None };
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    let is_word = !text.is_empty() && !text.starts_with('-') && text.chars().all(plain);
-    Some(if is_word {
-        Val::Text(text.clone())
-    } else {
-        Val::text(format!("'{}'", text.replace('\'', r"'\''")))
+    let hidden = |c: char| c.is_ascii_control() || c == '`';
+    Some(match &**text {
+        word if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) => {
+            Val::Text(text.clone())
+        }
+        odd if odd.contains(hidden) => {
+            let escaped = |c: char| match c {
+                '\'' | '\\' => format!("\\{c}"),
+                c if hidden(c) => format!("\\x{:02x}", u32::from(c)),
+                c => c.to_string(),
+            };
+            Val::text(format!("$'{}'", odd.chars().map(escaped).collect::<String>()))
+        }
+        odd => Val::text(format!("'{}'", odd.replace('\'', r"'\''"))),
     })
 }
 
@@ -247,6 +256,8 @@ mod tests {
             ("/x; reboot", "'/x; reboot'"),
             ("/it's", r"'/it'\''s'"),
             ("/$(id)", "'/$(id)'"),
+            ("/a\nb'", r"$'/a\x0ab\''"),
+            ("/`id`", r"$'/\x60id\x60'"),
         ] {
             let result = quoted(&[Val::text(text)]);
             assert!(matches!(&result, Some(Val::Text(word)) if **word == *expected), "{text}: {result:?}");

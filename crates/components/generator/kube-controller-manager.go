@@ -14,5 +14,5 @@ func table() Table {
 		log.Fatal(err)
 	}
 	// Names of controllers stand in the description of a flag only.
-	return ofCommand(all.Flags(nil, nil, nil))
+	return ofFlags(all.Flags(nil, nil, nil))
 }

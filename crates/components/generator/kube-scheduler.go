@@ -5,5 +5,5 @@ import "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 const component = "kube-scheduler"
 
 func table() Table {
-	return ofCommand(*options.NewOptions().Flags)
+	return ofFlags(*options.NewOptions().Flags)
 }

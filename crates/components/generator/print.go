@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"reflect"
 	"runtime"
 	"sort"
 	"syscall"
@@ -36,12 +37,16 @@ type Flag struct {
 	Values []string `json:"values,omitempty"`
 	// Field is the key of the configuration file that does the same.
 	Field string `json:"field,omitempty"`
+	// FileWins says that the flag has no effect beside a configuration file, whatever stands in that.
+	FileWins bool `json:"file_wins,omitempty"`
 }
 
 // Field is one key of the configuration file.
 type Field struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
+	// Default is the value without the key, as text, or nil if there is none.
+	Default *string `json:"default,omitempty"`
 }
 
 // Gate is one feature gate.
@@ -53,11 +58,19 @@ type Gate struct {
 	Locked bool `json:"locked,omitempty"`
 }
 
+// Plugin is one admission plugin.
+type Plugin struct {
+	Name string `json:"name"`
+	// Default says whether it is on unless somebody turns it off.
+	Default bool `json:"default"`
+}
+
 // Table is all that is printed.
 type Table struct {
-	Flags  []Flag  `json:"flags"`
-	Fields []Field `json:"fields,omitempty"`
-	Gates  []Gate  `json:"gates,omitempty"`
+	Flags   []Flag   `json:"flags"`
+	Fields  []Field  `json:"fields,omitempty"`
+	Gates   []Gate   `json:"gates,omitempty"`
+	Plugins []Plugin `json:"plugins,omitempty"`
 }
 
 // surroundings are what a default may depend on.
@@ -131,6 +144,9 @@ func compare() (*Table, error) {
 				flag.Machine, flag.Default = other.what, ""
 			}
 		}
+		if !reflect.DeepEqual(table.Fields, base.Fields) {
+			return nil, fmt.Errorf("a default of the configuration file depends on: %s", other.what)
+		}
 	}
 	return base, nil
 }
@@ -166,6 +182,7 @@ func printed(in surroundings) (*Table, error) {
 	sort.Slice(table.Flags, func(i, j int) bool { return table.Flags[i].Name < table.Flags[j].Name })
 	sort.Slice(table.Fields, func(i, j int) bool { return table.Fields[i].Name < table.Fields[j].Name })
 	sort.Slice(table.Gates, func(i, j int) bool { return table.Gates[i].Name < table.Gates[j].Name })
+	sort.Slice(table.Plugins, func(i, j int) bool { return table.Plugins[i].Name < table.Plugins[j].Name })
 	return table, nil
 }
 

@@ -13,7 +13,7 @@ pub static COMPONENT: Component =
 pub static PROGRAM: Program = Program {
     package: Some("k8s.io/kubernetes/cmd/kube-controller-manager"),
     is_called: |name| name == COMPONENT.name,
-    is_other: serving::is_other,
+    is_other: |arguments| pflag::prints_and_exits(&TABLE, arguments),
     unit: "kube-controller-manager.service",
     variable: None,
     config: None,

@@ -18,7 +18,7 @@ pub static COMPONENT: Component =
 pub static PROGRAM: Program = Program {
     package: Some("k8s.io/kubernetes/cmd/kube-scheduler"),
     is_called: |name| name == COMPONENT.name,
-    is_other: serving::is_other,
+    is_other: |arguments| pflag::prints_and_exits(&TABLE, arguments),
     unit: "kube-scheduler.service",
     variable: None,
     config: Some("config"),
@@ -118,7 +118,29 @@ fn parsed(path: &str, text: &ConfigText) -> Result<File, EvidenceError> {
     }
     let content = std::str::from_utf8(&text.bytes)
         .map_err(|_| fail(ErrorKind::Malformed, format!("{path} is not UTF-8")))?;
-    serde_saphyr::from_str(content).map_err(|error| fail(ErrorKind::Malformed, format!("{path}: {error}")))
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+    serde_saphyr::from_str_with_options(first_document(content), options).map_err(|error| {
+        // The library's message may quote the file, which may hold a key.
+        let line = error.location().map_or(1, |location| location.line());
+        let message = format!("{path}:{line}: this is no KubeSchedulerConfiguration that could be read");
+        fail(ErrorKind::Malformed, message)
+    })
+}
+
+/// Returns the first document of a YAML file, which is the one that a component reads.
+fn first_document(text: &str) -> &str {
+    let mut begun = false;
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let marks = line.starts_with("---") || line.starts_with("...");
+        if begun && marks {
+            return text.get(..offset).unwrap_or(text);
+        }
+        let blank = line.trim().is_empty() || line.starts_with(['#', '%']) || line.trim() == "---";
+        begun |= !blank;
+        offset += line.len();
+    }
+    text
 }
 
 /// Puts what the configuration file says in the place of the flags that it replaces.
@@ -194,6 +216,14 @@ mod tests {
             assert_eq!(profiling.on, want, "{line}");
             assert!(profiling.why.starts_with(why), "{line}: {}", profiling.why);
         }
+        let several = resolved("--config=/c", "---\nenableProfiling: false\n---\nenableProfiling: true\n");
+        assert_eq!(
+            several.settings.value().unwrap()["profiling"].on,
+            Some(false),
+            "the first document counts"
+        );
+        let secret = resolved("--config=/c", "enableProfiling: hunter2\n");
+        assert!(!format!("{secret:?}").contains("hunter2"), "{secret:?}");
         for broken in ["", "enableProfiling: [\n", "enableProfiling: perhaps\n"] {
             let resolved = resolved("--config=/c --profiling=false", broken);
             let settings = resolved.settings.value().unwrap();

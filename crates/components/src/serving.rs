@@ -2,7 +2,8 @@
 //! (`SecureServingOptions`, `DelegatingAuthenticationOptions`, `DelegatingAuthorizationOptions`).
 
 use seaworthy_evidence::{Origin, Purpose, Settings, Url};
-use seaworthy_settings::Argument;
+
+use seaworthy_settings::pflag::parse_int;
 
 use crate::KeyFiles;
 
@@ -17,29 +18,15 @@ pub const CREDENTIALS: &[KeyFiles] = &[KeyFiles {
     trusted: "client-ca-file",
 }];
 
-/// Returns whether a component with these `arguments` prints something and exits.
-pub fn is_other(arguments: &[Argument]) -> bool {
-    arguments.iter().any(|a| {
-        let text = String::from_utf8_lossy(&a.text);
-        matches!(text.as_ref(), "-h" | "--help" | "--help=true")
-            || text.starts_with("--version") && text != "--version=false"
-    })
-}
-
 /// Returns where a component with these settings listens.
 pub fn listens(settings: &Settings) -> Vec<(Url, Origin)> {
     let (Some(address), Some(port)) = (settings.get("bind-address"), settings.get("secure-port")) else {
         return Vec::new();
     };
-    if port.value == "0" {
-        return Vec::new();
-    }
-    let host =
-        if address.value.contains(':') { format!("[{}]", address.value) } else { address.value.clone() };
+    let Some(number) = parse_int(&port.value).filter(|number| *number != 0) else { return Vec::new() };
+    let address_text = address.value.trim();
+    let host = if address_text.contains(':') { format!("[{address_text}]") } else { address_text.to_owned() };
     let origin =
         if matches!(address.origin, Origin::Default { .. }) { &port.origin } else { &address.origin };
-    Url::parse(&format!("https://{host}:{}", port.value))
-        .map(|url| (url, origin.clone()))
-        .into_iter()
-        .collect()
+    Url::parse(&format!("https://{host}:{number}")).map(|url| (url, origin.clone())).into_iter().collect()
 }

@@ -4,6 +4,7 @@
 //! (`k8s.io/component-base/cli/flag.WordSepNormalizeFunc`); the last of several values counts, and lists grow.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use seaworthy_evidence::{
     Candidate, ErrorKind, EvidenceError, Observed, Origin, PredictedFailure, Setting, Settings,
@@ -32,6 +33,8 @@ pub struct Flag {
     pub name: &'static str,
     /// Its letter after one dash.
     pub shorthand: Option<char>,
+    /// What the program itself calls the type: `int32`, `duration`.
+    pub kind: &'static str,
     /// How values are given.
     pub takes: Takes,
     /// The value where none is given, from each of these releases on; `None` for one that depends on the machine.
@@ -59,6 +62,26 @@ impl Flag {
     fn is_in(&self, release: Release) -> bool {
         self.since.is_none_or(|since| since <= release)
             && self.removed.is_none_or(|removed| release < removed)
+    }
+
+    /// Returns what the flag wants where it refuses `value`.
+    fn refuses(&self, value: &str) -> Option<&'static str> {
+        let (taken, wanted) = match self.kind {
+            _ if self.takes == Takes::Boolean => (parse_bool(value).is_some(), "true or false"),
+            "int" | "int64" | "uint" | "uint64" => (parse_int(value).is_some(), "a whole number"),
+            "int32" | "uint32" => (
+                parse_int(value).is_some_and(|n| i32::try_from(n).is_ok() || u32::try_from(n).is_ok()),
+                "a whole number of 32 bits",
+            ),
+            "float32" | "float64" => (value.parse::<f64>().is_ok(), "a number"),
+            "duration" => (is_duration(value), "a time such as 1h30m"),
+            "ip" => {
+                let text = value.trim();
+                (text.is_empty() || text.parse::<IpAddr>().is_ok(), "an IP address")
+            }
+            _ => (true, ""),
+        };
+        (!taken).then_some(wanted)
     }
 
     fn default_in(&self, release: Release) -> Option<&'static str> {
@@ -170,7 +193,7 @@ impl Line {
                     }
                 },
             };
-            line.take(name, value, takes, origin);
+            line.take(name, value, flag, origin);
         }
         line
     }
@@ -199,12 +222,12 @@ impl Line {
             ("", _) => rest.next().map(|a| String::from_utf8_lossy(&a.text).into_owned()).unwrap_or_default(),
             (value, _) => value.to_owned(),
         };
-        self.take(flag.name.to_owned(), value, flag.takes, origin);
+        self.take(flag.name.to_owned(), value, Some(flag), origin);
     }
 
-    fn take(&mut self, name: String, value: String, takes: Takes, origin: &Origin) {
-        if takes == Takes::Boolean && parse_bool(&value).is_none() {
-            self.refuse(&name, &format!("invalid argument for --{name}: it is true or false"), origin);
+    fn take(&mut self, name: String, value: String, flag: Option<&Flag>, origin: &Origin) {
+        if let Some(wanted) = flag.and_then(|flag| flag.refuses(&value)) {
+            self.refuse(&name, &format!("invalid argument for --{name}: it is {wanted}"), origin);
         }
         self.given.push((name, value, origin.clone()));
     }
@@ -304,16 +327,97 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// Returns the number in `text` as Go's `strconv.ParseInt` reads it with base 0: decimal, or by its prefix, with `_` between digits
+/// only behind a prefix.
+pub fn parse_int(text: &str) -> Option<i128> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = match lower.as_str() {
+        "0" => (10, "0"),
+        text => [("0x", 16), ("0b", 2), ("0o", 8), ("0", 8)]
+            .into_iter()
+            .find_map(|(prefix, radix)| Some((radix, text.strip_prefix(prefix)?)))
+            .unwrap_or((10, text)),
+    };
+    let plain: String = digits.chars().filter(|c| *c != '_').collect();
+    let well_formed =
+        !digits.ends_with('_') && !digits.contains("__") && plain.chars().all(|c| c.is_ascii_alphanumeric());
+    let number = i128::from_str_radix(&plain, radix).ok().filter(|_| well_formed)?;
+    Some(if negative { -number } else { number })
+}
+
+/// Returns whether Go's `time.ParseDuration` takes `text`.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (value, unit) = rest.split_at(number);
+        if value.parse::<f64>().is_err() {
+            return false;
+        }
+        let found = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find_map(|u| unit.strip_prefix(u));
+        // `ms` is no `m` with something behind it.
+        let Some(after) = unit.strip_prefix("ms").or(found) else { return false };
+        (rest, parts) = (after, parts + 1);
+    }
+    parts > 0
+}
+
+/// Returns whether a component with these `arguments` prints its help or its version and exits. `--version=v1.2.3` only changes what
+/// it says of itself (k8s.io/component-base/version/verflag).
+pub fn prints_and_exits(table: &Table, arguments: &[Argument]) -> bool {
+    let line = Line::parse(table, table.releases, false, arguments);
+    let last = |name: &str| {
+        line.given.iter().rev().find(|(given, ..)| given == name).map(|(_, value, _)| value.as_str())
+    };
+    last("help").is_some_and(|value| parse_bool(value) == Some(true))
+        || last("version").is_some_and(|value| value == "raw" || parse_bool(value) == Some(true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_and_times_are_read_as_go_reads_them() {
+        let numbers = [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("+5", Some(5)),
+            ("0x10", Some(16)),
+            ("010", Some(8)),
+            ("0o17", Some(15)),
+            ("0b1", Some(1)),
+            ("0x1_0", Some(16)),
+            ("09", None),
+            ("", None),
+            ("1 ", None),
+            ("x", None),
+        ];
+        for (text, want) in numbers {
+            assert_eq!(parse_int(text), want, "{text}");
+        }
+        for text in ["0", "1h30m", "-5s", "1.5ms", ".5s", "10µs"] {
+            assert!(is_duration(text), "{text}");
+        }
+        for text in ["", "5", "x", "1hx", "s", "1 s"] {
+            assert!(!is_duration(text), "{text}");
+        }
+    }
 
     const fn flag(
         name: &'static str,
         takes: Takes,
         default: &'static [(Release, Option<&'static str>)],
     ) -> Flag {
-        Flag { name, shorthand: None, takes, defaults: default, since: None, removed: None }
+        Flag { name, shorthand: None, kind: "string", takes, defaults: default, since: None, removed: None }
     }
 
     const ALWAYS: Release = (0, 0, 0);

@@ -16,7 +16,7 @@ use crate::{say, workspace};
 use merge::Items;
 
 /// The lists of a table, as they are called in it and by the generator.
-const LISTS: [&str; 3] = ["flags", "fields", "gates"];
+const LISTS: [&str; 4] = ["flags", "fields", "gates", "plugins"];
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -223,8 +223,8 @@ fn lists(table: &Value) -> anyhow::Result<[Items; LISTS.len()]> {
         };
         items.map(|i| item(i).context("an item without a name")).collect::<anyhow::Result<Items>>()
     };
-    let [flags, fields, gates] = LISTS.map(list);
-    Ok([flags?, fields?, gates?])
+    let [flags, fields, gates, plugins] = LISTS.map(list);
+    Ok([flags?, fields?, gates?, plugins?])
 }
 
 impl Component {

@@ -1,7 +1,8 @@
 //! One instance of a component that is like the others: read, asked, and put together by what the component says of itself.
 
 use seaworthy_evidence::{
-    ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Purpose, Settings, Url,
+    ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Purpose, Setting, Settings,
+    Url,
 };
 use seaworthy_host::sockets::Sockets;
 use seaworthy_settings::{ConfigText, Given, Resolved};
@@ -91,6 +92,14 @@ impl<'a> Reading<'a> {
         let replaced = self.resolved.config_file.as_ref().and_then(|file| {
             drift::replaced(component.name, file.value()?, process.value()?, survey.options.now)
         });
+        let mut settings_now = settings.clone();
+        if let (Some(error), Observed::Seen { value, .. }) = (&replaced, &mut settings_now) {
+            // What the file says now is not what the process has read.
+            let of_file = |setting: &Setting| matches!(setting.origin, Origin::File { pid: Some(_), .. });
+            let doubtful: Vec<String> =
+                value.iter().filter(|(_, setting)| of_file(setting)).map(|(name, _)| name.clone()).collect();
+            doubtful.iter().for_each(|name| value.doubt(name, error.clone()));
+        }
         let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(replaced.as_ref());
         let drift = match uncompared {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
@@ -114,7 +123,7 @@ impl<'a> Reading<'a> {
             listeners,
             credentials,
             files,
-            settings: settings.clone(),
+            settings: settings_now,
             etcd: None,
             etcd_proxy: None,
         }

@@ -10,8 +10,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -59,8 +57,7 @@ func kind(value flag.Value) string {
 	name := reflect.TypeOf(value).String()
 	name = name[strings.LastIndexByte(name, '.')+1:]
 	name = strings.TrimSuffix(strings.TrimSuffix(name, "Value"), "Flag")
-	first, size := utf8.DecodeRuneInString(name)
-	return string(unicode.ToLower(first)) + name[size:]
+	return lowerFirst(name)
 }
 
 // field returns the key of the configuration file that changes what the flag changes.
@@ -149,10 +146,11 @@ func other(f *flag.Flag) string {
 func ofFile() ([]Field, map[string]map[string]bool) {
 	_, file, _ := embed.TablesFile()
 	var fields []Field
-	keys(reflect.TypeOf(file).Elem(), nil, &fields)
+	add := func(field Field, _ reflect.Value) { fields = append(fields, field) }
+	keys(reflect.TypeOf(file).Elem(), reflect.Value{}, nil, add)
 	_, all, _ := etcdmain.TablesFlags()
 	if proxy, ok := reflect.TypeOf(all).Elem().FieldByName("cp"); ok {
-		keys(proxy.Type, nil, &fields)
+		keys(proxy.Type, reflect.Value{}, nil, add)
 	}
 	changes := make(map[string]map[string]bool)
 	withoutRead, withoutInEffect := read("{}")
@@ -214,59 +212,6 @@ func read(document string) (map[string]string, map[string]string) {
 	return values, inEffect
 }
 
-// keys appends the keys that a structure is read from: its fields' names in JSON, and those of the structures in it.
-func keys(structure reflect.Type, path []string, fields *[]Field) {
-	for i := range structure.NumField() {
-		field := structure.Field(i)
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name == "-" || !field.IsExported() && !field.Anonymous {
-			continue
-		}
-		if field.Anonymous && name == "" {
-			keys(field.Type, path, fields)
-			continue
-		}
-		if name == "" {
-			name = field.Name // which the decoder takes as well
-		}
-		here := append(append([]string(nil), path...), name)
-		of := field.Type
-		if of.Kind() == reflect.Pointer {
-			of = of.Elem()
-		}
-		if of.Kind() == reflect.Func || of.Kind() == reflect.Interface {
-			continue // cannot be read from a file
-		}
-		*fields = append(*fields, Field{strings.Join(here, "."), shape(of)})
-		if of.Kind() == reflect.Struct && len(here) < 5 {
-			keys(of, here, fields)
-		}
-	}
-}
-
-// shape returns what a key must hold.
-func shape(of reflect.Type) string {
-	switch of.Kind() {
-	case reflect.Bool:
-		return "bool"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return "int"
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return "uint"
-	case reflect.Float32, reflect.Float64:
-		return "float"
-	case reflect.String:
-		return "string"
-	case reflect.Struct:
-		return "section"
-	case reflect.Slice:
-		if of.Elem().Kind() == reflect.String {
-			return "list"
-		}
-	}
-	return "other"
-}
-
 // walk notes the values in a configuration by their paths.
 func walk(value reflect.Value, path string, depth int, values map[string]string) {
 	if depth > 8 {
@@ -304,19 +249,6 @@ func walk(value reflect.Value, path string, depth int, values map[string]string)
 	default:
 		values[path] += fmt.Sprint(value) + ";"
 	}
-}
-
-// differing returns the paths at which two configurations differ.
-func differing(one, two map[string]string) map[string]bool {
-	paths := make(map[string]bool)
-	for _, pair := range [][2]map[string]string{{one, two}, {two, one}} {
-		for path, value := range pair[0] {
-			if other, ok := pair[1][path]; !ok || other != value {
-				paths[path] = true
-			}
-		}
-	}
-	return paths
 }
 
 // gates returns the feature gates of the configuration, in the releases that have them.

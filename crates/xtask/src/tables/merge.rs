@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-/// The flags, the keys of the configuration file, or the feature gates of one release, by name.
+/// The flags, the keys of the configuration file, the feature gates, or the plugins of one release, by name.
 pub(super) type Items = BTreeMap<String, Map<String, Value>>;
 
 /// What a row says of its item, in this order, beside when it came and went and since when it is deprecated.
-const ATTRIBUTES: [&str; 9] =
-    ["kind", "default", "bare", "shorthand", "hidden", "values", "field", "stage", "locked"];
+const ATTRIBUTES: [&str; 10] =
+    ["kind", "default", "bare", "shorthand", "hidden", "values", "field", "file_wins", "stage", "locked"];
 
 /// Returns a row for each item of `releases`, which are in order.
 pub(super) fn merge(releases: &[(&str, Items)]) -> anyhow::Result<Vec<Map<String, Value>>> {

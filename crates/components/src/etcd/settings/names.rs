@@ -1,14 +1,33 @@
-//! The names that etcd's configuration knows: command-line flags and configuration-file keys, by release.
+//! The names that etcd's configuration knows, by release: command-line flags, keys of the configuration file, feature gates.
 //!
-//! Read in etcd's `etcdmain/config.go` and `embed/config.go` of 3.5.1, 3.5.33, 3.6.13 and 3.7.1, and asked of
-//! the programs themselves for 3.4.23, 3.5.1 and 3.6.13. Names that appeared or disappeared within a release
-//! line count for the whole line unless they bear on transport security (`SINCE`): a name too many only loses
-//! a prediction.
-
-use std::collections::HashMap;
-use std::sync::LazyLock;
+//! They are those of `etcd/flags.json`, which the programs themselves were asked for. A release that is not among its releases is
+//! taken to know what either neighbour in its line knows: a name too many only loses a prediction.
 
 use crate::etcd::Version;
+
+/// What the releases know; a set of them has a bit for each.
+struct Table {
+    /// Minor and patch numbers, in order.
+    releases: &'static [(u32, u32)],
+    flags: &'static [Row],
+    /// The keys of the configuration file, in lower case.
+    fields: &'static [Row],
+    gates: &'static [Row],
+}
+
+/// One name, which is told the same as long as nothing changes.
+struct Row {
+    name: &'static str,
+    /// How etcd calls the type, in the releases that have it.
+    kinds: &'static [(u64, &'static str)],
+    /// The only values that it takes, if there are such.
+    values: &'static [(u64, &'static [&'static str])],
+}
+
+static TABLE: Table = include!(concat!(env!("OUT_DIR"), "/etcd.rs"));
+
+/// Flags that are keys as well, and that 3.4.25 brought: etcd's list of changes says so, for that release was not to be had.
+const SINCE_3_4_25: [&str; 3] = ["listen-client-http-urls", "tls-max-version", "tls-min-version"];
 
 /// How etcd's flag parser treats a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,195 +53,120 @@ pub(super) enum Shape {
     Uint,
 }
 
+/// What one release takes as the value of a flag.
+pub(super) struct Takes {
+    /// The release, as a set with nothing else in it.
+    pub(super) release: u64,
+    /// Its minor number.
+    pub(super) line: u32,
+    /// How etcd calls the type.
+    pub(super) kind: &'static str,
+    /// The only values, if there are such.
+    pub(super) values: &'static [&'static str],
+}
+
 /// Returns how etcd's flag `name` is parsed in the releases that have it.
 pub(super) fn flag(name: &str) -> Option<Flag> {
-    FLAGS_BY_NAME.get(name).map(|(_, _, flag)| *flag)
+    Some(match find(TABLE.flags, name)?.kinds.first()?.1 {
+        "bool" => Flag::Boolean,
+        "ignored" => Flag::Ignored,
+        _ => Flag::Value,
+    })
 }
 
 /// Returns whether etcd `version` defines the flag `name`; when the version is unknown, whether any release
 /// does.
 pub(super) fn defines_flag(name: &str, version: Option<Version>) -> bool {
-    FLAGS_BY_NAME.get(name).is_some_and(|(first, last, _)| within(name, *first, *last, version))
+    defines(TABLE.flags, name, version)
+}
+
+/// Returns what each release that `version` may be takes as the value of the flag `name`, if it has it.
+pub(super) fn takes(name: &str, version: Option<Version>) -> impl Iterator<Item = Takes> {
+    let (row, wanted) = (find(TABLE.flags, name), releases(version));
+    let each = TABLE.releases.iter().enumerate().map(|(index, (line, _))| (1 << index, *line));
+    each.filter(move |(release, _)| release & wanted != 0).filter_map(move |(release, line)| {
+        let kind = newest(row?.kinds, release)?;
+        Some(Takes { release, line, kind, values: newest(row?.values, release).unwrap_or_default() })
+    })
 }
 
 /// Returns what the top-level configuration-file key `name` (lower case) holds in the releases that have it.
 pub(super) fn key(name: &str) -> Option<Shape> {
-    KEYS_BY_NAME.get(name).map(|(_, _, shape)| *shape)
+    let row = find(TABLE.fields, name).filter(|row| is_top_level(row.name))?;
+    Some(match row.kinds.first()?.1 {
+        "bool" => Shape::Bool,
+        "int" => Shape::Int,
+        "list" => Shape::List,
+        "string" => Shape::Text,
+        "uint" => Shape::Uint,
+        _ => Shape::Any,
+    })
 }
 
 /// Returns whether etcd `version` knows the top-level configuration-file key `name` (lower case); when the
 /// version is unknown, whether any release does.
 pub(super) fn defines_key(name: &str, version: Option<Version>) -> bool {
-    KEYS_BY_NAME.get(name).is_some_and(|(first, last, _)| within(name, *first, *last, version))
+    is_top_level(name) && defines(TABLE.fields, name, version)
 }
 
 /// Returns the names of all top-level configuration-file keys that `version` knows.
 pub(super) fn keys(version: Option<Version>) -> impl Iterator<Item = &'static str> {
-    KEYS.iter()
-        .flat_map(|(first, last, _, names)| names.split_whitespace().map(move |name| (*first, *last, name)))
-        .filter(move |(first, last, name)| within(name, *first, *last, version))
-        .map(|(_, _, name)| name)
+    TABLE.fields.iter().map(|row| row.name).filter(move |name| defines_key(name, version))
 }
 
-/// A table by name: first release, last release, and the rest of the row.
-type ByName<T> = LazyLock<HashMap<&'static str, (u32, u32, T)>>;
-
-static FLAGS_BY_NAME: ByName<Flag> = LazyLock::new(|| by_name(FLAGS));
-static KEYS_BY_NAME: ByName<Shape> = LazyLock::new(|| by_name(KEYS));
-
-/// Returns the rows of `table` by each of their names, which occur once.
-fn by_name<T: Copy>(table: &[(u32, u32, T, &'static str)]) -> HashMap<&'static str, (u32, u32, T)> {
-    let row = |(first, last, what, names): &(u32, u32, T, &'static str)| {
-        let row = (*first, *last, *what);
-        names.split_ascii_whitespace().map(move |name| (name, row))
-    };
-    table.iter().flat_map(row).collect()
+/// Returns whether a key is in no section: the table names those after a point.
+fn is_top_level(name: &str) -> bool {
+    !name.contains('.')
 }
 
-fn within(name: &str, first: u32, last: u32, version: Option<Version>) -> bool {
-    let Some(version) = version else { return true };
-    let since = SINCE.iter().find(|(n, _)| *n == name).map_or(&[][..], |(_, since)| since);
-    (first..=last).contains(&version.line()) && (since.is_empty() || version.reached(since))
+/// Returns whether the one `release` has the feature gate `name`.
+pub(super) fn defines_gate(name: &str, release: u64) -> bool {
+    TABLE.gates.iter().any(|gate| gate.name == name && newest(gate.kinds, release).is_some())
 }
 
-/// Returns the releases, as (minor, patch), with which a name came or went within their line.
+/// Returns the releases, as (minor, patch), that know something else than the one before.
 pub(super) fn changes() -> impl Iterator<Item = (u32, u32)> {
-    SINCE.iter().flat_map(|(_, since)| since.iter().copied())
+    let rows = || [TABLE.flags, TABLE.fields, TABLE.gates].into_iter().flatten();
+    let sets = move || {
+        rows()
+            .flat_map(|row| row.kinds.iter().map(|(set, _)| set).chain(row.values.iter().map(|(set, _)| set)))
+    };
+    let releases = TABLE.releases.iter().enumerate().skip(1);
+    let changed =
+        releases.filter(move |(index, _)| sets().any(|set| (set >> index ^ set >> (index - 1)) & 1 == 1));
+    changed.map(|(_, release)| *release).chain([(4, 25)])
 }
 
-/// Names of which the first patch release matters, as (minor, patch).
-const SINCE: &[(&str, &[(u32, u32)])] = &[
-    ("listen-client-http-urls", &[(4, 25), (5, 8)]),
-    ("tls-max-version", &[(4, 25), (5, 8)]),
-    ("tls-min-version", &[(4, 25), (5, 8)]),
-];
+fn defines(rows: &'static [Row], name: &str, version: Option<Version>) -> bool {
+    let in_table = find(rows, name).is_some_and(|row| newest(row.kinds, releases(version)).is_some());
+    in_table || is_since_3_4_25(name, version)
+}
 
-/// First and last minor release of etcd 3, how the flags are parsed, their names.
-#[rustfmt::skip]
-const FLAGS: &[(u32, u32, Flag, &str)] = &[
-    (4, 4, Flag::Value, "experimental-backend-bbolt-freelist-type log-output log-package-levels"),
-    (4, 4, Flag::Boolean, "debug"),
-    (4, 5, Flag::Value, "\
-     experimental-enable-v2v3 proxy proxy-dial-timeout proxy-failure-wait proxy-read-timeout \
-     proxy-refresh-interval proxy-write-timeout"),
-    (4, 5, Flag::Boolean, "enable-v2"),
-    (4, 6, Flag::Value, "\
-     discovery discovery-proxy experimental-compaction-batch-limit experimental-corrupt-check-time \
-     experimental-warning-apply-duration experimental-watch-progress-notify-interval"),
-    (4, 6, Flag::Boolean, "\
-     experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist \
-     experimental-initial-corrupt-check experimental-peer-skip-client-san-verification"),
-    (4, 7, Flag::Value, "\
-     advertise-client-urls auth-token auth-token-ttl auto-compaction-mode auto-compaction-retention \
-     backend-batch-interval backend-batch-limit bcrypt-cost cert-file cipher-suites \
-     client-cert-allowed-hostname client-crl-file config-file cors data-dir discovery-fallback \
-     discovery-srv discovery-srv-name election-timeout grpc-keepalive-interval grpc-keepalive-min-time \
-     grpc-keepalive-timeout heartbeat-interval host-whitelist initial-advertise-peer-urls initial-cluster \
-     initial-cluster-state initial-cluster-token key-file listen-client-http-urls listen-client-urls \
-     listen-metrics-urls listen-peer-urls log-level log-outputs logger max-concurrent-streams \
-     max-request-bytes max-snapshots max-txn-ops max-wals metrics name peer-cert-allowed-cn \
-     peer-cert-allowed-hostname peer-cert-file peer-crl-file peer-key-file peer-trusted-ca-file \
-     quota-backend-bytes snapshot-count tls-max-version tls-min-version trusted-ca-file wal-dir"),
-    (4, 7, Flag::Ignored, "\
-     cluster-active-size cluster-remove-delay cluster-sync-interval config force max-result-buffer \
-     max-retry-attempts peer-election-timeout peer-heartbeat-interval retry-interval snapshot \
-     test.coverprofile test.outputdir v vv"),
-    (4, 7, Flag::Boolean, "\
-     auto-tls client-cert-auth enable-grpc-gateway enable-pprof force-new-cluster \
-     initial-election-tick-advance peer-auto-tls peer-client-cert-auth pre-vote strict-reconfig-check \
-     unsafe-no-fsync version"),
-    (5, 6, Flag::Value, "\
-     experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time \
-     experimental-compaction-sleep-interval experimental-distributed-tracing-address \
-     experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate \
-     experimental-distributed-tracing-service-name experimental-downgrade-check-time \
-     experimental-snapshot-catchup-entries"),
-    (5, 6, Flag::Boolean, "\
-     experimental-compact-hash-check-enabled experimental-enable-distributed-tracing \
-     experimental-memory-mlock experimental-stop-grpc-service-on-defrag \
-     experimental-txn-mode-write-with-shared-buffer"),
-    (5, 7, Flag::Value, "\
-     backend-bbolt-freelist-type client-cert-file client-key-file log-rotation-config-json \
-     peer-client-cert-file peer-client-key-file raft-read-timeout raft-write-timeout \
-     self-signed-cert-validity v2-deprecation"),
-    (5, 7, Flag::Boolean, "enable-log-rotation socket-reuse-address socket-reuse-port"),
-    (6, 6, Flag::Value, "experimental-warning-unary-request-duration"),
-    (6, 7, Flag::Value, "\
-     bootstrap-defrag-threshold-megabytes compact-hash-check-time compaction-batch-limit \
-     compaction-sleep-interval corrupt-check-time discovery-cacert discovery-cert discovery-dial-timeout \
-     discovery-endpoints discovery-keepalive-time discovery-keepalive-timeout discovery-key \
-     discovery-password discovery-request-timeout discovery-token discovery-user \
-     distributed-tracing-address distributed-tracing-instance-id distributed-tracing-sampling-rate \
-     distributed-tracing-service-name downgrade-check-time feature-gates log-format max-learners \
-     snapshot-catchup-entries warning-apply-duration warning-unary-request-duration \
-     watch-progress-notify-interval"),
-    (6, 7, Flag::Boolean, "\
-     discovery-insecure-skip-tls-verify discovery-insecure-transport enable-distributed-tracing \
-     memory-mlock peer-skip-client-san-verification"),
-];
+fn is_since_3_4_25(name: &str, version: Option<Version>) -> bool {
+    version.is_some_and(|v| v.line() == 4 && v.reached(&[(4, 25)])) && SINCE_3_4_25.contains(&name)
+}
 
-/// First and last minor release of etcd 3, what the keys hold, their names.
-#[rustfmt::skip]
-const KEYS: &[(u32, u32, Shape, &str)] = &[
-    (4, 4, Shape::Bool, "debug"),
-    (4, 4, Shape::List, "log-output"),
-    (4, 4, Shape::Text, "experimental-backend-bbolt-freelist-type log-package-levels"),
-    (4, 5, Shape::Bool, "enable-v2"),
-    (4, 5, Shape::Text, "discovery-fallback experimental-enable-v2v3 proxy"),
-    (4, 5, Shape::Uint, "\
-     proxy-dial-timeout proxy-failure-wait proxy-read-timeout proxy-refresh-interval proxy-write-timeout"),
-    (4, 6, Shape::Bool, "\
-     experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist \
-     experimental-initial-corrupt-check"),
-    (4, 6, Shape::Int, "\
-     experimental-compaction-batch-limit experimental-corrupt-check-time \
-     experimental-warning-apply-duration experimental-watch-progress-notify-interval"),
-    (4, 6, Shape::Text, "discovery discovery-proxy"),
-    (4, 7, Shape::Bool, "\
-     enable-grpc-gateway enable-pprof force-new-cluster initial-election-tick-advance pre-vote \
-     strict-reconfig-check unsafe-no-fsync"),
-    (4, 7, Shape::Int, "\
-     backend-batch-interval backend-batch-limit grpc-keepalive-interval grpc-keepalive-min-time \
-     grpc-keepalive-timeout quota-backend-bytes"),
-    (4, 7, Shape::List, "cipher-suites log-outputs"),
-    (4, 7, Shape::Text, "\
-     advertise-client-urls auth-token auto-compaction-mode auto-compaction-retention cors data-dir \
-     discovery-srv discovery-srv-name host-whitelist initial-advertise-peer-urls initial-cluster \
-     initial-cluster-state initial-cluster-token listen-client-http-urls listen-client-urls \
-     listen-metrics-urls listen-peer-urls log-level logger metrics name tls-max-version tls-min-version \
-     wal-dir"),
-    (4, 7, Shape::Uint, "\
-     auth-token-ttl bcrypt-cost election-timeout heartbeat-interval max-concurrent-streams \
-     max-request-bytes max-snapshots max-txn-ops max-wals snapshot-count"),
-    (5, 6, Shape::Bool, "\
-     experimental-compact-hash-check-enabled experimental-enable-distributed-tracing \
-     experimental-memory-mlock experimental-stop-grpc-service-on-defrag \
-     experimental-txn-mode-write-with-shared-buffer"),
-    (5, 6, Shape::Int, "\
-     experimental-compact-hash-check-time experimental-compaction-sleep-interval \
-     experimental-distributed-tracing-sampling-rate experimental-downgrade-check-time"),
-    (5, 6, Shape::Text, "\
-     experimental-distributed-tracing-address experimental-distributed-tracing-instance-id \
-     experimental-distributed-tracing-service-name"),
-    (5, 6, Shape::Uint, "\
-     experimental-bootstrap-defrag-threshold-megabytes experimental-snapshot-catch-up-entries"),
-    (5, 7, Shape::Any, "socket-options"),
-    (5, 7, Shape::Bool, "enable-log-rotation"),
-    (5, 7, Shape::Text, "backend-bbolt-freelist-type log-rotation-config-json v2-deprecation"),
-    (5, 7, Shape::Uint, "self-signed-cert-validity"),
-    (6, 6, Shape::Bool, "experimental-peer-skip-client-san-verification"),
-    (6, 6, Shape::Int, "experimental-warning-unary-request-duration"),
-    (6, 7, Shape::Any, "discovery-config grpc-additional-server-options"),
-    (6, 7, Shape::Bool, "enable-distributed-tracing memory-mlock"),
-    (6, 7, Shape::Int, "\
-     compact-hash-check-time compaction-batch-limit compaction-sleep-interval corrupt-check-time \
-     distributed-tracing-sampling-rate downgrade-check-time max-learners warning-apply-duration \
-     warning-unary-request-duration watch-progress-notify-interval"),
-    (6, 7, Shape::Text, "\
-     distributed-tracing-address distributed-tracing-instance-id distributed-tracing-service-name \
-     feature-gates log-format"),
-    (6, 7, Shape::Uint, "bootstrap-defrag-threshold-megabytes snapshot-catchup-entries"),
-];
+fn find(rows: &'static [Row], name: &str) -> Option<&'static Row> {
+    rows.binary_search_by_key(&name, |row| row.name).ok().and_then(|index| rows.get(index))
+}
+
+/// Returns the releases of the table that `version` may be like: itself, or else the next older and the next newer one of its line.
+/// When it is unknown, all.
+fn releases(version: Option<Version>) -> u64 {
+    let Some(version) = version else { return u64::MAX };
+    let wanted = (version.line(), version.patch.unwrap_or(u32::MAX));
+    let reached = TABLE.releases.partition_point(|release| *release <= wanted);
+    let at = |index: &usize| TABLE.releases.get(*index).filter(|(line, _)| *line == wanted.0);
+    let older = reached.checked_sub(1).filter(|index| at(index).is_some());
+    let exact = older.is_some_and(|index| at(&index) == Some(&wanted));
+    let newer = Some(reached).filter(|index| !exact && at(index).is_some());
+    older.into_iter().chain(newer).map(|index| 1 << index).sum()
+}
+
+/// Returns what the newest of the `wanted` releases has that has anything.
+fn newest<T: Copy>(by_release: &[(u64, T)], wanted: u64) -> Option<T> {
+    by_release.iter().rev().find(|(set, _)| set & wanted != 0).map(|(_, value)| *value)
+}
 
 #[cfg(test)]
 mod tests {
@@ -261,10 +205,33 @@ mod tests {
     }
 
     #[test]
-    fn no_name_stands_twice() {
-        let twice =
-            |names: Vec<&str>| names.iter().filter(|n| names.iter().filter(|m| m == n).count() > 1).count();
-        assert_eq!(twice(FLAGS.iter().flat_map(|f| f.3.split_whitespace()).collect()), 0);
-        assert_eq!(twice(KEYS.iter().flat_map(|k| k.3.split_whitespace()).collect()), 0);
+    fn a_release_between_two_may_be_like_either() {
+        let [older, newer] = [(5, 2), (5, 5)]
+            .map(|release| 1 << TABLE.releases.iter().position(|known| *known == release).unwrap());
+        let cases = [("3.5.2", older), ("3.5.3", older | newer), ("3.5.5", newer)];
+        for (version, want) in cases {
+            assert_eq!(releases(Version::parse(version)), want, "{version}");
+        }
+        // Of these lines, the table has no newer release or no older one.
+        for version in ["3.4.1", "3.4.45", "3.7.99"] {
+            assert_eq!(releases(Version::parse(version)).count_ones(), 1, "{version}");
+        }
+    }
+
+    #[test]
+    fn what_came_with_a_patch_release_is_known_from_there_on() {
+        let cases = [
+            ("max-concurrent-streams", "3.5.1", false),
+            ("max-concurrent-streams", "3.5.5", true),
+            ("tls-min-version", "3.5.5", false),
+            ("tls-min-version", "3.5.8", true),
+        ];
+        for (name, version, want) in cases {
+            assert_eq!(defines_flag(name, Version::parse(version)), want, "{name} {version}");
+        }
+        let changes: Vec<_> = changes().collect();
+        for change in [(4, 25), (5, 5), (5, 8), (5, 15)] {
+            assert!(changes.contains(&change), "{change:?}");
+        }
     }
 }

@@ -1,89 +1,10 @@
 //! Values that etcd refuses to start with, whichever source they come from.
-//!
-//! What the flags hold was read in `embed/config.go` and `etcdmain/config.go` of 3.4.23 to 3.7.3, and asked of the programs 3.4.23,
-//! 3.5.1 and 3.6.13.
-
-use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use seaworthy_evidence::Url;
 
 use super::flags::{parse_bool, shown};
+use super::names::{self, Takes};
 use crate::etcd::Version;
-
-/// What a value must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// `90s`, as Go's `time.ParseDuration` reads it.
-    Duration,
-    /// Names of feature gates, each with a truth value.
-    FeatureGates,
-    /// A whole number, as Go's `strconv.ParseInt` with base 0 reads it.
-    Int,
-    /// `*` or URLs, for CORS.
-    Origins,
-    /// One of these words.
-    OneOf(&'static [&'static str]),
-    /// A number of revisions or hours, or a duration.
-    Retention,
-    /// The kind of token before the first comma.
-    Token,
-    /// A whole number that is not negative.
-    Uint,
-}
-
-/// First and last minor release of etcd 3, what the values must be, the flags.
-#[rustfmt::skip]
-const KINDS: &[(u32, u32, Kind, &str)] = &[
-    (4, 4, Kind::OneOf(&["capnslog", "default", "zap"]), "logger"),
-    (4, 5, Kind::OneOf(&["", "periodic", "revision"]), "auto-compaction-mode"),
-    (4, 5, Kind::OneOf(&["off", "on", "readonly"]), "proxy"),
-    (4, 5, Kind::Uint, "\
-     proxy-dial-timeout proxy-failure-wait proxy-read-timeout proxy-refresh-interval proxy-write-timeout"),
-    (4, 6, Kind::Duration, "\
-     experimental-corrupt-check-time experimental-warning-apply-duration experimental-watch-progress-notify-interval"),
-    (4, 6, Kind::Int, "experimental-compaction-batch-limit"),
-    (4, 7, Kind::Duration, "\
-     backend-batch-interval grpc-keepalive-interval grpc-keepalive-min-time grpc-keepalive-timeout"),
-    (4, 7, Kind::Int, "backend-batch-limit quota-backend-bytes"),
-    (4, 7, Kind::OneOf(&["exit", "proxy"]), "discovery-fallback"),
-    (4, 7, Kind::OneOf(&["", "debug", "dpanic", "error", "fatal", "info", "panic", "warn"]), "log-level"),
-    (4, 7, Kind::Origins, "cors"),
-    (4, 7, Kind::Retention, "auto-compaction-retention"),
-    (4, 7, Kind::Token, "auth-token"),
-    (4, 7, Kind::Uint, "\
-     auth-token-ttl bcrypt-cost election-timeout heartbeat-interval max-concurrent-streams max-request-bytes \
-     max-snapshots max-txn-ops max-wals snapshot-count"),
-    (5, 6, Kind::Duration, "\
-     experimental-compact-hash-check-time experimental-compaction-sleep-interval experimental-downgrade-check-time"),
-    (5, 6, Kind::Int, "experimental-distributed-tracing-sampling-rate"),
-    (5, 6, Kind::Uint, "experimental-bootstrap-defrag-threshold-megabytes experimental-snapshot-catchup-entries"),
-    (5, 7, Kind::Duration, "raft-read-timeout raft-write-timeout"),
-    (5, 5, Kind::OneOf(&["gone", "not-yet", "write-only", "write-only-drop-data", "write-only-skip-check"]), "v2-deprecation"),
-    (5, 7, Kind::OneOf(&["zap"]), "logger"),
-    (5, 7, Kind::Uint, "self-signed-cert-validity"),
-    (6, 6, Kind::Duration, "experimental-warning-unary-request-duration"),
-    (6, 7, Kind::OneOf(&["gone", "write-only", "write-only-drop-data", "write-only-skip-check"]), "v2-deprecation"),
-    (6, 7, Kind::Duration, "\
-     compact-hash-check-time compaction-sleep-interval corrupt-check-time discovery-dial-timeout \
-     discovery-keepalive-time discovery-keepalive-timeout discovery-request-timeout downgrade-check-time \
-     warning-apply-duration warning-unary-request-duration watch-progress-notify-interval"),
-    (6, 7, Kind::FeatureGates, "feature-gates"),
-    (6, 7, Kind::Int, "compaction-batch-limit distributed-tracing-sampling-rate max-learners"),
-    (6, 7, Kind::OneOf(&["console", "json"]), "log-format"),
-    (6, 7, Kind::OneOf(&["periodic", "revision"]), "auto-compaction-mode"),
-    (6, 7, Kind::Uint, "bootstrap-defrag-threshold-megabytes snapshot-catchup-entries"),
-];
-
-/// First minor release of etcd 3, and the feature gates that it brought; none has gone since.
-const FEATURE_GATES: &[(u32, &str)] = &[
-    (
-        6,
-        "AllAlpha AllBeta CompactHashCheck InitialCorruptCheck LeaseCheckpoint LeaseCheckpointPersist \
-         SetMemberLocalAddr StopGRPCServiceOnDefrag TxnModeWriteWithSharedBuffer",
-    ),
-    (7, "FastLeaseKeepAlive PriorityRequest"),
-];
 
 /// Names of cipher suites: those of Go's `crypto/tls`, and two that etcd adds.
 const CIPHER_SUITES: &str = "\
@@ -107,62 +28,68 @@ const OF_HTTP2: [&str; 2] =
 /// Returns why etcd `version` refuses to start with `value` for the flag or key `name`; `None` where nothing is known against it,
 /// and, when the version is unknown, where any release takes it.
 pub(super) fn refusal(name: &str, value: &str, version: Option<Version>) -> Option<String> {
-    let line = version.map(Version::line);
-    let of_release = |first: u32, last: u32| line.is_none_or(|line| (first..=last).contains(&line));
     let mut refusal = None;
-    for (first, last, kind) in KINDS_BY_NAME.get(name)? {
-        if of_release(*first, *last) {
-            refusal = Some(refused(*kind, value, line)?);
-        }
+    for takes in names::takes(name, version) {
+        refusal = Some(refused(name, value, &takes)?);
     }
     refusal
 }
 
-type ByName = HashMap<&'static str, Vec<(u32, u32, Kind)>>;
-
-/// What the values of each flag must be, by the first and the last minor release.
-static KINDS_BY_NAME: LazyLock<ByName> = LazyLock::new(|| {
-    let mut kinds = ByName::new();
-    for (first, last, kind, names) in KINDS {
-        for name in names.split_ascii_whitespace() {
-            kinds.entry(name).or_default().push((*first, *last, *kind));
+/// Returns why a release refuses `value`.
+///
+/// What the type of a flag demands is in the table of flags. The text that etcd looks at only later is named here, as it was read in
+/// `embed/config.go` and asked of the programs 3.4.23, 3.5.1 and 3.6.13.
+fn refused(name: &str, value: &str, takes: &Takes) -> Option<String> {
+    let one_of = |words: &[&str]| {
+        let shown = || words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" or ");
+        (!words.contains(&value)).then(shown)
+    };
+    let wanted = match (name, takes.kind) {
+        ("auth-token", _) => {
+            let kind = value.split(',').next().unwrap_or_default();
+            (!matches!(kind, "" | "jwt" | "simple")).then(|| "simple or jwt,…".to_owned())
         }
-    }
-    kinds
-});
-
-/// Returns why `value` is not of this `kind` in the release line `line`.
-fn refused(kind: Kind, value: &str, line: Option<u32>) -> Option<String> {
-    let quoted = shown(value);
-    let wanted = match kind {
-        Kind::Duration => (!is_duration(value)).then(|| "a duration such as 5s".to_owned()),
-        Kind::FeatureGates => return gates(value, line),
-        Kind::Int => integer(value.strip_prefix(['+', '-']).unwrap_or(value))
-            .is_none()
-            .then(|| "a whole number".to_owned()),
-        Kind::OneOf(words) => {
-            // The library that reads the level takes capitals from the one of 3.5 on.
-            let capitals = words.contains(&"debug") && line.is_none_or(|line| line >= 5);
-            let known = words.iter().any(|word| *word == value || capitals && word.to_uppercase() == value);
-            (!known).then(|| {
-                words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" or ")
-            })
-        }
-        Kind::Origins => {
+        ("auto-compaction-mode", _) if takes.line < 6 => one_of(&["", "periodic", "revision"]),
+        ("auto-compaction-mode", _) => one_of(&["periodic", "revision"]),
+        ("auto-compaction-retention", _) => (integer(value).is_none() && !is_duration(value))
+            .then(|| "a number of hours or revisions, or a duration".to_owned()),
+        ("cors", _) => {
             let is_origin =
                 |text: &str| text == "*" || Url::parse(text).is_some_and(|url| url.port.is_some());
             (!value.split(',').all(is_origin)).then(|| "* or URLs of the form http://host:port".to_owned())
         }
-        Kind::Retention => (integer(value).is_none() && !is_duration(value))
-            .then(|| "a number of hours or revisions, or a duration".to_owned()),
-        Kind::Token => {
-            let kind = value.split(',').next().unwrap_or_default();
-            (!matches!(kind, "" | "jwt" | "simple")).then(|| "simple or jwt,…".to_owned())
+        // A file may say nothing, which is looked at elsewhere.
+        ("initial-cluster-state", _) => None,
+        ("log-format", _) => one_of(&["console", "json"]),
+        ("log-level", _) => {
+            // The library that reads the level takes capitals from the one of 3.5 on.
+            let lower = value.to_ascii_lowercase();
+            let capitals = takes.line >= 5 && lower.to_ascii_uppercase() == value;
+            let refused = one_of(LEVELS);
+            refused.filter(|_| !(capitals && LEVELS.contains(&lower.as_str())))
         }
-        Kind::Uint => integer(value).is_none().then(|| "a whole number that is not negative".to_owned()),
+        ("logger", _) if takes.line == 4 => one_of(&["capnslog", "default", "zap"]),
+        ("logger", _) => one_of(&["zap"]),
+        (_, "duration") => (!is_duration(value)).then(|| "a duration such as 5s".to_owned()),
+        (_, "featureGate") => return gates(value, takes.release),
+        (_, "int" | "int64") => {
+            let number = integer(value.strip_prefix(['+', '-']).unwrap_or(value));
+            let limit = i64::MAX.unsigned_abs() + u64::from(value.starts_with('-'));
+            number.is_none_or(|number| number > limit).then(|| "a whole number".to_owned())
+        }
+        (_, "uint" | "uint32" | "uint64") => {
+            let limit = if takes.kind == "uint32" { u64::from(u32::MAX) } else { u64::MAX };
+            let refused = integer(value).is_none_or(|number| number > limit);
+            refused.then(|| "a whole number that is not negative".to_owned())
+        }
+        _ if takes.values.is_empty() => None,
+        _ => one_of(takes.values),
     };
-    wanted.map(|wanted| format!("invalid value {quoted:?}: etcd wants {wanted}"))
+    wanted.map(|wanted| format!("invalid value {:?}: etcd wants {wanted}", shown(value)))
 }
+
+/// The levels of a log.
+const LEVELS: &[&str] = &["", "debug", "dpanic", "error", "fatal", "info", "panic", "warn"];
 
 /// Returns why etcd refuses a list of cipher suites; `serves` says whether it listens for clients with TLS.
 pub(super) fn refused_suites(list: &str, serves: bool) -> Option<String> {
@@ -177,18 +104,16 @@ pub(super) fn refused_suites(list: &str, serves: bool) -> Option<String> {
     lacks.then(|| format!("the list lacks a cipher suite that HTTP/2 requires: {}", OF_HTTP2.join(" or ")))
 }
 
-fn gates(value: &str, line: Option<u32>) -> Option<String> {
-    let known = |name: &str| {
-        let since = FEATURE_GATES.iter().find(|(_, names)| names.split_ascii_whitespace().any(|n| n == name));
-        since.is_some_and(|(since, _)| line.is_none_or(|line| line >= *since))
-    };
+fn gates(value: &str, release: u64) -> Option<String> {
     value.split(',').filter(|gate| !gate.is_empty()).find_map(|gate| {
         let (name, value) = gate.split_once('=').map_or((gate, None), |(name, value)| (name, Some(value)));
         let name = name.trim();
         match value.map(|value| parse_bool(value.trim())) {
             None => Some(format!("missing bool value for {}", shown(name))),
             Some(None) => Some(format!("the value of {} is no boolean", shown(name))),
-            Some(Some(_)) if !known(name) => Some(format!("unrecognized feature gate: {}", shown(name))),
+            Some(Some(_)) if !names::defines_gate(name, release) => {
+                Some(format!("unrecognized feature gate: {}", shown(name)))
+            }
             Some(Some(_)) => None,
         }
     })
@@ -273,8 +198,11 @@ mod tests {
             // 3.4 has no such flag.
             ("v2-deprecation", "later", [false, true, true]),
             ("v2-deprecation", "not-yet", [false, false, true]),
-            // 3.5.1 refuses it and 3.5.35 takes it; the first that does is not known.
-            ("v2-deprecation", "write-only-skip-check", [false; 3]),
+            ("v2-deprecation", "write-only-skip-check", [false, true, false]),
+            ("experimental-distributed-tracing-sampling-rate", "many", [false, false, true]),
+            ("max-concurrent-streams", "4294967296", [true, false, true]),
+            ("quota-backend-bytes", "9223372036854775808", [true; 3]),
+            ("quota-backend-bytes", "-9223372036854775808", [false; 3]),
         ];
         for (name, value, want) in cases {
             let got = ["3.4.23", "3.5.1", "3.6.13"].map(|version| refused_by(name, value, version));

@@ -286,8 +286,9 @@ impl Decide<'_> {
             Some(Unit::Runs(program)) => {
                 let how = if process.is_main { "became" } else { "started" };
                 let message = format!(
-                    "{unit} runs {program}, which {how} the etcd with pid {}: what it would start etcd with is not known",
-                    process.pid
+                    "{unit} runs {program}, which {how} the {name} with pid {}: what it would start {name} with is not known",
+                    process.pid,
+                    name = self.all.kind.component.name
                 );
                 unknown(EvidenceError::new(ErrorKind::Unsupported, message))
             }
@@ -370,9 +371,10 @@ impl Decide<'_> {
             ([], _) => {
                 let files: Vec<&str> = pods.iter().map(|pod| pod.file.as_str()).collect();
                 let message = format!(
-                    "{} declares the pod in which pid {} runs, but not with a command that is known to start etcd",
+                    "{} declares the pod in which pid {} runs, but not with a command that is known to start {}",
                     files.join(" and "),
-                    process.pid
+                    process.pid,
+                    self.all.kind.component.name
                 );
                 let error = EvidenceError::new(ErrorKind::Unsupported, message);
                 Verdict::Unknown { error, may_be_pod: true }

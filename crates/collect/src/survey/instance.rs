@@ -1,8 +1,9 @@
 //! One instance of a component that is like the others: read, asked, and put together by what the component says of itself.
 
+use jiff::Timestamp;
 use seaworthy_evidence::{
-    ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Purpose, Setting, Settings,
-    Url,
+    ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Process, Purpose, Setting,
+    Settings, Url,
 };
 use seaworthy_host::sockets::Sockets;
 use seaworthy_settings::{ConfigText, Given, Resolved};
@@ -58,7 +59,7 @@ impl<'a> Reading<'a> {
 
     /// Returns the instance as evidence, joined with what its listeners said.
     pub(crate) fn finish(
-        self,
+        mut self,
         survey: &Survey<'_>,
         declarations: &Declarations,
         attributions: &Attributions<'_>,
@@ -66,6 +67,11 @@ impl<'a> Reading<'a> {
     ) -> Instance {
         let (component, program) = (self.kind.component, self.kind.program);
         let pid = self.running.pid();
+        let process = self.running.evidence(survey);
+        let unread = self.unread(&process, survey.options.now);
+        if let (Some(error), Observed::Seen { value, .. }) = (&unread, &mut self.resolved.settings) {
+            doubt_file(value, error);
+        }
         let settings = &self.resolved.settings;
         let known = settings.value();
         let declaration = attributions.of(pid, settings.as_result());
@@ -81,7 +87,6 @@ impl<'a> Reading<'a> {
             attributions.manifest(pid, &declaration),
             |manifest| declarations.rivals(manifest),
         );
-        let process = self.running.evidence(survey);
         let who = format!("pid {pid}");
         let drifts = match (&declaration, known) {
             (Ok(Some(declared)), Some(running)) => drift::settings(declared, running, &who),
@@ -89,18 +94,7 @@ impl<'a> Reading<'a> {
         };
         // What was not compared may have drifted, too.
         let declared = declaration.as_ref().map(|d| d.as_ref().and_then(|d| d.settings.error()));
-        let replaced = self.resolved.config_file.as_ref().and_then(|file| {
-            drift::replaced(component.name, file.value()?, process.value()?, survey.options.now)
-        });
-        let mut settings_now = settings.clone();
-        if let (Some(error), Observed::Seen { value, .. }) = (&replaced, &mut settings_now) {
-            // What the file says now is not what the process has read.
-            let of_file = |setting: &Setting| matches!(setting.origin, Origin::File { pid: Some(_), .. });
-            let doubtful: Vec<String> =
-                value.iter().filter(|(_, setting)| of_file(setting)).map(|(name, _)| name.clone()).collect();
-            doubtful.iter().for_each(|name| value.doubt(name, error.clone()));
-        }
-        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(replaced.as_ref());
+        let uncompared = settings.error().or_else(|| declared.unwrap_or_else(Some)).or(unread.as_ref());
         let drift = match uncompared {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration and the process")),
@@ -123,9 +117,19 @@ impl<'a> Reading<'a> {
             listeners,
             credentials,
             files,
-            settings: settings_now,
+            settings: settings.clone(),
             etcd: None,
             etcd_proxy: None,
+        }
+    }
+
+    /// Returns why it is not known whether the process has what is in its configuration file now.
+    fn unread(&self, process: &Observed<Process>, now: Timestamp) -> Option<EvidenceError> {
+        match self.resolved.config_file.as_ref()? {
+            Observed::Failed { error, .. } => Some(error.clone()),
+            Observed::Seen { value, .. } => {
+                drift::replaced(self.kind.component.name, value, process.value()?, now)
+            }
         }
     }
 
@@ -191,4 +195,13 @@ impl<'a> Reading<'a> {
 /// Returns the key material for one purpose of which nothing is known.
 pub(crate) fn unknown(purpose: Purpose, error: &EvidenceError) -> KeyMaterial {
     KeyMaterial { purpose, files: Observed::failed(error.clone()), problems: Observed::failed(error.clone()) }
+}
+
+/// Takes back what is known of the settings that come from the configuration file, because of `error`.
+fn doubt_file(settings: &mut Settings, error: &EvidenceError) {
+    let of_file = |setting: &Setting| matches!(setting.origin, Origin::File { pid: Some(_), .. });
+    let names = settings.iter().filter(|(_, setting)| of_file(setting)).map(|(name, _)| name.clone());
+    for name in names.collect::<Vec<_>>() {
+        settings.doubt(&name, error.clone());
+    }
 }

@@ -769,7 +769,8 @@ stages! {
     owners_and_modes: "files", "files of a container";
     declarations: "declarations", "units";
     settings: "an environment", "a configuration file";
-    clients_in_plaintext: "plaintext for clients", "plaintext for clients that need no certificate";
+    clients_in_plaintext: "plaintext for clients";
+    clients_in_plaintext_need_no_certificate: "plaintext for clients that need no certificate";
     certificates_of_clients: "clients without certificates", "self-made certificates for clients";
     certificates: "certificates for clients", "the end of certificates";
     peers_in_plaintext: "plaintext";

@@ -41,6 +41,9 @@ pub struct State {
     known: Arc<Mutex<BTreeMap<String, Arc<Known>>>>,
 }
 
+/// A record, or what is known of one that is damaged.
+pub type MaybeRecord = Result<Arc<Record>, Box<Damaged>>;
+
 /// A record as it was read last.
 #[derive(Debug)]
 struct Known {
@@ -370,7 +373,7 @@ impl State {
     /// # Errors
     ///
     /// When the directory cannot be read.
-    pub fn records(&self) -> Result<Vec<Result<Arc<Record>, Box<Damaged>>>, JournalError> {
+    pub fn records(&self) -> Result<Vec<MaybeRecord>, JournalError> {
         let record = |id: &String| self.read(id).map_err(|error| Box::new(self.damaged(id, &error)));
         Ok(self.list()?.iter().map(record).collect())
     }

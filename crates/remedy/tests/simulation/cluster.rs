@@ -50,7 +50,7 @@ pub(crate) struct Member {
     pub(crate) edits: Vec<Edit>,
     starts: u64,
     /// What it was seen as last, without a question to anybody and with one, and how often something had changed by then.
-    pub(crate) shown: [Option<((u64, i64), Arc<Etcd>)>; 2],
+    pub(crate) shown: [Option<Shown>; 2],
 }
 
 /// A process of etcd.
@@ -148,6 +148,9 @@ impl Counts {
         self.longest_gap = self.longest_gap.max(other.longest_gap);
     }
 }
+
+/// What a node was shown, with the change and the second of the clock that it was made after.
+pub(crate) type Shown = ((u64, i64), Arc<Etcd>);
 
 #[derive(Debug)]
 pub(crate) struct Cluster {

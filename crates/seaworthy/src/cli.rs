@@ -95,8 +95,8 @@ impl Color {
 pub(crate) enum Command {
     /// Audit this node, or snapshots of nodes
     ///
-    /// Looks at the etcd servers of this node, judges them by the catalogue, and reports what failed with the evidence.
-    /// Run it as root on a control-plane node; what it may not read is reported as unknown, never as passed.
+    /// Looks at the components that run on this node (etcd, kube-controller-manager, kube-scheduler), judges them by the catalogue,
+    /// and reports what failed with the evidence. Run it as root on a control-plane node; what it may not read is reported as unknown, never as passed.
     #[command(after_help = EXIT_CODES)]
     Audit(Audit),
     /// Take a snapshot of this node: all evidence as one JSON document, without secrets

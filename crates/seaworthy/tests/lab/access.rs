@@ -259,7 +259,7 @@ fn relative_paths_in_a_chroot_are_those_of_the_process() {
         let is = |f: &&&Value| f["resource"].as_str().unwrap().contains(name);
         *findings.iter().find(is).unwrap_or_else(|| panic!("{findings:#?}"))
     };
-    crate::common::check(of("m9"), "pass", &["server.crt"]);
+    crate::common::check(of("m9"), "pass", &["nothing is wrong"]);
     let data: Vec<_> = audit.findings("etcd-data-directory-mode");
     let data = data.iter().find(|f| f["resource"].as_str().unwrap().contains("m9")).unwrap();
     crate::common::check(data, "pass", &["/data"]);

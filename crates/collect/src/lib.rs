@@ -9,27 +9,7 @@
 pub mod kubelet;
 pub mod manifest;
 
-mod places;
 mod survey;
 mod yaml;
 
-use seaworthy_evidence::{EvidenceError, Snapshot};
-use seaworthy_host::procfs::Proc;
-use seaworthy_host::root::Root;
-
-pub use survey::{Options, PATIENCE};
-
-/// Returns all the evidence of this node. What cannot be observed becomes part of it.
-///
-/// # Errors
-///
-/// When the root folder itself cannot be opened, or is that of no host because it has no `/etc`.
-pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
-    let mut snapshot = survey::collect(options)?;
-    if let Ok(root) = Root::host(&options.root)
-        && let Ok(proc) = Proc::of_host(&root)
-    {
-        places::fill(&mut snapshot, &root, &proc);
-    }
-    Ok(snapshot)
-}
+pub use survey::{Options, PATIENCE, collect};

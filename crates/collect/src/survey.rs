@@ -16,6 +16,7 @@ mod links;
 mod listeners;
 mod material;
 mod membership;
+mod places;
 mod pods;
 mod processes;
 mod proxy;
@@ -36,6 +37,7 @@ use seaworthy_host::machine;
 use seaworthy_host::procfs::Proc;
 use seaworthy_host::root::Root;
 use seaworthy_host::users::Users;
+use seaworthy_settings::ConfigText;
 
 use attribution::Attributions;
 use declarations::{Declarations, Manifests};
@@ -94,7 +96,7 @@ pub(crate) struct Survey<'a> {
 /// # Errors
 ///
 /// When the root folder itself cannot be opened, or is that of no host because it has no `/etc`.
-pub(crate) fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
+pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let root = Root::host(&options.root)?;
     if root.directory("/etc").is_err_and(|error| error.kind == ErrorKind::NotFound) {
         let message = format!("{} has no /etc, so it is not the root of a host", options.root.display());
@@ -196,7 +198,7 @@ pub(crate) fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     }
     components.insert(etcd::COMPONENT.name.to_owned(), etcd);
     components.insert(etcd_proxy::COMPONENT.name.to_owned(), etcd_proxies);
-    Ok(Snapshot {
+    let mut snapshot = Snapshot {
         format: Snapshot::FORMAT.to_owned(),
         tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         taken_at: options.now,
@@ -210,7 +212,18 @@ pub(crate) fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         },
         components,
         etcd_clients,
-    })
+    };
+    if let Ok(proc) = &proc {
+        places::fill(&mut snapshot, &root, proc);
+    }
+    Ok(snapshot)
+}
+
+/// Returns the configuration file at `path`, which is absolute, below `root`.
+fn config_text(root: &Root, path: String) -> Result<ConfigText, EvidenceError> {
+    let file = root.open(path)?;
+    let origin = file.origin().clone();
+    Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
 }
 
 /// Returns the error that stands for all evidence of a process that is only declared.

@@ -11,10 +11,10 @@ use seaworthy_evidence::{
 use seaworthy_host::cgroup::Owner;
 use seaworthy_host::users::{Account, Users};
 use seaworthy_host::{machine, shell, systemd};
-use seaworthy_settings::{Argument, ConfigText, Given, Variable};
+use seaworthy_settings::{Argument, Given, Variable};
 
 use super::processes::{Found, Running};
-use super::{Kind, Survey, files, instance, not_running, server};
+use super::{Kind, Survey, config_text, files, instance, not_running, server};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
@@ -412,11 +412,7 @@ impl Declare<'_> {
         let (settings, fatal) = match command {
             Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
             Ok(arguments) => {
-                let mut read = |path: &str| {
-                    let file = self.survey.root.open(on_host(path)?)?;
-                    let origin = file.origin().clone();
-                    Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
-                };
+                let mut read = |path: &str| config_text(self.survey.root, on_host(path)?);
                 let resolved = (self.kind.program.resolve)(Given {
                     arguments: &arguments,
                     environment: Ok(environment),

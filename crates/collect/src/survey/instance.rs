@@ -6,7 +6,7 @@ use seaworthy_evidence::{
     Settings, Url,
 };
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{ConfigText, Given, Resolved};
+use seaworthy_settings::{Given, Resolved};
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
@@ -35,12 +35,7 @@ impl<'a> Reading<'a> {
             }
         };
         let environment = running.entry.environ();
-        let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
-            let root = running.root.as_ref().map_err(Clone::clone)?;
-            let file = root.open(running.absolute(path)?)?;
-            let origin = file.origin().clone();
-            Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
-        };
+        let mut read = |path: &str| running.config(path);
         let resolved = (kind.program.resolve)(Given {
             arguments: running.arguments(),
             environment: environment.as_deref().map_err(Clone::clone),

@@ -10,9 +10,9 @@ use seaworthy_host::cgroup::Cgroup;
 use seaworthy_host::procfs::{FileId, Glimpse, Proc, ProcessEntry};
 use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
-use seaworthy_settings::Argument;
+use seaworthy_settings::{Argument, ConfigText};
 
-use super::{Kind, Survey};
+use super::{Kind, Survey, config_text};
 
 /// One process of interest, with what is read of each.
 pub(crate) struct Running {
@@ -170,6 +170,11 @@ impl Running {
         let root = self.root.as_ref().map_err(Clone::clone)?;
         let directory = root.working_directory(&self.entry)?;
         Ok(format!("{}/{path}", directory.trim_end_matches('/')))
+    }
+
+    /// Returns the configuration file at `path` as the process sees it.
+    pub(crate) fn config(&self, path: &str) -> Result<ConfigText, EvidenceError> {
+        config_text(self.root.as_ref().map_err(Clone::clone)?, self.absolute(path)?)
     }
 
     /// Returns the process as evidence, or why it could not be read.

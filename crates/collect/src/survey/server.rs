@@ -17,7 +17,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{ConfigText, Given, Resolved};
+use seaworthy_settings::{Given, Resolved};
 use seaworthy_wire::ClientIdentity;
 
 use super::allowed::Restriction;
@@ -191,12 +191,7 @@ impl<'a> Server<'a> {
 /// for, and then as what is known of that tells.
 fn resolve(running: &Running, version: Option<&Observed<String>>) -> Resolved {
     let environment = running.entry.environ();
-    let mut read = |path: &str| -> Result<ConfigText, EvidenceError> {
-        let root = running.root.as_ref().map_err(Clone::clone)?;
-        let file = root.open(running.absolute(path)?)?;
-        let origin = file.origin().clone();
-        Ok(ConfigText { bytes: file.read(ConfigText::MAX)?, changed_at: file.changed(), origin })
-    };
+    let mut read = |path: &str| running.config(path);
     (Kind::ETCD.program.resolve)(Given {
         arguments: running.arguments(),
         environment: environment.as_deref().map_err(Clone::clone),

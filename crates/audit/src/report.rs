@@ -58,6 +58,8 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// What to do: one paragraph for each thing that the failed checks ask for, in their order. Empty unless it fails.
     pub remedies: Vec<String>,
+    /// Whether there is a fix for what was judged.
+    pub fixable: bool,
     /// The reviewed exception that covers it. The status stays what it is.
     pub waived: Option<String>,
 }
@@ -168,6 +170,7 @@ impl Finding {
             notes: judgement.notes,
             evidence: judgement.evidence,
             remedies,
+            fixable: rule.fix.as_ref().is_some_and(|fix| fix.is_for(component)),
             waived: None,
         }
     }

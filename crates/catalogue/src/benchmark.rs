@@ -152,6 +152,12 @@ impl Benchmark {
 }
 
 impl Control {
+    /// Returns the one component whose instances it is about, where its rule is about others as well.
+    pub fn component_of(&self, rule: &str) -> Option<&str> {
+        let Implementation::Rules { ids, component, .. } = &self.implementation else { return None };
+        component.as_deref().filter(|_| ids.iter().any(|id| id == rule))
+    }
+
     /// Returns whether the findings of `rule` about instances of `component` judge it.
     pub fn is_judged_by(&self, rule: &str, component: &str) -> bool {
         let Implementation::Rules { ids, component: only, .. } = &self.implementation else { return false };

@@ -11,6 +11,7 @@
 
 mod benchmark;
 mod diagnostic;
+mod fix;
 mod fixture;
 mod rule;
 mod source;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use benchmark::{Assessment, Benchmark, Control, Implementation, Section};
 pub use diagnostic::{Diagnostic, render};
+pub use fix::{Change, Files, Fix, Owner};
 pub use fixture::Fixture;
 pub use rule::{Applies, Check, Document, Each, Frameworks, HEADINGS, Note, Rule, Severity, Subject};
 pub use source::Sources;

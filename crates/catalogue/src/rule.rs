@@ -9,6 +9,7 @@ use seaworthy_expr::{Object, Program, Schema, Scope, Template, Type};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::fix::{Fix, RawFix};
 use crate::{Diagnostic, yaml};
 
 /// The headings of every rule document, in order.
@@ -42,8 +43,8 @@ pub struct Rule {
     pub remedy: Option<Template>,
     /// Its place in other catalogues.
     pub frameworks: Frameworks,
-    /// The fix that implements it; null when there is none.
-    pub remediation: Option<String>,
+    /// What makes it pass where it fails; null where nothing does, or more than one node has to take part.
+    pub fix: Option<Fix>,
     /// Its prose.
     pub document: Document,
     /// Whether it applies wherever its component is, so that no fixture can be not-applicable.
@@ -206,6 +207,11 @@ impl Document {
         self.sections.get(heading).map_or("", String::as_str)
     }
 
+    /// Returns the first paragraph below `heading`, in one line.
+    pub fn first_paragraph(&self, heading: &str) -> String {
+        self.section(heading).split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    }
+
     /// Returns every heading with its Markdown, in order.
     pub fn sections(&self) -> impl Iterator<Item = (&str, &str)> {
         self.sections.iter().map(|(heading, text)| (heading.as_str(), text.as_str()))
@@ -295,8 +301,7 @@ impl Scopes {
 impl Rule {
     /// Returns what to do when it fails, wherever that is: the first paragraph of its remediation.
     pub fn remedy_in_general(&self) -> String {
-        let section = self.document.section("Remediation");
-        section.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+        self.document.first_paragraph("Remediation")
     }
 
     pub(crate) fn parse(path: &str, file: &str, scopes: &Scopes) -> Result<Self, Vec<Diagnostic>> {
@@ -317,6 +322,7 @@ impl Rule {
         let notes: Vec<_> = raw.notes.iter().filter_map(|n| compiler.note(n, scope)).collect();
         let summary = raw.summary.as_ref().and_then(|s| compiler.template(s, scope));
         let remedy = raw.remedy.as_ref().and_then(|remedy| compiler.template(remedy, scope));
+        let fix = raw.fix.as_ref().and_then(|fix| compiler.fix(fix, &subject));
         let mut diagnostics = compiler.diagnostics;
         if raw.checks.is_empty() {
             diagnostics.push(Diagnostic::new(path, "the rule has no checks, so it would pass always"));
@@ -338,7 +344,7 @@ impl Rule {
             summary,
             remedy,
             frameworks: raw.frameworks,
-            remediation: raw.remediation,
+            fix,
             document,
             always_applies: raw.always_applies,
         })
@@ -436,6 +442,12 @@ impl Compiler<'_> {
         Some(Note { when: when?, say: say? })
     }
 
+    fn fix(&mut self, raw: &RawFix, subject: &Subject) -> Option<Fix> {
+        let components: Vec<&Component> = subject.components().collect();
+        let read = raw.read(&components);
+        read.map_err(|message| self.diagnostics.push(Diagnostic::new(self.path, message))).ok()
+    }
+
     fn condition(&mut self, text: &Spanned<String>, scope: &Scope) -> Option<Program> {
         Program::condition(&text.value, scope).map_err(|errors| self.extend(text, errors)).ok()
     }
@@ -487,7 +499,7 @@ struct FrontMatter {
     #[serde(default)]
     frameworks: Frameworks,
     #[serde(default)]
-    remediation: Option<String>,
+    fix: Option<RawFix>,
 }
 
 #[derive(Deserialize)]

@@ -89,6 +89,8 @@ pub struct Container {
     pub gid: Option<u32>,
     /// Groups beside it.
     pub groups: Vec<u32>,
+    /// The hosts that kubelet's probes ask over the network; empty text for one that asks the pod's own address.
+    pub probes: Vec<String>,
 }
 
 /// An environment variable of a container.
@@ -263,6 +265,22 @@ struct RawContainer {
     env_from: Option<IgnoredAny>,
     volume_mounts: Option<Vec<RawMount>>,
     security_context: Option<RawSecurity>,
+    liveness_probe: Option<RawProbe>,
+    readiness_probe: Option<RawProbe>,
+    startup_probe: Option<RawProbe>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawProbe {
+    http_get: Option<RawProbed>,
+    tcp_socket: Option<RawProbed>,
+    grpc: Option<RawProbed>,
+}
+
+#[derive(Deserialize)]
+struct RawProbed {
+    host: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -370,6 +388,8 @@ impl RawContainer {
             Some(Mount { host, container: mount.mount_path? })
         };
         let own = self.security_context.unwrap_or_default();
+        let probes = [self.liveness_probe, self.readiness_probe, self.startup_probe].into_iter().flatten();
+        let asked = probes.filter_map(|probe| probe.http_get.or(probe.tcp_socket).or(probe.grpc));
         Container {
             name: self.name.unwrap_or_default(),
             image: self.image,
@@ -382,6 +402,7 @@ impl RawContainer {
             uid: own.run_as_user.or(pod.run_as_user),
             gid: own.run_as_group.or(pod.run_as_group),
             groups: pod.supplemental_groups.iter().flatten().copied().chain(pod.fs_group).collect(),
+            probes: asked.map(|asked| asked.host.unwrap_or_default()).collect(),
         }
     }
 }

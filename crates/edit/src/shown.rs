@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use seaworthy_components::etcd::SETTINGS;
+use seaworthy_components::{self as components, etcd};
 use seaworthy_evidence::without_userinfo;
 
 use crate::yaml::{Node, Shape, Yaml};
@@ -68,9 +68,9 @@ pub(crate) fn shown(text: &str, content: Content) -> Option<String> {
     Some(masked(text, visible).split_inclusive('\n').map(without_userinfo).collect())
 }
 
-/// Returns whether the values of a setting are kept as evidence, so that they hold no secret.
+/// Returns whether the values of a setting are kept as evidence, so that they hold no secret, of whatever component it is.
 fn is_setting(name: &str) -> bool {
-    SETTINGS.contains(&name)
+    components::ALL.iter().any(|component| component.settings.contains(&name))
 }
 
 fn is_variable(name: &str) -> bool {
@@ -238,7 +238,10 @@ impl Words {
         let flag = flag.strip_prefix('-').unwrap_or(flag);
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
         if is_setting(name) {
-            if value.is_none() && !SWITCHES.iter().any(|end| name.ends_with(end)) {
+            // Of other components many are switched on by their name.
+            let takes_a_word =
+                etcd::SETTINGS.contains(&name) && !SWITCHES.iter().any(|end| name.ends_with(end));
+            if value.is_none() && takes_a_word {
                 *self = Self::Value;
             }
             return word.len();

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use schemars::JsonSchema;
 use seaworthy_edit::FileEdit;
 use seaworthy_evidence::{
@@ -25,7 +25,7 @@ use crate::issue::{self, Authority};
 use crate::material::{self, Pair};
 use crate::order::Scheme;
 use crate::plan::Attributes;
-use crate::planner::is_etcd;
+use crate::planner::is_known;
 use crate::rollouts::etcd::peer_tls::known_to_have_loaded;
 use crate::world::{Observation, World, process_of};
 
@@ -74,6 +74,8 @@ pub enum Condition {
     ClientMutualTls,
     /// The client port does not answer in plaintext.
     ClientPlaintextRefused,
+    /// It listens where it is configured to, and answers there.
+    Answers,
     /// The client port answers over TLS.
     ClientTls,
     /// All members are healthy and no alarm is raised.
@@ -203,7 +205,7 @@ pub(crate) struct Look<'a> {
     began_with: Option<&'a Process>,
     /// Client URLs of other members, for when this one does not say where its cluster is.
     via: &'a [String],
-    running: OnceCell<Result<Option<Arc<Etcd>>, String>>,
+    running: OnceCell<Result<Option<Arc<Subject>>, String>>,
     seen: OnceCell<Result<Observation, String>>,
 }
 
@@ -240,7 +242,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn running(&self) -> Result<Option<&Etcd>, String> {
+    fn running(&self) -> Result<Option<&Subject>, String> {
         let running = self.running.get_or_init(|| self.world.running().map_err(|error| error.to_string()));
         running.as_ref().map(Option::as_deref).map_err(Clone::clone)
     }
@@ -281,6 +283,7 @@ impl<'a> Look<'a> {
             }
             Condition::ClientMutualTls => mutual(self.seen()?, Purpose::Client),
             Condition::ClientPlaintextRefused => refuses_plaintext(self.seen()?, Purpose::Client),
+            Condition::Answers => answers(self.seen()?),
             Condition::ClientTls => every(self.seen()?, Purpose::Client, |wire| {
                 holds(*wire.tls.as_result().map_err(|error| error.to_string())?, "it does not")
             }),
@@ -310,7 +313,7 @@ impl<'a> Look<'a> {
             }
             Condition::LoadedEverywhere => loaded_everywhere(self.seen()?),
             Condition::Made { path, change } => {
-                let made = change.is_made(path, &read(&root()?, path)?, &is_etcd);
+                let made = change.is_made(path, &read(&root()?, path)?, &is_known);
                 holds(made.map_err(|error| error.to_string())?, "they are others by now")
             }
             Condition::MembershipShows { member_id, urls } => {
@@ -404,6 +407,7 @@ impl Condition {
             Self::AnotherLeads { .. }
             | Self::ClientMutualTls
             | Self::ClientPlaintextRefused
+            | Self::Answers
             | Self::ClientTls
             | Self::ClusterHealthy
             | Self::LinksFull
@@ -440,6 +444,7 @@ impl fmt::Display for Condition {
                 "the client port answers over mutual TLS, and refuses connections without a certificate",
             ),
             Self::ClientPlaintextRefused => f.write_str("the client port no longer answers in plaintext"),
+            Self::Answers => f.write_str("it listens where it is configured to, and answers there"),
             Self::ClientTls => f.write_str("the client port answers over TLS"),
             Self::ClusterHealthy => f.write_str("all members are healthy, and no alarm is raised"),
             Self::Edited { path, .. } => {
@@ -527,7 +532,7 @@ fn others_are_quorum(seen: &Observation) -> Result<(), String> {
 
 /// Returns why a link with one of the members that `counts` is not known to be whole.
 pub(crate) fn links(seen: &Observation, counts: impl Fn(&str) -> bool) -> Result<(), String> {
-    let links = seen.etcd.own.links.as_result().map_err(|error| error.to_string())?;
+    let links = seen.subject.own.links.as_result().map_err(|error| error.to_string())?;
     for link in links.iter().filter(|link| counts(&link.member)) {
         let unknown = link.inbound.error().or(link.outbound.error());
         match unknown {
@@ -551,8 +556,8 @@ fn loaded_everywhere(seen: &Observation) -> Result<(), String> {
 }
 
 /// Returns why the settings are not in effect. The order of URLs in a list does not matter.
-fn effective(etcd: &Etcd, settings: &BTreeMap<String, String>) -> Result<(), String> {
-    agree(etcd.settings.as_result().map_err(|error| error.to_string())?, settings)
+fn effective(subject: &Subject, settings: &BTreeMap<String, String>) -> Result<(), String> {
+    agree(subject.settings.as_result().map_err(|error| error.to_string())?, settings)
 }
 
 /// Returns which of the `wanted` values settings do not have; an empty one is not set.
@@ -581,7 +586,7 @@ fn every(
     purpose: Purpose,
     check: impl Fn(&Wire) -> Result<(), String>,
 ) -> Result<(), String> {
-    let listeners = seen.etcd.listeners_for(purpose).map_err(|error| error.to_string())?;
+    let listeners = seen.subject.listeners_for(purpose).map_err(|error| error.to_string())?;
     // What a socket in the file system speaks does not cross a network.
     let meant: Vec<&Listener> = listeners.filter(|l| l.url.port.is_some()).collect();
     if meant.is_empty() {
@@ -591,6 +596,25 @@ fn every(
         let wire = listener.wire.as_ref().ok_or("it was not asked")?;
         let wire = wire.as_result().map_err(|error| error.to_string())?;
         check(wire).map_err(|why| format!("{}: {why}", wire.address))?;
+    }
+    Ok(())
+}
+
+/// Returns where it does not answer, though it is configured to listen there.
+fn answers(seen: &Observation) -> Result<(), String> {
+    let listeners = seen.subject.listeners.as_result().map_err(|error| error.to_string())?;
+    for listener in listeners.iter().filter(|listener| listener.configured) {
+        let url = &listener.url.text;
+        let wire = match (&listener.address, &listener.wire) {
+            (None, _) => return Err(format!("it does not listen on {url}")),
+            (Some(_), None) => continue,
+            (Some(_), Some(wire)) => wire.as_result().map_err(|error| format!("{url}: {error}"))?,
+        };
+        match (wire.tls.as_result(), wire.plaintext.as_result()) {
+            (Ok(true), _) | (_, Ok(true)) => {}
+            (Err(error), _) | (_, Err(error)) => return Err(format!("{url}: {error}")),
+            (Ok(false), Ok(false)) => return Err(format!("nothing that is known answers on {url}")),
+        }
     }
     Ok(())
 }
@@ -612,7 +636,7 @@ fn mutual(seen: &Observation, purpose: Purpose) -> Result<(), String> {
         (Ok(false), _) => Err("it does not speak TLS".to_owned()),
         (Err(error), _) => Err(error.to_string()),
     })?;
-    let cluster = seen.etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
+    let cluster = seen.subject.own.cluster.as_result().map_err(|error| error.to_string())?;
     match cluster.source {
         MemberSource::Live => Ok(()),
         _ => Err(format!("it does not answer the member's own certificate; {}", cluster.established)),
@@ -629,8 +653,8 @@ fn serves(root: &Root, seen: &Observation, purpose: Purpose, certificate: &str) 
 
 /// Returns which connection with a peer is plaintext though the one that was dialled speaks TLS.
 fn no_plaintext(seen: &Observation) -> Result<(), String> {
-    let connections = seen.etcd.own.connections.as_result().map_err(|error| error.to_string())?;
-    let me = this(&seen.etcd).is_some_and(is_encrypted);
+    let connections = seen.subject.own.connections.as_result().map_err(|error| error.to_string())?;
+    let me = this(&seen.subject).is_some_and(is_encrypted);
     let dialled_tls = |connection: &Connection| match connection.direction {
         Direction::Inbound => me,
         Direction::Outbound => {

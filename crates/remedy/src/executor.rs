@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, Facts, FixStatus, Journal, JournalError, Process, State};
 
@@ -30,7 +30,7 @@ pub use outcome::{ExecutorError, Outcome, Progress};
 use turns::{before, rank, touches_cluster};
 
 use crate::condition::{Condition, Look, Needs};
-use crate::fixes;
+use crate::fixes::{self, Task};
 use crate::history::{Fix, History, Status, may_be_of, paths_of};
 use crate::input::{Options, refuse};
 use crate::plan::{Action, Plan, Refusal, RefusalKind, Stage, Step, Until, Waiting};
@@ -60,8 +60,8 @@ const SEEN: Duration = Duration::from_secs(30);
 pub struct Executor<'a> {
     /// The node and its cluster.
     pub world: &'a dyn World,
-    /// The rule.
-    pub rule: &'a str,
+    /// What is to be fixed.
+    pub task: Task<'a>,
     /// What the operator wants, read anew before each plan: a turn may have made an authority that was not there.
     pub options: &'a dyn Fn() -> Options,
     /// Where it is written down.
@@ -121,7 +121,9 @@ impl<'a> Executor<'a> {
                 return Ok(Outcome::Interrupted { ids });
             }
             let history = History::read(self.state)?;
-            if let Some(mine) = history.pending().find(|fix| fix.rule() == self.rule) {
+            if let Some(mine) =
+                history.pending().find(|fix| fix.plan.is_of(self.task.rule, self.task.component))
+            {
                 match self.resume_record(mine.id(), false)? {
                     Turn::Done(id) => ids.push(id),
                     Turn::Over(outcome) => return Ok(outcome),
@@ -135,7 +137,7 @@ impl<'a> Executor<'a> {
             };
             let options = (self.options)();
             let planned = seen.and_then(|seen| {
-                let plan = fixes::plan(self.rule, &seen.input(&options))?;
+                let plan = fixes::plan(self.task, &seen.input(&options))?;
                 Ok((plan, seen))
             });
             let (plan, seen) = match planned {
@@ -309,7 +311,7 @@ impl<'a> Executor<'a> {
                 other => {
                     let seen = other?;
                     let input = seen.input(&options);
-                    match fixes::plan(self.rule, &input) {
+                    match fixes::plan(self.task, &input) {
                         Err(refusals) => Err((None, refusals)),
                         Ok(plan) => {
                             if plan.steps.is_empty() || !plan.waits_for.is_empty() {
@@ -357,7 +359,7 @@ impl<'a> Executor<'a> {
         let mut journal = local.begin(&document(&plan)?)?;
         let id = journal.record().id.clone();
         (self.tell)(&Progress::Turn { id: id.clone(), doing: "begun", steps: plan.steps.len() });
-        let done = self.carry_out(&mut journal, &plan, held.as_deref(), Some(&seen.etcd));
+        let done = self.carry_out(&mut journal, &plan, held.as_deref(), Some(&seen.subject));
         self.end_forth(journal, done, held.as_deref()).map(|ended| Turn::of(ended, id))
     }
 
@@ -391,13 +393,17 @@ impl<'a> Executor<'a> {
     fn blocked(&self, plan: &Plan) -> Result<Vec<Refusal>, ExecutorError> {
         let history = History::read(self.state)?;
         let paths = plan.paths();
-        let pending = history.pending().filter(|other| other.rule() != self.rule).filter(|other| {
-            plan.disturbs() && other.plan.disturbs() || !other.plan.paths().is_disjoint(&paths)
-        });
+        let pending = history
+            .pending()
+            .filter(|other| !other.plan.is_of(self.task.rule, self.task.component))
+            .filter(|other| {
+                let same = plan.state.component == other.plan.state.component;
+                same && plan.disturbs() && other.plan.disturbs() || !other.plan.paths().is_disjoint(&paths)
+            });
         let mut refusals: Vec<Refusal> =
             pending.map(|other| pending_refusal(other, history.status(other))).collect();
         for damaged in history.damaged_pending() {
-            let same = may_be_of(damaged, self.rule);
+            let same = may_be_of(damaged, self.task.rule);
             let touches =
                 paths_of(damaged).is_none_or(|others| paths.iter().any(|path| others.contains(*path)));
             if same || touches || plan.disturbs() {
@@ -415,7 +421,7 @@ impl<'a> Executor<'a> {
     /// Says which other records are there and not in the way.
     fn remark_others(&self, plan: &Plan) -> Result<(), ExecutorError> {
         let history = History::read(self.state)?;
-        for other in history.pending().filter(|other| other.rule() != plan.rule) {
+        for other in history.pending().filter(|other| !other.plan.is_of(&plan.rule, &plan.state.component)) {
             let refusal = pending_refusal(other, history.status(other));
             (self.tell)(&Progress::Remark { what: format!("{}: {}", refusal.what, refusal.instead) });
         }
@@ -535,7 +541,7 @@ impl<'a> Executor<'a> {
         journal: &mut Journal,
         plan: &Plan,
         held: Option<&(dyn Lease + 'a)>,
-        etcd: Option<&Etcd>,
+        etcd: Option<&Subject>,
     ) -> Result<(), Stop> {
         let begun = self.publish(held, plan, |record| record.under_way = Some(plan.stage));
         let forth = plan.rollback_of.is_none();
@@ -605,7 +611,7 @@ impl<'a> Executor<'a> {
         journal: &mut Journal,
         plan: &Plan,
         held: Option<&(dyn Lease + 'a)>,
-        etcd: Option<&Etcd>,
+        etcd: Option<&Subject>,
     ) -> Result<(), Stop> {
         let root = Root::open(self.world.root())?;
         let forth = plan.rollback_of.is_none();
@@ -743,7 +749,7 @@ impl<'a> Executor<'a> {
             step.verify.iter().filter(|condition| condition.needs() == Needs::Process).collect();
         if !of_process.is_empty() {
             self.until(limit, PROCESS_POLL, || Look::new(self.world, began_with, via).unmet(&of_process))
-                .map_err(|why| Stop(format!("the member does not run as it should: {why}")))?;
+                .map_err(|why| Stop(format!("it does not run as it should: {why}")))?;
         }
         let all: Vec<&Condition> = step.verify.iter().collect();
         self.hold(&all, limit, began_with, via)
@@ -792,7 +798,7 @@ impl<'a> Executor<'a> {
 
     /// Returns what was verified of the whole cluster, once every member is where the fix leads.
     fn proven(&self) -> Result<Vec<String>, Stop> {
-        let passes = Condition::RulePasses { rule: self.rule.to_owned() };
+        let passes = Condition::RulePasses { rule: self.task.rule.to_owned() };
         let encrypted = [
             Condition::ClusterHealthy,
             Condition::LinksFull,
@@ -803,15 +809,15 @@ impl<'a> Executor<'a> {
             .until(self.settle, POLL, || {
                 let look = Look::new(self.world, None, &[]);
                 look.unmet(&[&passes])?;
-                if self.rule == peer_tls::RULE && look.seen()?.members().len() > 1 {
+                if self.task.rule == peer_tls::RULE && look.seen()?.members().len() > 1 {
                     look.unmet(&encrypted.iter().collect::<Vec<_>>())?;
                 }
                 look.into_seen()
             })
             .map_err(Stop)?;
-        let mut verified = vec![format!("{} passes in an audit of this node", self.rule)];
+        let mut verified = vec![format!("{} passes in an audit of this node", self.task.rule)];
         let count = seen.members().len();
-        if self.rule == peer_tls::RULE && count > 1 {
+        if self.task.rule == peer_tls::RULE && count > 1 {
             verified.push(format!("the peer ports of all {count} members speak TLS, and no plaintext"));
             verified.push("no plaintext connection with a peer is left".to_owned());
             verified.push("all members are healthy, and connected both ways".to_owned());
@@ -920,7 +926,7 @@ fn lasts(kind: RefusalKind) -> bool {
 }
 
 /// Returns the values that the settings of the plan have now.
-fn former(plan: &Plan, etcd: Option<&Etcd>) -> BTreeMap<String, Option<String>> {
+fn former(plan: &Plan, etcd: Option<&Subject>) -> BTreeMap<String, Option<String>> {
     let settings = etcd.and_then(|etcd| etcd.settings.value());
     let now = |name: &String| {
         let setting = settings?.get(name)?;

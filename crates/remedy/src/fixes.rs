@@ -2,6 +2,9 @@
 
 pub(crate) mod attributes;
 pub(crate) mod renewal;
+pub(crate) mod settings;
+
+use seaworthy_catalogue::{Catalogue, Change, Document, Fix};
 
 use crate::input::{Input, refuse};
 use crate::plan::{Condition, Plan, Refusal, RefusalKind, Until};
@@ -11,65 +14,51 @@ use crate::rollouts::etcd::{
     client_auth, client_auto_tls, client_tls, peer_auth, peer_auto_tls, peer_ca, peer_tls,
 };
 
-/// The rules that there are plans for.
-pub const RULES: [&str; 17] = [
-    renewal::EXPIRY,
-    client_auth::RULE,
-    client_auto_tls::RULE,
-    client_tls::RULE,
-    attributes::DATA_MODE,
-    attributes::DATA_OWNER,
-    attributes::MANIFEST_MODE,
-    attributes::MANIFEST_OWNER,
-    peer_auth::RULE,
-    peer_auto_tls::RULE,
-    peer_ca::RULE,
-    renewal::PEER,
-    peer_tls::RULE,
-    attributes::CERTIFICATE_MODE,
-    attributes::KEY_MODE,
-    attributes::PKI_OWNER,
-    peer_ca::UNIQUE,
-];
-
-/// Returns whether there is a fix for what `rule` says of an instance of `component`.
-pub fn there_is_one(rule: &str, component: &str) -> bool {
-    component == seaworthy_components::etcd::COMPONENT.name && RULES.contains(&rule)
+/// What is to be fixed: what a rule says of an instance of a component.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The rule.
+    pub rule: &'a str,
+    /// The component.
+    pub component: &'a str,
+    /// What the rule says of its fix; `None` where it is not asked for a plan.
+    pub fix: Option<&'a Fix>,
+    /// What the rule says of what the change costs.
+    pub document: Option<&'a Document>,
 }
 
-/// Returns what is to be done on this member so that `rule` passes, as far as it can go by now.
+impl<'a> Task<'a> {
+    /// Returns what is to be fixed so that `rule` of the catalogue passes for an instance of `component`.
+    pub fn of(catalogue: &'a Catalogue, rule: &'a str, component: &'a str) -> Self {
+        let known = catalogue.rules.get(rule);
+        let fix = known.and_then(|rule| rule.fix.as_ref()).filter(|fix| fix.is_for(component));
+        Self { rule, component, fix, document: known.map(|rule| &rule.document) }
+    }
+}
+
+/// Returns what is to be done on this node so that the rule passes, as far as it can go by now.
 ///
 /// # Errors
 ///
 /// When something that must be known is not, or the way on is not supported: each with what to do instead.
-pub fn plan(rule: &str, input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
-    let plan = match rule {
-        attributes::CERTIFICATE_MODE
-        | attributes::DATA_MODE
-        | attributes::DATA_OWNER
-        | attributes::KEY_MODE
-        | attributes::MANIFEST_MODE
-        | attributes::MANIFEST_OWNER
-        | attributes::PKI_OWNER => attributes::plan(rule, input)?,
-        renewal::EXPIRY | renewal::PEER => renewal::plan(rule, input)?,
-        client_auth::RULE => client_auth::plan(input)?,
-        client_auto_tls::RULE => client_auto_tls::plan(input)?,
-        client_tls::RULE => client_tls::plan(input)?,
-        peer_auth::RULE => peer_auth::plan(input)?,
-        peer_auto_tls::RULE => peer_auto_tls::plan(input)?,
-        peer_ca::RULE => peer_ca::plan(peer_ca::RULE, input)?,
-        peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, input)?,
-        peer_tls::RULE => peer_tls::plan(input)?,
-        other => {
-            return Err(refuse(
-                RefusalKind::Unsupported,
-                format!("there is no fix for {other}"),
-                "what to change for it, and in which order, is not known to this version",
-                format!("the rules with a fix are {}", RULES.join(", ")),
-            )
-            .into());
+pub fn plan(task: Task<'_>, input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
+    let plan = match task.fix {
+        Some(Fix { change: Change::Settings(values), why }) => {
+            let mut plan = settings::plan(task.rule, values, why, input)?;
+            let costs = task.document.map(|document| document.first_paragraph("Impact"));
+            plan.remarks.extend(costs.filter(|_| !plan.steps.is_empty()));
+            plan
         }
+        Some(Fix { change: Change::Files { of, mode, owner }, why }) => {
+            let demand = attributes::Demand { of: *of, mode: *mode, owner: *owner, why };
+            attributes::plan(task.rule, demand, input)?
+        }
+        Some(Fix { change: Change::Code(_), .. }) => coded(task, input)?,
+        None => return Err(unknown(task).into()),
     };
+    if !input.subject.is_member() {
+        return Ok(plan);
+    }
     // While another member's turn is under way, what the wires say is half of it.
     if plan.waits_for.iter().any(|waiting| waiting.until == Until::TurnEnded) {
         return Ok(plan);
@@ -80,10 +69,35 @@ pub fn plan(rule: &str, input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
     }
 }
 
+/// Returns the plan of a fix that is code.
+fn coded(task: Task<'_>, input: &Input<'_>) -> Result<Plan, Vec<Refusal>> {
+    Ok(match task.rule {
+        rule @ (renewal::EXPIRY | renewal::PEER) => renewal::plan(rule, input)?,
+        client_auth::RULE => client_auth::plan(input)?,
+        client_auto_tls::RULE => client_auto_tls::plan(input)?,
+        client_tls::RULE => client_tls::plan(input)?,
+        peer_auth::RULE => peer_auth::plan(input)?,
+        peer_auto_tls::RULE => peer_auto_tls::plan(input)?,
+        peer_ca::RULE => peer_ca::plan(peer_ca::RULE, input)?,
+        peer_ca::UNIQUE => peer_ca::plan(peer_ca::UNIQUE, input)?,
+        peer_tls::RULE => peer_tls::plan(input)?,
+        _ => return Err(unknown(task).into()),
+    })
+}
+
+fn unknown(task: Task<'_>) -> Refusal {
+    refuse(
+        RefusalKind::Unsupported,
+        format!("there is no fix of {} for {}", task.rule, task.component),
+        "what to change for it, and in which order, is not known to this version",
+        format!("make the change by hand, as seaworthy explain {} says", task.rule),
+    )
+}
+
 /// Lets a plan that mends links of its own member begin while they are not whole, and says so.
 fn mending(mut plan: Plan, input: &Input<'_>) -> Plan {
     let mended = preflight::mended(&plan, input);
-    let links = input.etcd.own.links.value().into_iter().flatten();
+    let links = input.subject.own.links.value().into_iter().flatten();
     let broken: Vec<&str> = links
         .filter(|link| (link.down || link.half_open) && mended.contains(&link.member))
         .map(|link| link.member.as_str())
@@ -99,4 +113,28 @@ fn mending(mut plan: Plan, input: &Input<'_>) -> Plan {
         ));
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::World;
+
+    #[test]
+    fn every_fix_of_the_catalogue_that_is_code_is_there() {
+        let rules = seaworthy_builtin::catalogue().unwrap().rules.values();
+        let coded = |rule: &&seaworthy_catalogue::Rule| match &rule.fix {
+            Some(Fix { change: Change::Code(component), .. }) => component == "etcd",
+            _ => false,
+        };
+        let coded: Vec<&str> = rules.filter(coded).map(|rule| rule.id.as_str()).collect();
+        assert_eq!(coded.len(), 10);
+        for rule in coded {
+            let planned = World::loaded().planned(rule);
+            let unknown = planned.is_err_and(|refusals| refusals[0].what.contains("there is no fix"));
+            assert!(!unknown, "{rule}");
+        }
+        let (_, said) = World::loaded().refused("drift");
+        assert!(said.contains("there is no fix of drift for etcd"), "{said}");
+    }
 }

@@ -6,12 +6,12 @@ use seaworthy_pki::certificates_from_pem;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use jiff::Timestamp;
 use seaworthy_evidence::{EtcdClient, Member, Origin, Setting, Url};
 use seaworthy_pki::Parsed;
 
-use crate::fixes::plan;
+use crate::fixes::{self, Task};
 use crate::input::{AuthorityFiles, Declaration, Health, Input, MemberHealth, Options};
 use crate::issue::{Authority, Host, KeyKind, Profile};
 use crate::order::Scheme;
@@ -43,7 +43,7 @@ pub(crate) fn record(reached: Option<Stage>, authority: &Authority) -> ProgressR
 pub(crate) struct World {
     pub(crate) node: String,
     pub(crate) taken_at: Timestamp,
-    pub(crate) etcd: Etcd,
+    pub(crate) subject: Subject,
     pub(crate) declaration: Vec<Declaration>,
     pub(crate) health: Result<Health, String>,
     pub(crate) progress: BTreeMap<String, ProgressRecord>,
@@ -65,7 +65,7 @@ impl World {
         let mut snapshot: serde_json::Value = serde_json::from_str(snapshot).unwrap();
         snapshot["components"]["etcd"]["value"][0]["etcd"]["links"]["value"] = serde_json::json!([]);
         let snapshot: Snapshot = serde_json::from_value(snapshot).unwrap();
-        let etcd = Etcd::of(snapshot.instances("etcd").unwrap()[0].clone()).unwrap();
+        let etcd = Subject::of(snapshot.instances("etcd").unwrap()[0].clone());
         let (issuer, _) = Authority::create("etcd-ca", KeyKind::EcP256, snapshot.taken_at).unwrap();
         let pem = issuer.pem().as_bytes().to_vec();
         let [certificate, key] = ["crt", "key"].map(|end| format!("{POD_DIRECTORY}/ca.{end}"));
@@ -75,7 +75,7 @@ impl World {
         let mut world = Self {
             node: snapshot.node.name,
             taken_at: snapshot.taken_at,
-            etcd,
+            subject: etcd,
             declaration: Vec::new(),
             health: Ok(Health {
                 members: members.iter().map(|m| (m.id.clone(), well.clone())).collect(),
@@ -93,6 +93,17 @@ impl World {
         };
         world.declare();
         world
+    }
+
+    /// Returns a component of a node of kubeadm's, declared by this manifest.
+    pub(crate) fn kubeadm(component: &str, manifest: &str) -> Self {
+        let snapshot = include_str!("../../seaworthy/tests/golden/snapshots/kubeadm.json");
+        let snapshot: Snapshot = serde_json::from_str(snapshot).unwrap();
+        let subject = Subject::of(snapshot.instances(component).unwrap()[0].clone());
+        let path = subject.declared.value().unwrap()[0].path.clone();
+        let declaration = vec![Declaration { path, bytes: manifest.as_bytes().to_vec(), unrestorable: None }];
+        let health = Err("it is no member of a cluster".to_owned());
+        Self { subject, declaration, health, progress: BTreeMap::new(), ..Self::loaded() }
     }
 
     /// Returns the same without any certificate for peers.
@@ -131,7 +142,7 @@ impl World {
     }
 
     pub(crate) fn client_auth(&mut self, enforced: bool) {
-        match &mut self.etcd.own.peer.client_auth {
+        match &mut self.subject.own.peer.client_auth {
             Observed::Seen { value, .. } => value.enforced = enforced,
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -161,7 +172,7 @@ impl World {
     }
 
     pub(crate) fn auto_tls(&mut self, requested: bool, in_effect: bool) {
-        match &mut self.etcd.own.peer.auto_tls {
+        match &mut self.subject.own.peer.auto_tls {
             Observed::Seen { value, .. } => (value.requested, value.in_effect) = (requested, in_effect),
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -205,7 +216,7 @@ impl World {
             message: "it could act as a member".to_owned(),
             origin: Origin::derived("the fixture"),
         };
-        self.etcd.own.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
+        self.subject.own.impostors = Observed::seen(vec![impostor; count], Origin::derived("the fixture"));
     }
 
     /// Adds a member that is like the first one.
@@ -220,22 +231,22 @@ impl World {
     }
 
     pub(crate) fn id(&self, index: usize) -> String {
-        self.etcd.own.cluster.value().unwrap().members[index].id.clone()
+        self.subject.own.cluster.value().unwrap().members[index].id.clone()
     }
 
-    pub(crate) fn seen(&mut self, change: &mut dyn FnMut(&mut Etcd)) {
-        change(&mut self.etcd);
+    pub(crate) fn seen(&mut self, change: &mut dyn FnMut(&mut Subject)) {
+        change(&mut self.subject);
     }
 
     pub(crate) fn settings(&mut self) -> &mut BTreeMap<String, Setting> {
-        match &mut self.etcd.settings {
+        match &mut self.subject.settings {
             Observed::Seen { value, .. } => value,
             Observed::Failed { error } => panic!("{error}"),
         }
     }
 
     pub(crate) fn members(&mut self) -> &mut Vec<Member> {
-        match &mut self.etcd.own.cluster {
+        match &mut self.subject.own.cluster {
             Observed::Seen { value, .. } => &mut value.members,
             Observed::Failed { error } => panic!("{error}"),
         }
@@ -289,9 +300,9 @@ impl World {
             trusted: None,
             revocations: None,
         };
-        self.etcd.client.files = seen(nothing);
+        self.subject.client.files = seen(nothing);
         let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
-        self.etcd.own.client.client_auth = seen(auth);
+        self.subject.own.client.client_auth = seen(auth);
         self.serve_clients("http://127.0.0.1:2379,http://10.77.0.1:2379");
         (0..3).for_each(|index| self.announce(index, "http"));
     }
@@ -317,7 +328,7 @@ impl World {
 
     /// Returns an API server that dials these URLs, with a certificate that this etcd accepts, and accepts this etcd's.
     pub(crate) fn api_server(&self, urls: &[&str]) -> EtcdClient {
-        let etcd = self.etcd.client.files.value().unwrap();
+        let etcd = self.subject.client.files.value().unwrap();
         let (chain, trusted) = (etcd.chain.clone(), etcd.trusted.clone());
         let facts = |all: &Option<Observed<Vec<Certificate>>>| all.clone().unwrap().value().unwrap().clone();
         EtcdClient {
@@ -342,7 +353,7 @@ impl World {
         Input {
             node: &self.node,
             taken_at: self.taken_at,
-            etcd: &self.etcd,
+            subject: &self.subject,
             declaration: &self.declaration,
             health: self.health.as_ref().map_err(String::as_str),
             progress: &self.progress,
@@ -370,13 +381,19 @@ impl World {
 
     #[track_caller]
     pub(crate) fn plan_for(&self, rule: &str) -> Plan {
-        plan(rule, &self.input()).unwrap()
+        self.planned(rule).unwrap()
+    }
+
+    /// Returns the plan of a rule of the catalogue, or why there is none.
+    pub(crate) fn planned(&self, rule: &str) -> Result<Plan, Vec<Refusal>> {
+        let catalogue = seaworthy_builtin::catalogue().unwrap();
+        fixes::plan(Task::of(catalogue, rule, &self.subject.component), &self.input())
     }
 
     /// Returns why there is no plan, in one sentence.
     #[track_caller]
     pub(crate) fn refused(&self, rule: &str) -> (RefusalKind, String) {
-        let refusals = plan(rule, &self.input()).expect_err("a refusal");
+        let refusals = self.planned(rule).expect_err("a refusal");
         let Refusal { kind, what, why, instead } = &refusals[0];
         (*kind, format!("{what}; {why}; {instead}"))
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use snapbox::data::DataFormat;
 
-use crate::fixes::{RULES, attributes, plan, renewal};
+use crate::fixes::{attributes, renewal};
 use crate::fixture::World;
 use crate::preflight::preflight;
 use crate::rollouts::etcd::{client_auth, client_auto_tls, client_tls};
@@ -52,9 +52,10 @@ fn plans_are_as_stored() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plans"));
     let mut all = BTreeSet::new();
     for (name, world) in worlds() {
-        for rule in RULES {
-            let input = world.input();
-            let (plan, refusals) = match plan(rule, &input) {
+        let fixable = seaworthy_builtin::catalogue().unwrap().rules.values();
+        for rule in fixable.filter(|rule| rule.fix.as_ref().is_some_and(|fix| fix.is_for("etcd"))) {
+            let (rule, input) = (&rule.id, world.input());
+            let (plan, refusals) = match world.planned(rule) {
                 // Nothing to do is no document.
                 Ok(plan) if plan.steps.is_empty() && plan.waits_for.is_empty() => continue,
                 Ok(plan) => {

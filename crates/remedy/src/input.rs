@@ -1,9 +1,9 @@
-//! What a plan is made from: what is known of a member, of its cluster and of what the operator wants, at one moment.
+//! What a plan is made from: what is known of an instance, of its cluster and of what the operator wants, at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use jiff::Timestamp;
 use seaworthy_evidence::{ErrorKind, EtcdClient, EvidenceError, Member, Origin, Setting, Url};
 use seaworthy_journal::files::sha256;
@@ -21,8 +21,8 @@ pub struct Input<'a> {
     pub node: &'a str,
     /// When the evidence was taken.
     pub taken_at: Timestamp,
-    /// The member on this node.
-    pub etcd: &'a Etcd,
+    /// The instance on this node.
+    pub subject: &'a Subject,
     /// The files that declare it, the one to edit first.
     pub declaration: &'a [Declaration],
     /// What the members say of themselves, or why they could not be asked.
@@ -129,8 +129,8 @@ pub(crate) fn has_loaded(settings: &BTreeMap<String, Setting>) -> bool {
 }
 
 /// Returns the member of the membership that runs on this node.
-pub(crate) fn this(etcd: &Etcd) -> Option<&Member> {
-    etcd.own.cluster.value()?.members.iter().find(|m| m.this)
+pub(crate) fn this(subject: &Subject) -> Option<&Member> {
+    subject.own.cluster.value()?.members.iter().find(|m| m.this)
 }
 
 /// Returns how a member is called in sentences.
@@ -196,18 +196,23 @@ pub(crate) fn given<'a>(settings: &'a BTreeMap<String, Setting>, name: &str) -> 
 
 /// Returns the state that a plan made from `input` is bound to.
 pub fn state(input: &Input<'_>) -> State {
-    let etcd = input.etcd;
-    let members = etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let subject = input.subject;
+    let own = &subject.own;
+    let members = own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let urls = |m: &Member| m.peer_urls.iter().map(|url| url.text.clone()).collect();
     let mut settings = String::new();
-    for (name, setting) in etcd.settings.value().into_iter().flat_map(|settings| settings.iter()) {
+    for (name, setting) in subject.settings.value().into_iter().flat_map(|settings| settings.iter()) {
         settings.extend([name, "=", &setting.value, "\n"]);
     }
     let files = input.declaration.iter().map(|d| (d.path.clone(), Some(sha256(&d.bytes))));
     State {
         node: input.node.to_owned(),
-        member: this(etcd).map(called).or(etcd.own.name.as_deref()).unwrap_or_default().to_owned(),
-        member_id: this(etcd).map(|m| m.id.clone()).unwrap_or_default(),
+        component: subject.component.clone(),
+        member: match subject.is_member() {
+            true => this(subject).map(called).or(own.name.as_deref()).unwrap_or_default().to_owned(),
+            false => subject.component.clone(),
+        },
+        member_id: this(subject).map(|m| m.id.clone()).unwrap_or_default(),
         peer_urls: members.iter().map(|m| (m.id.clone(), urls(m))).collect(),
         settings: sha256(settings.as_bytes()),
         files: files.collect(),

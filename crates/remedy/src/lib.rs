@@ -1,7 +1,7 @@
 //! Plans, checks, carries out and rolls back changes of a node.
 //!
 //! * [`plan`]: what would be done, as a document: typed steps, each with [`condition`]s before and after it.
-//! * [`etcd`]: the etcd that is planned for, taken from a snapshot.
+//! * [`subject`]: the instance that is planned for, taken from a snapshot.
 //! * [`input`]: what a plan is made from; [`planner`](self) makes its parts.
 //! * [`fixes`]: the rules with a fix. Those that take several rounds through a cluster are in `rollouts`.
 //! * [`order`]: whether a sequence of changes keeps every two members able to dial each other.
@@ -18,7 +18,6 @@
 //! in any message, diff, plan or `Debug` output.
 
 pub mod condition;
-pub mod etcd;
 pub mod executor;
 pub mod fixes;
 pub mod history;
@@ -31,6 +30,7 @@ pub mod plan;
 pub mod preflight;
 pub mod progress;
 pub mod rollback;
+pub mod subject;
 pub mod supplied;
 pub mod world;
 

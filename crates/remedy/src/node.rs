@@ -1,4 +1,4 @@
-//! The node that a fix runs on: the member, the files that declare it, and its cluster, as they really are.
+//! The node that a fix runs on: the instance, the files that declare it, and its cluster, as they really are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seaworthy_catalogue::{Catalogue, Status};
@@ -52,14 +52,16 @@ const CAP: usize = 1 << 20;
 /// The progress records of the members, or why they could not be read.
 type Published = Result<BTreeMap<String, ProgressRecord>, String>;
 
-/// A node, and which member on it is meant.
+/// A node, and which instance on it is meant.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Folder below which the host's files are.
     pub root: PathBuf,
+    /// The component that is meant.
+    pub component: String,
     /// How long a listener or a member may take to answer.
     pub timeout: Duration,
-    /// Name of the member, where several run.
+    /// Name of the member of etcd, where several run.
     pub member: Option<String>,
     /// Whether client ports are trusted without a certificate that can be verified: while the self-made ones of the members are
     /// exchanged.
@@ -75,12 +77,15 @@ impl Node {
     /// cannot be observed is part of the observation.
     pub fn observe(&self) -> Result<Observation, NotObserved> {
         let snapshot = self.survey(true, seaworthy_collect::PATIENCE)?;
-        let etcd = self.member_of(&snapshot)?;
+        let subject = self.subject_of(&snapshot)?;
         let root = Root::host(&self.root).map_err(NotObserved::Root)?;
         // What cannot be read is refused by the plans that need it.
-        let declaration = declaration(&etcd, &snapshot, &root).unwrap_or_default();
-        let members = etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
-        let client = self.client(&etcd);
+        let declaration = declaration(&subject, &snapshot, &root).unwrap_or_default();
+        if !subject.is_member() {
+            return Ok(Observation::alone(snapshot, subject, declaration));
+        }
+        let members = subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+        let client = self.client(&subject);
         let client = client.as_ref().map_err(Clone::clone);
         let (health, progress, ports) = self.of_one_moment(client, members, snapshot.taken_at);
         let schemes = |wire: &Wire| {
@@ -93,10 +98,10 @@ impl Node {
             listens.extend(port.wire.as_ref().and_then(schemes).map(|schemes| (id.clone(), schemes)));
             served.extend(port.served.map(|chain| (id, chain)));
         }
-        let trusted = trusted(&etcd, &root);
+        let trusted = trusted(&subject, &root);
         let asked = Asked::default();
         let mut seen = Observation {
-            etcd: Arc::new(etcd),
+            subject: Arc::new(subject),
             declaration,
             health,
             progress,
@@ -183,10 +188,10 @@ impl Node {
     /// # Errors
     ///
     /// As [`Self::observe`], but for a member that is not there.
-    pub fn running(&self) -> Result<Option<Etcd>, NotObserved> {
+    pub fn running(&self) -> Result<Option<Subject>, NotObserved> {
         let snapshot = self.survey(false, Duration::ZERO)?;
-        match self.member_of(&snapshot) {
-            Ok(etcd) => Ok(etcd.process.value().is_some().then(|| etcd.clone())),
+        match self.subject_of(&snapshot) {
+            Ok(subject) => Ok(subject.process.value().is_some().then(|| subject.clone())),
             Err(NotObserved::Refused(_)) => Ok(None),
             Err(other) => Err(other),
         }
@@ -197,7 +202,7 @@ impl Node {
     /// # Errors
     ///
     /// When there is no client URL, or no usable certificate for it; in words.
-    pub fn client(&self, etcd: &Etcd) -> Result<Client, String> {
+    pub fn client(&self, etcd: &Subject) -> Result<Client, String> {
         let cluster = etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
         let mut members: Vec<&Member> = cluster.members.iter().collect();
         members.sort_by_key(|m| !m.this);
@@ -212,7 +217,7 @@ impl Node {
     /// When there is no URL, or no usable certificate for it; in words.
     pub fn client_at<'a>(
         &self,
-        etcd: Option<&Etcd>,
+        etcd: Option<&Subject>,
         urls: impl Iterator<Item = &'a str>,
     ) -> Result<Client, String> {
         let endpoints: Vec<Endpoint> = urls.filter_map(|url| url.parse().ok()).collect();
@@ -231,7 +236,7 @@ impl Node {
     }
 
     /// Returns the etcdctl(1) command with the endpoints and certificates by which the cluster is reached from this node.
-    pub fn etcdctl(&self, etcd: Option<&Etcd>) -> String {
+    pub fn etcdctl(&self, etcd: Option<&Subject>) -> String {
         let members =
             etcd.and_then(|etcd| etcd.own.cluster.value()).map(|c| c.members.as_slice()).unwrap_or_default();
         let urls: Vec<&str> =
@@ -252,7 +257,12 @@ impl Node {
         command
     }
 
-    fn survey(&self, wire: bool, patience: Duration) -> Result<Snapshot, NotObserved> {
+    /// Returns the evidence of the node.
+    ///
+    /// # Errors
+    ///
+    /// When its root cannot be read.
+    pub fn survey(&self, wire: bool, patience: Duration) -> Result<Snapshot, NotObserved> {
         let options = seaworthy_collect::Options {
             root: self.root.clone(),
             wire,
@@ -264,25 +274,28 @@ impl Node {
         seaworthy_collect::collect(&options).map_err(NotObserved::Root)
     }
 
-    /// Returns the member that is meant.
-    fn member_of(&self, snapshot: &Snapshot) -> Result<Etcd, NotObserved> {
+    /// Returns the instance that is meant.
+    fn subject_of(&self, snapshot: &Snapshot) -> Result<Subject, NotObserved> {
         let refuse = |what: String, instead: &str| {
             NotObserved::Refused(Refusal {
                 kind: RefusalKind::Evidence,
                 what,
-                why: "a plan is made from a running member".to_owned(),
+                why: "a plan is made from what runs".to_owned(),
                 instead: instead.to_owned(),
             })
         };
-        let elsewhere = "run it as root on a node where the member runs";
-        let all = snapshot.instances("etcd").map_err(|error| refuse(error.to_string(), error.advice()))?;
+        let component = &self.component;
+        let elsewhere = format!("run it as root on a node where {component} runs");
+        let all = snapshot.instances(component).map_err(|error| refuse(error.to_string(), error.advice()))?;
         let name = |instance: &Instance| instance.etcd.as_ref().and_then(|etcd| etcd.name.clone());
         let meant = |instance: &&Instance| self.member.is_none() || name(instance) == self.member;
-        let mut found: Vec<Etcd> = all.iter().filter(meant).cloned().filter_map(Etcd::of).collect();
+        let mut found: Vec<Subject> = all.iter().filter(meant).cloned().map(Subject::of).collect();
         match (found.as_mut_slice(), &self.member) {
-            ([_], _) => found.pop().ok_or_else(|| refuse("no etcd runs on this node".to_owned(), elsewhere)),
-            ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"), elsewhere)),
-            ([], None) => Err(refuse("no etcd runs on this node".to_owned(), elsewhere)),
+            ([_], _) => {
+                found.pop().ok_or_else(|| refuse(format!("no {component} runs on this node"), &elsewhere))
+            }
+            ([], Some(name)) => Err(refuse(format!("no member called {name} runs on this node"), &elsewhere)),
+            ([], None) => Err(refuse(format!("no {component} runs on this node"), &elsewhere)),
             (several, _) => Err(NotObserved::Several(several.iter().map(|e| e.id.clone()).collect())),
         }
     }
@@ -333,17 +346,17 @@ fn ahead(target: &Target, options: &seaworthy_wire::Options) -> Option<i64> {
 }
 
 /// Returns the content of the file whose authorities the member trusts as a peer.
-fn trusted(etcd: &Etcd, root: &Root) -> Option<Vec<u8>> {
+fn trusted(etcd: &Subject, root: &Root) -> Option<Vec<u8>> {
     let setting = etcd.settings.value()?.get("peer-trusted-ca-file").filter(|s| s.set)?;
     let pid = etcd.process.value()?.pid;
     let of_process = Root::host(format!("/proc/{pid}/root")).and_then(|own| own.read(&setting.value, CAP));
     of_process.or_else(|_| root.read(&setting.value, CAP)).ok()
 }
 
-/// Returns the files that declare the member.
-fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Declaration>, Refusal> {
-    let mut paths = planner::declared_in(etcd)?;
-    let declared = etcd.declared.value().and_then(|d| d.first());
+/// Returns the files that declare the instance.
+fn declaration(subject: &Subject, snapshot: &Snapshot, root: &Root) -> Result<Vec<Declaration>, Refusal> {
+    let mut paths = planner::declared_in(subject)?;
+    let declared = subject.declared.value().and_then(|d| d.first());
     let unit = declared.filter(|d| d.kind == DeclaredKind::SystemdUnit).map(|d| d.path.as_str());
     let name = unit.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     if !name.is_empty()
@@ -355,7 +368,7 @@ fn declaration(etcd: &Etcd, snapshot: &Snapshot, root: &Root) -> Result<Vec<Decl
     let refuse = |error: EvidenceError| Refusal {
         kind: RefusalKind::Evidence,
         instead: error.advice().to_owned(),
-        what: format!("a file that declares the member could not be read: {error}"),
+        what: format!("a file that declares it could not be read: {error}"),
         why: "what cannot be read cannot be edited".to_owned(),
     };
     let read = |path: String| {
@@ -432,7 +445,7 @@ pub(crate) fn number(member: &Member) -> Option<u64> {
 
 /// Returns which authorities to trust and which certificate to show at client ports: what kubeadm made for that, else the
 /// member's own.
-fn security(etcd: Option<&Etcd>, root: &Root, self_made: bool) -> Result<Security, String> {
+fn security(etcd: Option<&Subject>, root: &Root, self_made: bool) -> Result<Security, String> {
     let settings = etcd.and_then(|etcd| etcd.settings.value());
     let given = |name: &str| settings?.get(name).filter(|s| s.set).map(|s| s.value.clone());
     let as_text = |error: EvidenceError| error.to_string();
@@ -527,11 +540,11 @@ impl World for Live<'_> {
         self.node.observe()
     }
 
-    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved> {
+    fn running(&self) -> Result<Option<Arc<Subject>>, NotObserved> {
         Ok(self.node.running()?.map(Arc::new))
     }
 
-    fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String> {
+    fn membership(&self, etcd: Option<&Subject>, via: &[String]) -> Result<Membership, String> {
         let own = etcd.map(|etcd| self.node.client(etcd));
         let client = match own {
             Some(Ok(client)) => client,
@@ -541,7 +554,7 @@ impl World for Live<'_> {
     }
 
     fn memberships(&self, seen: &Observation) -> Result<Vec<(String, Membership)>, String> {
-        let client = self.node.client(&seen.etcd)?;
+        let client = self.node.client(&seen.subject)?;
         let known = |endpoint: &Endpoint| {
             let members = client.members_known_at(endpoint).map_err(|error| error.to_string())?;
             Ok((endpoint.to_string(), membership(&members)))
@@ -552,7 +565,7 @@ impl World for Live<'_> {
     fn judge(&self, rule: &str, seen: &Observation) -> Result<(), String> {
         let options = seaworthy_audit::Options { rules: vec![rule.to_owned()], ..Default::default() };
         let report = seaworthy_audit::audit(self.catalogue, &seen.snapshot, &options);
-        let findings: Vec<_> = report.findings.iter().filter(|f| f.resource == seen.etcd.id).collect();
+        let findings: Vec<_> = report.findings.iter().filter(|f| f.resource == seen.subject.id).collect();
         if findings.is_empty() {
             return Err(format!("{rule} was not judged"));
         }
@@ -566,7 +579,7 @@ impl World for Live<'_> {
     }
 
     fn same_data(&self, seen: &Observation) -> Result<i64, String> {
-        let client = self.node.client(&seen.etcd)?;
+        let client = self.node.client(&seen.subject)?;
         let compare = || -> Result<i64, String> {
             let mut first: Option<(i64, (u32, i64))> = None;
             for member in seen.members() {
@@ -593,7 +606,7 @@ impl World for Live<'_> {
 
     fn move_leader(&self, seen: &Observation, to: &str) -> Result<(), String> {
         let id = u64::from_str_radix(to, 16).map_err(|error| error.to_string())?;
-        self.node.client(&seen.etcd)?.move_leader(id).map_err(|error| error.to_string())
+        self.node.client(&seen.subject)?.move_leader(id).map_err(|error| error.to_string())
     }
 
     fn update_member(&self, id: &str, urls: &[String], via: &[String]) -> Result<(), String> {
@@ -639,7 +652,7 @@ impl World for Live<'_> {
     fn lock(&self, owner: &str, wait: Duration) -> Result<Box<dyn Lease + '_>, NoLock> {
         let unknown = |why: String| NoLock::Unknown(why);
         let seen = self.node.observe().map_err(|error| unknown(error.to_string()))?;
-        let client = self.node.client(&seen.etcd).map_err(unknown)?;
+        let client = self.node.client(&seen.subject).map_err(unknown)?;
         // This run has the node's own lock, so another holder of the same name was killed.
         Lock::break_own(&client, progress::LOCK, owner).map_err(|error| unknown(error.to_string()))?;
         match Lock::acquire(&client, progress::LOCK, owner, LOCK_TTL, wait) {

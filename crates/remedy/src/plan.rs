@@ -86,6 +86,11 @@ impl Plan {
         self.steps.iter().any(Step::disturbs)
     }
 
+    /// Returns whether it is for this rule, and for an instance of this component.
+    pub(crate) fn is_of(&self, rule: &str, component: &str) -> bool {
+        self.rule == rule && self.state.component == component
+    }
+
     /// Returns the files and directories that it changes.
     pub fn paths(&self) -> BTreeSet<&str> {
         self.steps.iter().flat_map(|step| step.action.paths()).collect()
@@ -137,9 +142,12 @@ pub enum Stage {
 pub struct State {
     /// Host name of the node.
     pub node: String,
-    /// Name of the member.
+    /// The component that it is for.
+    #[serde(default = "etcd")]
+    pub component: String,
+    /// Name of the member; of another component the component's.
     pub member: String,
-    /// Id of the member, hexadecimal.
+    /// Id of the member, hexadecimal; empty for what is no member of a cluster.
     pub member_id: String,
     /// Peer URLs of every member in the membership, by id.
     pub peer_urls: BTreeMap<String, Vec<String>>,
@@ -157,6 +165,10 @@ impl State {
         let mut differ = |different: bool, what: String| found.extend(different.then_some(what));
         differ(self.node != now.node, format!("the node is {}, not {}", now.node, self.node));
         differ(
+            self.component != now.component,
+            format!("it is a {}, not a {}", now.component, self.component),
+        );
+        differ(
             self.member_id != now.member_id,
             format!("the member is {}, not {}", now.member_id, self.member_id),
         );
@@ -167,6 +179,11 @@ impl State {
         }
         found
     }
+}
+
+/// Returns the component of plans that do not say for which they are: those of versions that knew one.
+fn etcd() -> String {
+    seaworthy_components::etcd::COMPONENT.name.to_owned()
 }
 
 /// One step of a plan.
@@ -502,7 +519,7 @@ impl From<Refusal> for Vec<Refusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalKind {
-    /// etcd could not use a file of its own any more.
+    /// The process could not use a file of its own any more.
     Access,
     /// An alarm is raised.
     Alarm,
@@ -524,6 +541,8 @@ pub enum RefusalKind {
     Health,
     /// Two members could not dial each other any more.
     Order,
+    /// kubelet's probes would fail, and it would be restarted again and again.
+    Probe,
     /// Too few members are healthy for a restart.
     Quorum,
     /// Another file declares the same pod.
@@ -536,7 +555,7 @@ pub enum RefusalKind {
     Unsupported,
     /// A file could not be put back.
     Unrestorable,
-    /// How this version of etcd behaves is not known.
+    /// How this version behaves is not known.
     Version,
 }
 

@@ -1,11 +1,13 @@
-//! What the plans of all rules are made with: where a member's settings are declared, what its container sees of the host, and
-//! how a step looks. Pure: no I/O, no clock.
+//! What the plans of all rules are made with: where the settings of an instance are declared, what its container sees of the
+//! host, and how a step looks. Pure: no I/O, no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Deref;
 
-use crate::etcd::Etcd;
+use crate::subject::{Subject, is_program};
 use seaworthy_collect::manifest::StaticPod;
+use seaworthy_components as components;
 use seaworthy_edit::memory::Memory;
 use seaworthy_edit::{
     ArgumentEdit, Change, FileEdit, Impossible, Read, Refused, config, environment, manifest, unit,
@@ -19,10 +21,10 @@ pub(crate) use crate::input::{
 use crate::issue::Purpose;
 use crate::plan::{Action, Condition, Plan, Refusal, RefusalKind, RestartedBy, Stage, Step, Until, Waiting};
 
-/// Where a setting of a member is to be changed.
+/// Where a setting of an instance is to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// In etcd's own configuration file.
+    /// In its own configuration file, which replaces all other sources.
     Config(String),
     /// In an environment file.
     Environment(String),
@@ -38,16 +40,16 @@ pub(crate) const MARGIN_DAYS: i64 = 1;
 pub(crate) const POD_DIRECTORY: &str = "/etc/kubernetes/pki/etcd";
 const UNIT_DIRECTORY: &str = "/etc/etcd/pki";
 
-/// Returns the files that declare `etcd`: first the one to edit, then those that say what its paths mean. A unit is named
+/// Returns the files that declare an instance: first the one to edit, then those that say what its paths mean. A unit is named
 /// without its drop-ins, which come behind it.
 ///
 /// # Errors
 ///
 /// When its settings come from where no edit reaches.
-pub(crate) fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
+pub(crate) fn declared_in(subject: &Subject) -> Result<Vec<String>, Refusal> {
     let (Source::Config(path) | Source::Environment(path) | Source::Manifest(path) | Source::Unit(path)) =
-        source(etcd)?;
-    let manifest = declared(etcd)?;
+        source(subject)?;
+    let manifest = declared(subject)?;
     let also =
         (manifest.kind == DeclaredKind::StaticPod && manifest.path != path).then(|| manifest.path.clone());
     Ok([path].into_iter().chain(also).collect())
@@ -61,7 +63,7 @@ pub(crate) fn declared_in(etcd: &Etcd) -> Result<Vec<String>, Refusal> {
 pub(crate) fn edited(change: &FileEdit, path: &str, declaration: &[Declaration]) -> Result<Vec<u8>, Refused> {
     static EDITED: Memory<Result<Vec<u8>, Refused>> = Memory::new();
     let read = |path: &str| Some(declaration.iter().find(|d| d.path == path)?.bytes.clone());
-    let apply = || change.apply(path, &read, &is_etcd);
+    let apply = || change.apply(path, &read, &is_known);
     // What may be a secret is not kept.
     let FileEdit::Manifest { .. } = change else { return apply() };
     let Ok(mut key) = serde_json::to_vec(&(change, path)) else { return apply() };
@@ -86,7 +88,7 @@ pub(crate) fn undone(
     read: Read<'_>,
 ) -> Result<Vec<u8>, Impossible> {
     static UNDONE: Memory<Result<Vec<u8>, Impossible>> = Memory::new();
-    let undo = || change.undo(path, before, now, read, &is_etcd);
+    let undo = || change.undo(path, before, now, read, &is_known);
     // Of a drop-in other files are read as well.
     let (FileEdit::Manifest { .. }, Some(before)) = (change, before) else { return undo() };
     let Ok(mut key) = serde_json::to_vec(&(change, path, before.len())) else { return undo() };
@@ -100,16 +102,18 @@ pub(crate) fn seen_at(input: &Input<'_>, path: &str) -> Option<String> {
     Some(view.inside(path).unwrap_or_else(|| path.to_owned()))
 }
 
-pub(crate) fn is_etcd(path: &[u8]) -> bool {
-    path.rsplit(|b| *b == b'/').next() == Some(b"etcd")
+/// Returns whether the program at `path` is called as that of a known component is. In a file that declares one instance there is
+/// one.
+pub(crate) fn is_known(path: &[u8]) -> bool {
+    components::ALL.iter().filter_map(|component| component.program).any(|program| program.is_at(path))
 }
 
-pub(crate) fn declared(etcd: &Etcd) -> Result<&seaworthy_evidence::Declared, Refusal> {
-    let all = etcd.declared.as_result().map_err(missing)?;
+pub(crate) fn declared(subject: &Subject) -> Result<&seaworthy_evidence::Declared, Refusal> {
+    let all = subject.declared.as_result().map_err(missing)?;
     all.first().ok_or_else(|| {
         refuse(
             RefusalKind::Unsupported,
-            "no static pod manifest and no systemd unit declares this etcd",
+            format!("no static pod manifest and no systemd unit declares this {}", subject.component),
             "what starts it would start it without the change",
             "change it where it is configured: k3s, MicroShift, Talos and managed services do that by \
              themselves",
@@ -117,12 +121,18 @@ pub(crate) fn declared(etcd: &Etcd) -> Result<&seaworthy_evidence::Declared, Ref
     })
 }
 
-/// Returns where the settings of the running member come from.
-pub(crate) fn source(etcd: &Etcd) -> Result<Source, Refusal> {
-    let declared = declared(etcd)?;
-    let running = etcd.settings.as_result().map_err(missing)?;
+/// Returns where the settings of the running instance come from.
+pub(crate) fn source(subject: &Subject) -> Result<Source, Refusal> {
+    let declared = declared(subject)?;
+    let name = &subject.component;
+    let running = subject.settings.as_result().map_err(missing)?;
     let promised = declared.settings.as_result().map_err(missing)?;
-    let given = ["listen-peer-urls", "name", "data-dir"].into_iter().find_map(|name| {
+    // Of an etcd all settings come from one place, and these are always given.
+    let names: Vec<&str> = match subject.is_member() {
+        true => vec!["listen-peer-urls", "name", "data-dir"],
+        false => running.keys().map(String::as_str).collect(),
+    };
+    let given = names.into_iter().find_map(|name| {
         let origin = |s: &Setting| (!matches!(s.origin, Origin::Default { .. })).then(|| s.origin.clone());
         Some((origin(running.get(name)?)?, origin(promised.get(name)?)?))
     });
@@ -135,10 +145,12 @@ pub(crate) fn source(etcd: &Etcd) -> Result<Source, Refusal> {
         Err(refuse(RefusalKind::Unsupported, what, why, instead))
     };
     match (running, declared.kind) {
-        (Origin::File { .. }, _) if path.starts_with("/var/lib/rancher/") => unsupported(
-            format!("{path} is written anew at each start"),
-            "give RKE2 the settings as etcd-arg in /etc/rancher/rke2/config.yaml",
-        ),
+        (Origin::File { .. } | Origin::Argv { .. }, _) if path.starts_with("/var/lib/rancher/") => {
+            unsupported(
+                format!("{path} is written anew at each start"),
+                &format!("give RKE2 the settings as {name}-arg in /etc/rancher/rke2/config.yaml"),
+            )
+        }
         (Origin::File { .. }, _) if path != declared.path => Ok(Source::Config(path)),
         (Origin::Argv { .. }, DeclaredKind::StaticPod) if path == declared.path => Ok(Source::Manifest(path)),
         (Origin::Argv { .. }, DeclaredKind::SystemdUnit) => Ok(Source::Unit(declared.path.clone())),
@@ -148,12 +160,12 @@ pub(crate) fn source(etcd: &Etcd) -> Result<Source, Refusal> {
             Ok(Source::Environment(path))
         }
         (Origin::Environment { .. }, _) => unsupported(
-            format!("{path} itself sets etcd's variables"),
-            "turn them into arguments of etcd, or move them into an environment file, and plan again",
+            format!("{path} itself sets the variables of {name}"),
+            "turn them into arguments, or move them into an environment file, and plan again",
         ),
         (origin, _) => unsupported(
-            format!("etcd runs with settings from {origin}, while {path} declares them"),
-            "restart the member from its declaration, and plan again",
+            format!("{name} runs with settings from {origin}, while {path} declares them"),
+            "restart it from its declaration, and plan again",
         ),
     }
 }
@@ -167,32 +179,33 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn of(input: &Input<'_>) -> Result<Self, Refusal> {
-        let declared = declared(input.etcd)?;
+        let declared = declared(input.subject)?;
         if declared.kind == DeclaredKind::SystemdUnit {
             return Ok(Self { container: None, mounts: vec![("/".to_owned(), "/".to_owned())] });
         }
         let file = input.declaration.iter().find(|d| d.path == declared.path);
         let file = file.ok_or_else(|| missing(format!("{} was not read", declared.path)))?;
-        Self::of_manifest(&file.path, &file.bytes)
+        Self::of_manifest(&input.subject.component, &file.path, &file.bytes)
     }
 
-    /// Returns what the container of etcd in a manifest sees.
-    pub(crate) fn of_manifest(path: &str, content: &[u8]) -> Result<Self, Refusal> {
+    /// Returns what the container of `component` in a manifest sees.
+    pub(crate) fn of_manifest(component: &str, path: &str, content: &[u8]) -> Result<Self, Refusal> {
         static VIEWS: Memory<Result<View, Refusal>> = Memory::new();
-        let key = [path.as_bytes(), b"\n", content].concat();
-        VIEWS.recall(&key, || Self::read_manifest(path, content))
+        let key = [component.as_bytes(), b"\n", path.as_bytes(), b"\n", content].concat();
+        VIEWS.recall(&key, || Self::read_manifest(component, path, content))
     }
 
-    fn read_manifest(path: &str, content: &[u8]) -> Result<Self, Refusal> {
+    fn read_manifest(component: &str, path: &str, content: &[u8]) -> Result<Self, Refusal> {
         let pods = StaticPod::parse(content, &Origin::file(path)).map_err(missing)?;
         let containers = pods.into_iter().filter(|p| !p.ignored).flat_map(|p| p.containers);
-        let mut found = containers.filter(|c| matches!(c.program(is_etcd), Some(Ok(_))));
+        let runs = |path: &[u8]| is_program(component, path);
+        let mut found = containers.filter(|c| matches!(c.program(runs), Some(Ok(_))));
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(Self {
                 container: Some(one.name),
                 mounts: one.mounts.into_iter().map(|m| (m.host, m.container)).collect(),
             }),
-            _ => Err(missing(format!("which container of {path} runs etcd"))),
+            _ => Err(missing(format!("which container of {path} runs {component}"))),
         }
     }
 
@@ -227,14 +240,14 @@ pub(crate) fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// What a step changes in a member's configuration.
+/// What a step changes in the configuration of an instance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     /// Settings with their new values.
     pub(crate) set: BTreeMap<String, String>,
     /// Settings that are not given any more.
-    pub(crate) removed: BTreeSet<&'static str>,
-    /// Variables of the process that are none of etcd's, with their new values; `None` for one that is not set any more.
+    pub(crate) removed: BTreeSet<String>,
+    /// Variables of the process that are none of its settings, with their new values; `None` for one that is not set any more.
     pub(crate) variables: BTreeMap<&'static str, Option<String>>,
 }
 
@@ -247,96 +260,43 @@ impl Changes {
 
     /// Returns what is in effect afterwards; an empty value says that a setting is not given any more.
     pub(crate) fn effective(&self) -> BTreeMap<String, String> {
-        let removed = self.removed.iter().map(|name| ((*name).to_owned(), String::new()));
+        let removed = self.removed.iter().map(|name| (name.clone(), String::new()));
         self.set.clone().into_iter().chain(removed).collect()
     }
 }
 
-/// Everything a step may need, once it is known to be there.
-pub(crate) struct Planner<'a> {
-    pub(crate) rule: &'static str,
+/// What changes an instance where it is declared.
+pub(crate) struct Editor<'a> {
+    pub(crate) rule: &'a str,
     pub(crate) s: Input<'a>,
     pub(crate) settings: &'a BTreeMap<String, Setting>,
-    pub(crate) members: &'a [Member],
-    pub(crate) me: &'a Member,
     pub(crate) source: Source,
     pub(crate) view: View,
 }
 
-impl<'a> Planner<'a> {
-    pub(crate) fn new(rule: &'static str, s: Input<'a>) -> Result<Self, Refusal> {
-        s.etcd.process.as_result().map_err(missing)?;
-        let settings = s.etcd.settings.as_result().map_err(missing)?;
-        let cluster = s.etcd.own.cluster.as_result().map_err(missing)?;
-        if cluster.source != MemberSource::Live {
-            return Err(missing(format!("the live membership; it was {}", cluster.established)));
-        }
-        let declaration = declared(s.etcd)?;
+impl<'a> Editor<'a> {
+    pub(crate) fn new(rule: &'a str, s: Input<'a>) -> Result<Self, Refusal> {
+        s.subject.process.as_result().map_err(missing)?;
+        let settings = s.subject.settings.as_result().map_err(missing)?;
+        let declaration = declared(s.subject)?;
         if declaration.attributed_by.is_some_and(|by| !by.is_proof()) {
+            let name = &s.subject.component;
             return Err(refuse(
                 RefusalKind::Evidence,
                 format!(
-                    "nothing proves that {} is what starts this etcd; only its settings are alike",
+                    "nothing proves that {} is what starts this {name}; only its settings are alike",
                     declaration.path
                 ),
-                "a change of it might not reach this etcd, and a restart of it might start a second one",
+                format!(
+                    "a change of it might not reach this {name}, and a restart of it might start a second one"
+                ),
                 "find out what starts it (systemctl status PID, or its parent), and change that by hand",
             ));
         }
-        let me = this(s.etcd).ok_or_else(|| missing("which member of the membership this etcd is"))?;
-        Ok(Self {
-            rule,
-            s,
-            settings,
-            members: &cluster.members,
-            me,
-            source: source(s.etcd)?,
-            view: View::of(&s)?,
-        })
+        Ok(Self { rule, s, settings, source: source(s.subject)?, view: View::of(&s)? })
     }
 
-    /// Returns the plan with these steps.
-    pub(crate) fn document(
-        &self,
-        stage: Stage,
-        mut waits_for: Vec<Waiting>,
-        steps: Vec<Step>,
-        then_waits_for: Vec<Waiting>,
-    ) -> Plan {
-        let restarts = steps.iter().any(|step| step.restarts);
-        // What generates the manifest has to know of the change, or its next run undoes it.
-        let kept = restarts && matches!(self.source, Source::Manifest(_));
-        for member in self.others().into_iter().filter(|_| restarts) {
-            // One turn at a time, also when who had it was killed: its change may be half made.
-            if self.s.progress.get(&member.id).is_some_and(|note| note.under_way.is_some()) {
-                waits_for.retain(|waiting| waiting.member != called(member));
-                waits_for.push(Waiting { member: called(member).to_owned(), until: Until::TurnEnded });
-            }
-        }
-        Plan {
-            format: Plan::FORMAT.to_owned(),
-            rule: self.rule.to_owned(),
-            made_at: self.s.taken_at,
-            state: state(&self.s),
-            stage,
-            rollback_of: None,
-            authority: None,
-            waits_for,
-            by_hand: kept.then(|| kubeadm(&steps)).into_iter().collect(),
-            remarks: Vec::new(),
-            steps,
-            then_waits_for,
-        }
-    }
-
-    /// Returns the other members, by name.
-    pub(crate) fn others(&self) -> Vec<&'a Member> {
-        let mut others: Vec<&Member> = self.members.iter().filter(|m| !m.this).collect();
-        others.sort_by_key(|m| called(m));
-        others
-    }
-
-    /// Returns the step that gives the member these settings where it is declared.
+    /// Returns the step that gives the instance these settings where it is declared.
     pub(crate) fn edit(
         &self,
         title: &str,
@@ -348,7 +308,7 @@ impl<'a> Planner<'a> {
         self.change(title, why, &changes, mounts)
     }
 
-    /// Returns the step that makes these changes where the member is declared.
+    /// Returns the step that makes these changes where the instance is declared.
     pub(crate) fn change(
         &self,
         title: &str,
@@ -361,8 +321,7 @@ impl<'a> Planner<'a> {
                 .set
                 .iter()
                 .map(|(flag, value)| ArgumentEdit::Set { flag: flag.clone(), value: value.clone() });
-            let removed =
-                changes.removed.iter().map(|flag| ArgumentEdit::Remove { flag: (*flag).to_owned() });
+            let removed = changes.removed.iter().map(|flag| ArgumentEdit::Remove { flag: flag.clone() });
             removed.chain(set)
         };
         let variables = || {
@@ -423,7 +382,7 @@ impl<'a> Planner<'a> {
             return Err(refuse(
                 RefusalKind::Edit,
                 format!(
-                    "{} is not visible in etcd's container",
+                    "{} is not visible in the container",
                     mounts.iter().map(|m| &*m.host_path).collect::<Vec<_>>().join(", ")
                 ),
                 "etcd would not find its certificate, and not start",
@@ -434,8 +393,8 @@ impl<'a> Planner<'a> {
             refuse(
                 RefusalKind::Edit,
                 format!("{path} cannot be edited: {refused}"),
-                "an edit that is not exactly the intended change may keep etcd from starting",
-                format!("set by hand, one member at a time: {}", listed(&changes.effective())),
+                "an edit that is not exactly the intended change may keep it from starting",
+                format!("set by hand, one node at a time: {}", listed(&changes.effective())),
             )
         };
         let after = edited(&change, &path, self.s.declaration).map_err(refused)?;
@@ -452,25 +411,28 @@ impl<'a> Planner<'a> {
             verify: vec![Condition::Edited { path: path.clone(), sha256: hash.clone() }],
             action: Action::Edit { path, change, after: hash },
             diff: Some(diff),
-            preconditions: vec![precondition, Condition::ClusterHealthy, Condition::LinksFull],
+            preconditions: match self.s.subject.is_member() {
+                true => vec![precondition, Condition::ClusterHealthy, Condition::LinksFull],
+                false => vec![precondition],
+            },
             restarts: false,
         })
     }
 
-    /// Returns the step that makes the member run with these settings, which is verified with whatever else is given.
+    /// Returns the step that makes the instance run with these settings, which is verified with whatever else is given.
     pub(crate) fn restart(&self, settings: BTreeMap<String, String>, verify: Vec<Condition>) -> Step {
         let settled = [Condition::Restarted, Condition::SettingsEffective { settings: settings.clone() }];
         let verify = settled.into_iter().chain(verify).collect();
-        let pid = self.s.etcd.process.value().map_or(0, |p| p.pid);
-        let declared = self.s.etcd.declared.value().and_then(|d| d.first());
+        let pid = self.s.subject.process.value().map_or(0, |p| p.pid);
+        let declared = self.s.subject.declared.value().and_then(|d| d.first());
+        let state = state(&self.s);
         let unit = declared.map(|d| d.path.rsplit('/').next().unwrap_or_default().to_owned());
         let (title, by) = match (&self.source, declared.map(|d| d.kind)) {
             (Source::Manifest(_), _) => {
-                (format!("Wait until kubelet has restarted {}", called(self.me)), RestartedBy::Kubelet)
+                (format!("Wait until kubelet has restarted {}", state.member), RestartedBy::Kubelet)
             }
             (_, Some(DeclaredKind::StaticPod)) => {
-                let title =
-                    format!("End the process of {}, so that kubelet starts it again", called(self.me));
+                let title = format!("End the process of {}, so that kubelet starts it again", state.member);
                 (title, RestartedBy::KubeletAfterEnd { pid })
             }
             _ => {
@@ -480,16 +442,93 @@ impl<'a> Planner<'a> {
         };
         Step {
             title,
-            why: "etcd reads its settings when it starts.".to_owned(),
+            why: format!("{} reads its settings when it starts.", self.s.subject.component),
             preconditions: match by {
-                RestartedBy::Kubelet => Vec::new(),
-                _ => vec![Condition::OthersAreQuorum],
+                RestartedBy::Systemd { .. } | RestartedBy::KubeletAfterEnd { .. }
+                    if self.s.subject.is_member() =>
+                {
+                    vec![Condition::OthersAreQuorum]
+                }
+                _ => Vec::new(),
             },
             action: Action::Restart { by, settings },
             diff: None,
             verify,
             restarts: true,
         }
+    }
+
+    /// Returns the value of a setting that is given, not by default.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        given(self.settings, name)
+    }
+}
+
+/// What makes the plan of a rollout: an etcd that is a member of a cluster, and what changes it where it is declared.
+pub(crate) struct Planner<'a> {
+    editor: Editor<'a>,
+    pub(crate) members: &'a [Member],
+    pub(crate) me: &'a Member,
+}
+
+impl<'a> Deref for Planner<'a> {
+    type Target = Editor<'a>;
+
+    fn deref(&self) -> &Editor<'a> {
+        &self.editor
+    }
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(rule: &'a str, s: Input<'a>) -> Result<Self, Refusal> {
+        let editor = Editor::new(rule, s)?;
+        let cluster = s.subject.own.cluster.as_result().map_err(missing)?;
+        if cluster.source != MemberSource::Live {
+            return Err(missing(format!("the live membership; it was {}", cluster.established)));
+        }
+        let me = this(s.subject).ok_or_else(|| missing("which member of the membership this etcd is"))?;
+        Ok(Self { editor, members: &cluster.members, me })
+    }
+
+    /// Returns the plan with these steps.
+    pub(crate) fn document(
+        &self,
+        stage: Stage,
+        mut waits_for: Vec<Waiting>,
+        steps: Vec<Step>,
+        then_waits_for: Vec<Waiting>,
+    ) -> Plan {
+        let restarts = steps.iter().any(|step| step.restarts);
+        // What generates the manifest has to know of the change, or its next run undoes it.
+        let kept = restarts && matches!(self.source, Source::Manifest(_));
+        for member in self.others().into_iter().filter(|_| restarts) {
+            // One turn at a time, also when who had it was killed: its change may be half made.
+            if self.s.progress.get(&member.id).is_some_and(|note| note.under_way.is_some()) {
+                waits_for.retain(|waiting| waiting.member != called(member));
+                waits_for.push(Waiting { member: called(member).to_owned(), until: Until::TurnEnded });
+            }
+        }
+        Plan {
+            format: Plan::FORMAT.to_owned(),
+            rule: self.rule.to_owned(),
+            made_at: self.s.taken_at,
+            state: state(&self.s),
+            stage,
+            rollback_of: None,
+            authority: None,
+            waits_for,
+            by_hand: kept.then(|| kubeadm(self.s.subject, &steps)).into_iter().collect(),
+            remarks: Vec::new(),
+            steps,
+            then_waits_for,
+        }
+    }
+
+    /// Returns the other members, by name.
+    pub(crate) fn others(&self) -> Vec<&'a Member> {
+        let mut others: Vec<&Member> = self.members.iter().filter(|m| !m.this).collect();
+        others.sort_by_key(|m| called(m));
+        others
     }
 
     /// Returns whether a member has published that it has reached one of these stages of this rule.
@@ -556,7 +595,7 @@ impl<'a> Planner<'a> {
         hosts: Vec<String>,
         why: String,
     ) -> Result<Step, Refusal> {
-        let process = self.s.etcd.process.as_result().map_err(missing)?;
+        let process = self.s.subject.process.as_result().map_err(missing)?;
         Ok(Step {
             title: format!("Issue a {kind} for {}", called(self.me)),
             why,
@@ -589,7 +628,7 @@ impl<'a> Planner<'a> {
     /// Returns the first of the names with which no file of these endings is known to be in the folder.
     pub(crate) fn free(&self, directory: &str, stems: &[&str], ends: &[&str]) -> Result<String, Refusal> {
         let taken: BTreeSet<&str> =
-            self.s.etcd.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
+            self.s.subject.files.pki.value().into_iter().flatten().map(|f| f.file.path.as_str()).collect();
         let names = |stem: &str| -> Vec<String> {
             ends.iter().map(|end| format!("{directory}/{stem}.{end}")).collect()
         };
@@ -603,11 +642,6 @@ impl<'a> Planner<'a> {
                 "move them away if nothing uses them, and plan again",
             )
         })
-    }
-
-    /// Returns the value of a setting that is given, not by default.
-    pub(crate) fn given(&self, name: &str) -> Option<&str> {
-        given(self.settings, name)
     }
 
     pub(crate) fn urls(&self, name: &str) -> Result<Vec<Url>, Refusal> {
@@ -624,7 +658,7 @@ impl<'a> Planner<'a> {
         let advertised = self.given("initial-advertise-peer-urls").unwrap_or_default();
         let advertised = advertised.split(',').filter_map(Url::parse);
         let dialled = self.me.peer_urls.iter().cloned().chain(advertised).map(|url| url.host);
-        let connections = self.s.etcd.own.connections.value();
+        let connections = self.s.subject.own.connections.value();
         let outbound = connections.into_iter().flatten().filter(|c| c.direction == Direction::Outbound);
         let local = outbound.filter_map(|c| {
             let host = c.local.rsplit_once(':')?.0.trim_matches(['[', ']']);
@@ -710,7 +744,7 @@ pub(crate) fn material_directory(settings: &BTreeMap<String, Setting>, view: &Vi
 }
 
 /// Returns the exact edit of kubeadm's own records that keeps its next upgrade from undoing what the steps set.
-pub(crate) fn kubeadm(steps: &[Step]) -> String {
+pub(crate) fn kubeadm(subject: &Subject, steps: &[Step]) -> String {
     let settings = steps.iter().filter_map(|step| match &step.action {
         Action::Restart { settings, .. } => Some(settings),
         _ => None,
@@ -722,12 +756,14 @@ pub(crate) fn kubeadm(steps: &[Step]) -> String {
         "peer-key-file" => value == "/etc/kubernetes/pki/etcd/peer.key",
         "peer-trusted-ca-file" => value == "/etc/kubernetes/pki/etcd/ca.crt",
         "peer-client-cert-auth" => value == "true",
-        _ => value.is_empty(),
+        // The rest of an etcd's settings is not kubeadm's.
+        _ => subject.is_member() && value.is_empty(),
     };
     let (mut set, mut removed) = (Vec::new(), Vec::new());
     for (name, value) in settings.flatten() {
         match own(name, value) {
             true => removed.push(name.as_str()),
+            false if value.is_empty() => removed.push(name.as_str()),
             false => set.push(format!("{name} to {value}")),
         }
     }
@@ -739,10 +775,21 @@ pub(crate) fn kubeadm(steps: &[Step]) -> String {
     );
     format!(
         "`kubeadm upgrade` writes this manifest anew. So that it keeps the change, run `kubectl -n kube-system edit \
-         configmap kubeadm-config` once, and in its ClusterConfiguration, under etcd.local.extraArgs (names and values; a \
+         configmap kubeadm-config` once, and in its ClusterConfiguration, under {} (names and values; a \
          list of both since v1beta4): {}. Do the same in a directory of patches, if you use one.",
+        extra_arguments(&subject.component),
         edits.join("; ")
     )
+}
+
+/// Returns where kubeadm's ClusterConfiguration has the arguments of a component.
+fn extra_arguments(component: &str) -> &'static str {
+    match component {
+        "kube-apiserver" => "apiServer.extraArgs",
+        "kube-controller-manager" => "controllerManager.extraArgs",
+        "kube-scheduler" => "scheduler.extraArgs",
+        _ => "etcd.local.extraArgs",
+    }
 }
 
 /// Returns a plan that concerns no other member.

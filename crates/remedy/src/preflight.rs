@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use seaworthy_components::etcd::Version;
 use seaworthy_evidence::{Declared, Link, Member, Origin, PredictedFailure, Setting};
 use seaworthy_pki::certificates_from_pem;
@@ -30,32 +30,34 @@ pub fn preflight(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     }
     let mut found = Vec::new();
     found.extend(changed(plan, input));
-    if plan.disturbs() {
+    if plan.disturbs() && input.subject.is_member() {
         found.extend(versions(input));
         found.extend(clocks(input));
         found.extend(health(plan, input));
         found.extend(links(plan, input));
         found.extend(size(plan, input));
     }
-    found.extend(rollouts::etcd::order(plan, input));
-    found.extend(authorities(plan, input));
-    found.extend(environment(plan, input));
-    found.extend(authority(plan, input));
-    found.extend(certificates(plan, input.etcd));
-    found.extend(rejoining(plan, input.etcd));
-    found.extend(trust::certificates(plan, input));
-    if plan.disturbs() || touches_manifest(plan, input.etcd) {
-        found.extend(rivals(input.etcd));
+    if input.subject.is_member() {
+        found.extend(rollouts::etcd::order(plan, input));
+        found.extend(authorities(plan, input));
+        found.extend(environment(plan, input));
+        found.extend(authority(plan, input));
+        found.extend(certificates(plan, input.subject));
+        found.extend(rejoining(plan, input.subject));
+        found.extend(trust::certificates(plan, input));
+    }
+    if plan.disturbs() || touches_manifest(plan, input.subject) {
+        found.extend(rivals(input.subject));
     }
     found.extend(loosened(plan));
-    found.extend(starting(plan, input.etcd));
+    found.extend(starting(plan, input.subject));
     found.extend(edits(plan, input));
     found
 }
 
-/// Refuses to restart a member that would exit at once: somebody has changed what declares it since it was started. What the
+/// Refuses to restart an instance that would exit at once: somebody has changed what declares it since it was started. What the
 /// plan itself changes is none of it.
-pub(crate) fn starting(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+pub(crate) fn starting(plan: &Plan, subject: &Subject) -> Vec<Refusal> {
     let changed: BTreeSet<&str> = plan
         .steps
         .iter()
@@ -66,15 +68,18 @@ pub(crate) fn starting(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
         .flatten()
         .collect();
     let declared =
-        etcd.declared.value().and_then(|declared| declared.first()).filter(|_| plan.restarts() > 0);
+        subject.declared.value().and_then(|declared| declared.first()).filter(|_| plan.restarts() > 0);
     let refusal = |declared: &Declared| -> Vec<Refusal> {
         let fatal = declared.fatal.value().into_iter().flatten();
         let others = fatal.filter(|fault| !changed.contains(fault.setting.as_str()));
         let fault = |fault: &PredictedFailure| {
             refuse(
                 RefusalKind::Unsupported,
-                format!("etcd would not start from {}: {}: {}", declared.path, fault.setting, fault.message),
-                "the member restarts, and would stay away",
+                format!(
+                    "{} would not start from {}: {}: {}",
+                    subject.component, declared.path, fault.setting, fault.message
+                ),
+                "it restarts, and would stay away",
                 "put it right, and run the same command again",
             )
         };
@@ -84,8 +89,8 @@ pub(crate) fn starting(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
 }
 
 /// Returns whether kubelet would read the manifest anew: it does when owner or mode change.
-fn touches_manifest(plan: &Plan, etcd: &Etcd) -> bool {
-    let manifest = etcd.files.manifest.as_ref().and_then(|file| file.value());
+fn touches_manifest(plan: &Plan, subject: &Subject) -> bool {
+    let manifest = subject.files.manifest.as_ref().and_then(|file| file.value());
     plan.steps.iter().any(|step| match &step.action {
         Action::SetAttributes { path, .. } => manifest.is_some_and(|manifest| manifest.path == *path),
         _ => false,
@@ -110,7 +115,7 @@ fn loosened(plan: &Plan) -> Vec<Refusal> {
 
 /// Returns why a rollback would part members: after it every two must be able to dial each other both ways, as after a fix.
 pub(crate) fn rollback_order(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
-    let members = input.etcd.own.cluster.value()?.members.as_slice();
+    let members = input.subject.own.cluster.value()?.members.as_slice();
     if members.len() < 2 || !plan.disturbs() {
         return None;
     }
@@ -141,7 +146,7 @@ fn authorities(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     let Some(own) = plan.authority.as_ref().filter(|_| plan.rule == peer_tls::RULE) else {
         return Vec::new();
     };
-    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let refusal = |member: &Member| {
         let record = record_for(input.progress, &member.id, &plan.rule);
         let other =
@@ -183,7 +188,7 @@ fn changed(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
 }
 
 fn versions(input: &Input<'_>) -> Vec<Refusal> {
-    let own = input.etcd.version.value().cloned();
+    let own = input.subject.version.value().cloned();
     let told =
         input.health.ok().into_iter().flat_map(|h| h.members.values()).filter_map(|m| m.version.clone());
     let known = |text: &str| Version::parse(text).is_some_and(|v| v.major == 3 && TRIED.contains(&v.minor));
@@ -206,7 +211,7 @@ fn versions(input: &Input<'_>) -> Vec<Refusal> {
 
 /// Objects to members whose clocks differ by so much that one could find the other's certificates not valid yet.
 fn clocks(input: &Input<'_>) -> Vec<Refusal> {
-    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let object = |member: &Member| {
         let ahead = *input.clocks.get(&member.id)?;
         let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" });
@@ -243,7 +248,7 @@ fn health(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             "find its cause, put it right, and disarm it (etcdctl alarm disarm)",
         ));
     }
-    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let trouble = |m: &Member| match health.members.get(&m.id) {
         None => Some("it did not answer".to_owned()),
         Some(health) => health.trouble.clone(),
@@ -277,7 +282,7 @@ pub(crate) fn links(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
         return Vec::new();
     }
     let mended = mended(plan, input);
-    match input.etcd.own.links.as_result() {
+    match input.subject.own.links.as_result() {
         Err(error) => vec![refuse(
             RefusalKind::Evidence,
             format!("the connections with other members could not be seen: {error}"),
@@ -310,7 +315,7 @@ pub(crate) fn links(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
 }
 
 fn size(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
-    let voters = input.etcd.own.cluster.value()?.members.iter().filter(|m| !m.learner).count();
+    let voters = input.subject.own.cluster.value()?.members.iter().filter(|m| !m.learner).count();
     (voters == 2 && plan.restarts() > 0 && !input.options.two_members_stop).then(|| {
         refuse(
             RefusalKind::TwoMembers,
@@ -324,7 +329,7 @@ fn size(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
 
 /// Objects to flags whose variables are set: etcd stops at once when it finds both.
 fn environment(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
-    let Some(settings) = input.etcd.settings.value() else { return Vec::new() };
+    let Some(settings) = input.subject.settings.value() else { return Vec::new() };
     let by_variable = |s: &Setting| {
         let lost = s.overridden.iter().map(|c| &c.origin);
         let mut origins = std::iter::once(&s.origin).chain(lost);
@@ -406,7 +411,7 @@ fn authority(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
 }
 
 /// Objects to certificates that this member has loaded, and with which its peers could not talk to it.
-fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+fn certificates(plan: &Plan, etcd: &Subject) -> Vec<Refusal> {
     if plan.rule != peer_tls::RULE || plan.stage != Stage::Encrypt {
         return Vec::new();
     }
@@ -444,7 +449,7 @@ fn certificates(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
 
 /// Objects to a restart for the sake of clients after which the member could not talk with its peers: connections outlive
 /// the dates of a certificate, and end with the process.
-fn rejoining(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
+fn rejoining(plan: &Plan, etcd: &Subject) -> Vec<Refusal> {
     let encrypted = this(etcd).is_some_and(is_encrypted);
     if plan.restarts() == 0 || !encrypted || !plan.rule.starts_with("etcd-client-") {
         return Vec::new();
@@ -469,9 +474,9 @@ fn rejoining(plan: &Plan, etcd: &Etcd) -> Vec<Refusal> {
     }
 }
 
-fn rivals(etcd: &Etcd) -> Vec<Refusal> {
+fn rivals(subject: &Subject) -> Vec<Refusal> {
     let why = "kubelet runs only one of the files that declare a pod, and after a change maybe the other one";
-    match (&etcd.files.manifest, etcd.files.rival_manifests.as_result()) {
+    match (&subject.files.manifest, subject.files.rival_manifests.as_result()) {
         (None, _) => Vec::new(),
         (Some(_), Err(error)) => vec![refuse(
             RefusalKind::Evidence,
@@ -498,7 +503,7 @@ fn edits(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     let mut found = Vec::new();
     for step in &plan.steps {
         let Action::Edit { path, change, after } = &step.action else { continue };
-        let why = "an edit that is not exactly the intended change may keep etcd from starting";
+        let why = "an edit that is not exactly the intended change may keep it from starting";
         match edited(change, path, input.declaration) {
             Ok(bytes) if seaworthy_journal::files::sha256(&bytes) == *after => {}
             Ok(_) => {
@@ -530,7 +535,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::World;
     use crate::issue::{Authority as Issuer, Host, KeyKind, Profile};
 
@@ -589,18 +593,18 @@ mod tests {
                 w.health.as_mut().unwrap().members.get_mut(&id).unwrap().trouble = Some("no leader".into());
             }),
             (RefusalKind::Evidence, "connections with other members", World::plaintext, |w| {
-                w.etcd.own.links = unseen()
+                w.subject.own.links = unseen()
             }),
             (RefusalKind::Health, "the link with m2 is half-open", World::plaintext, |w| {
-                w.etcd.own.links = Observed::seen(vec![link(Observed::seen(0, origin()), true)], origin());
+                w.subject.own.links = Observed::seen(vec![link(Observed::seen(0, origin()), true)], origin());
             }),
             (RefusalKind::Evidence, "dial each other is not known", World::plaintext, |w| {
-                w.etcd.own.links = Observed::seen(vec![link(unseen(), false)], origin());
+                w.subject.own.links = Observed::seen(vec![link(unseen(), false)], origin());
             }),
             (RefusalKind::TwoMembers, "two members", World::loaded, |w| _ = w.members().pop()),
-            (RefusalKind::Version, "could not be told", World::plaintext, |w| w.etcd.version = unseen()),
+            (RefusalKind::Version, "could not be told", World::plaintext, |w| w.subject.version = unseen()),
             (RefusalKind::Version, "etcd is 3.7.1", World::plaintext, |w| {
-                w.etcd.version = Observed::seen("3.7.1".into(), origin());
+                w.subject.version = Observed::seen("3.7.1".into(), origin());
             }),
             (RefusalKind::Version, "etcd is 3.3.27", World::plaintext, |w| {
                 let id = w.members()[0].id.clone();
@@ -641,20 +645,20 @@ mod tests {
                     message: "peer.crt is no peer's".into(),
                     origin: origin(),
                 };
-                w.etcd.peer.problems = Observed::seen(vec![problem], origin());
+                w.subject.peer.problems = Observed::seen(vec![problem], origin());
             }),
             (RefusalKind::Certificate, "could not be read", World::loaded, |w| {
-                w.etcd.peer.problems = unseen()
+                w.subject.peer.problems = unseen()
             }),
             (RefusalKind::Certificate, "does not name 10.9.9.9", World::loaded, |w| {
                 w.members()[1].peer_urls[0] = Url::parse("http://10.9.9.9:2380").unwrap();
             }),
             (RefusalKind::Rival, "etcd.yaml.bak declares the same pod", World::plaintext, |w| {
                 let rival = RivalManifest { path: "/m/etcd.yaml.bak".into(), wins: true, origin: origin() };
-                w.etcd.files.rival_manifests = Observed::seen(vec![rival], origin());
+                w.subject.files.rival_manifests = Observed::seen(vec![rival], origin());
             }),
             (RefusalKind::Evidence, "manifest directory", World::plaintext, |w| {
-                w.etcd.files.rival_manifests = unseen()
+                w.subject.files.rival_manifests = unseen()
             }),
             (RefusalKind::Unrestorable, "symbolic link", World::plaintext, |w| {
                 w.declaration[0].unrestorable = Some("it is a symbolic link".into());
@@ -663,8 +667,7 @@ mod tests {
         for (kind, words, world, change) in cases {
             let mut world = world();
             change(&mut world);
-            let plan =
-                fixes::plan(peer_tls::RULE, &world.input()).unwrap_or_else(|e| panic!("{words}: {e:?}"));
+            let plan = world.planned(peer_tls::RULE).unwrap_or_else(|e| panic!("{words}: {e:?}"));
             let found = preflight(&plan, &world.input());
             let hit = found.iter().any(|r| r.kind == kind && format!("{} {}", r.what, r.why).contains(words));
             assert!(hit, "{kind:?} {words:?} is not in {found:#?}");
@@ -684,16 +687,16 @@ mod tests {
             message: "peer.crt has expired".into(),
             origin: origin(),
         };
-        world.etcd.peer.problems = Observed::seen(vec![problem], origin());
+        world.subject.peer.problems = Observed::seen(vec![problem], origin());
         let found = preflight(&plan, &world.input());
         assert!(found.iter().any(|r| r.what == "peer.crt has expired"), "{found:#?}");
-        world.etcd.peer.problems = unseen();
+        world.subject.peer.problems = unseen();
         let found = preflight(&plan, &world.input());
         assert!(found.iter().any(|r| r.kind == RefusalKind::Evidence), "{found:#?}");
         // While its peers dial it in plaintext nobody looks at the certificate.
         let mut world = World::plaintext();
         world.clients_in_plaintext();
-        world.etcd.peer.problems = unseen();
+        world.subject.peer.problems = unseen();
         assert_eq!(preflight(&world.plan_for("etcd-client-tls"), &world.input()), []);
     }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use jiff::Timestamp;
 use seaworthy_edit::{FileEdit, Impossible};
 use seaworthy_evidence::{DeclaredKind, Member, Observed, Process as ProcessFacts, Settings, Url};
@@ -90,7 +90,7 @@ pub(crate) struct Undo<'a> {
     /// The member and its cluster; `None` when the member does not run.
     pub(crate) seen: Option<&'a Observation>,
     /// The member alone; `None` when it does not run.
-    pub(crate) running: Option<&'a Etcd>,
+    pub(crate) running: Option<&'a Subject>,
     /// The membership, or why nobody answers: then nothing can be changed in it.
     pub(crate) membership: Result<&'a Membership, &'a str>,
     /// What members have published, or why that is not known.
@@ -222,7 +222,7 @@ impl Undo<'_> {
         let mut steps = Vec::new();
         if restart.is_some() {
             // Each of them lets kubelet restart the member.
-            for (step, _) in &mut configures {
+            for (step, _) in configures.iter_mut().filter(|_| self.is_member()) {
                 step.preconditions.push(Condition::OthersAreQuorum);
             }
             steps.extend(self.hand_over().map(|step| (step, None)));
@@ -245,7 +245,12 @@ impl Undo<'_> {
         Ok(steps)
     }
 
-    /// Returns whether a step writes a file that declares the member.
+    /// Returns whether it is a member of a cluster, of which the others rely on it.
+    fn is_member(&self) -> bool {
+        !self.fix.plan.state.member_id.is_empty()
+    }
+
+    /// Returns whether a step writes a file that declares the instance.
     fn declares(&self, step: &Step) -> bool {
         let declared = &self.fix.plan.state.files;
         step.action.written().iter().any(|path| declared.contains_key(*path) || path.ends_with(".conf"))
@@ -436,7 +441,7 @@ impl Undo<'_> {
                 return Err(refuse(
                     RefusalKind::Edit,
                     format!("{path} was changed since, and this fix cannot be undone in it: {why}"),
-                    "an edit that is not exactly the intended change may keep etcd from starting",
+                    "an edit that is not exactly the intended change may keep it from starting",
                     format!(
                         "put the file right, or give {} their former values by hand and close the record: seaworthy fix \
                          --forget {}",
@@ -523,10 +528,12 @@ impl Undo<'_> {
         };
         Some(Step {
             title,
-            why: "etcd reads its settings when it starts.".to_owned(),
+            why: format!("{} reads its settings when it starts.", plan.state.component),
             preconditions: match by {
-                RestartedBy::Kubelet => Vec::new(),
-                _ => vec![Condition::OthersAreQuorum],
+                RestartedBy::Systemd { .. } | RestartedBy::KubeletAfterEnd { .. } if self.is_member() => {
+                    vec![Condition::OthersAreQuorum]
+                }
+                _ => Vec::new(),
             },
             action: Action::Restart { by, settings: former.clone() },
             diff: None,
@@ -553,6 +560,10 @@ impl Undo<'_> {
     /// Returns what is verified at the end, with a restart and without one: the links of the member, and what an audit says of
     /// it now.
     fn verified(&self) -> Vec<Condition> {
+        if !self.is_member() {
+            let restarted = self.fix.plan.restarts() > 0 && self.running.is_some();
+            return restarted.then_some(Condition::Answers).into_iter().collect();
+        }
         let Some(seen) = self.seen else { return vec![Condition::LinksWhole] };
         let links = (seen.members().len() > 1).then_some(Condition::LinksWhole);
         let healthy = crate::condition::healthy(seen).is_ok().then_some(Condition::ClusterHealthy);
@@ -723,10 +734,10 @@ impl Undo<'_> {
                 refuse(
                     RefusalKind::Access,
                     format!(
-                        "etcd runs as {}:{}, and could do less with {path} with {to}",
-                        process.uid, process.gid
+                        "{} runs as {}:{}, and could do less with {path} with {to}",
+                        self.fix.plan.state.component, process.uid, process.gid
                     ),
-                    "a running etcd may fail at its next handshake or file, and one that starts may exit",
+                    "a process that runs may fail at its next handshake or file, and one that starts may exit",
                     format!(
                         "leave it as it is, and close the record: seaworthy fix --forget {}",
                         self.fix.id()
@@ -879,7 +890,7 @@ impl Undo<'_> {
         let manifest = declared.filter(|d| d.kind == DeclaredKind::StaticPod).map(|d| d.path.as_str());
         let view = manifest.and_then(|manifest| {
             let content = files.bytes(manifest).ok().flatten().unwrap_or_default();
-            View::of_manifest(manifest, &content).ok()
+            View::of_manifest(&self.fix.plan.state.component, manifest, &content).ok()
         });
         Inside { files, view }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use jiff::Timestamp;
 use seaworthy_evidence::{EvidenceError, Member, Snapshot};
 use seaworthy_journal::record::Process;
@@ -54,14 +54,14 @@ pub trait World {
     /// # Errors
     ///
     /// As [`Self::observe`], but for a member that is not there.
-    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved>;
+    fn running(&self) -> Result<Option<Arc<Subject>>, NotObserved>;
 
     /// Returns the membership as a quorum knows it, asked at `via` where the member does not say where its cluster is.
     ///
     /// # Errors
     ///
     /// When nobody answers; in words.
-    fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String>;
+    fn membership(&self, etcd: Option<&Subject>, via: &[String]) -> Result<Membership, String>;
 
     /// Returns the membership as each member knows it, by its endpoint.
     ///
@@ -179,8 +179,8 @@ impl fmt::Display for NoLock {
 pub struct Observation {
     /// The node.
     pub snapshot: Snapshot,
-    /// The member.
-    pub etcd: Arc<Etcd>,
+    /// The instance.
+    pub subject: Arc<Subject>,
     /// The files that declare it.
     pub declaration: Vec<Declaration>,
     /// How the members are, or why they could not be asked.
@@ -203,9 +203,25 @@ pub struct Observation {
 static NOTHING: BTreeMap<String, ProgressRecord> = BTreeMap::new();
 
 impl Observation {
+    /// Returns what was observed of an instance that belongs to no cluster of its own.
+    pub fn alone(snapshot: Snapshot, subject: Subject, declaration: Vec<Declaration>) -> Self {
+        Self {
+            health: Err(format!("{} is no member of a cluster", subject.id)),
+            subject: Arc::new(subject),
+            declaration,
+            progress: Ok(BTreeMap::new()),
+            listens: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            served: BTreeMap::new(),
+            trusted: None,
+            asked: Asked::default(),
+            snapshot,
+        }
+    }
+
     /// Returns the members of the cluster; none when the membership is not known.
     pub fn members(&self) -> &[Member] {
-        self.etcd.own.cluster.value().map(|cluster| cluster.members.as_slice()).unwrap_or_default()
+        self.subject.own.cluster.value().map(|cluster| cluster.members.as_slice()).unwrap_or_default()
     }
 
     /// Returns whether the member of this name is known to be healthy.
@@ -222,7 +238,7 @@ impl Observation {
         Input {
             node: &self.snapshot.node.name,
             taken_at: self.snapshot.taken_at,
-            etcd: &self.etcd,
+            subject: &self.subject,
             declaration: &self.declaration,
             // Progress that could not be read may hide a turn that was begun and not ended.
             health: match (&self.health, &self.progress) {
@@ -257,8 +273,8 @@ pub enum NotObserved {
 }
 
 /// Returns which process a member is; `None` while it does not run.
-pub fn process_of(etcd: &Etcd) -> Option<Process> {
-    etcd.process.value()?.identity.clone().map(Process::Exact)
+pub fn process_of(subject: &Subject) -> Option<Process> {
+    subject.process.value()?.identity.clone().map(Process::Exact)
 }
 
 /// Does something again until it succeeds, or says why it did not in the end: the one way in which anything is waited for.

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use seaworthy_catalogue::{Catalogue, Rule};
-use seaworthy_remedy::fixes;
 
 use crate::style::{BOLD, DIM, paint, wrap};
 
@@ -30,7 +29,7 @@ pub fn render(catalogue: &Catalogue, rule: &Rule, width: usize) -> String {
         if heading == "Audit" {
             checks(&mut out, rule, width);
         }
-        if heading == "Remediation" && fixes::RULES.contains(&rule.id.as_str()) {
+        if heading == "Remediation" && rule.fix.is_some() {
             let hint = format!("Seaworthy plans it, and carries it out: seaworthy fix {} [--apply]", rule.id);
             let _ = write!(out, "\n{}", wrap(&hint, width, "", "  "));
         }

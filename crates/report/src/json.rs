@@ -134,6 +134,8 @@ struct Finding {
     evidence: Vec<Evidence>,
     /// What to do, in short, a line for each thing, in this order; commands and settings are in backticks. Null unless it fails.
     remedy: Option<String>,
+    /// Whether `seaworthy fix` has a plan for it.
+    fixable: bool,
     /// Reason, owner and end of the waiver that covers it; null without one.
     waived: Option<String>,
 }
@@ -243,6 +245,7 @@ impl From<&audit::Finding> for Finding {
             notes: finding.notes.clone(),
             evidence: finding.evidence.iter().map(Evidence::from).collect(),
             remedy: failed.then(|| finding.remedies.join("\n")),
+            fixable: failed && finding.fixable,
             waived: finding.waived.clone(),
         }
     }

@@ -298,6 +298,7 @@ mod tests {
             rule: "etcd-peer-tls".to_owned(),
             made_at: jiff::Timestamp::UNIX_EPOCH,
             state: State {
+                component: "etcd".into(),
                 node: "node".to_owned(),
                 member: "m1".to_owned(),
                 member_id: "a".to_owned(),

@@ -10,7 +10,6 @@ use jiff::tz::TimeZone;
 use seaworthy_audit::{ControlResult, Evidence, Finding, Reason, Report};
 use seaworthy_catalogue::Status;
 use seaworthy_evidence::ErrorKind;
-use seaworthy_remedy::fixes;
 
 use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
@@ -331,8 +330,13 @@ fn footer(out: &mut String, report: &Report, layout: Layout) {
     };
     let mut hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
     let mut failed = report.findings.iter().filter(|f| f.status == Status::Fail);
-    if let Some(fixable) = failed.find(|f| fixes::there_is_one(&f.rule, &f.component)) {
+    if let Some(fixable) = failed.find(|f| f.fixable) {
         let _ = write!(hint, " · the plan, on {}: seaworthy fix {}", report.node, fixable.rule);
+        // Without it the command would ask which one is meant.
+        let others = report.findings.iter().filter(|f| f.status == Status::Fail && f.rule == fixable.rule);
+        if others.map(|f| &f.component).any(|other| *other != fixable.component) {
+            let _ = write!(hint, " --component {}", fixable.component);
+        }
     }
     let _ = write!(out, "\n{}", wrap(&hint, layout.width, "", ""));
 }

@@ -285,7 +285,10 @@ pub(crate) struct Fix {
     /// Days that an issued certificate is valid
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(2..=3650))]
     pub(crate) days: u32,
-    /// The member, when several run on this node
+    /// The component, where the rule is about several: etcd, kube-scheduler, … [default: the one for which it fails]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) component: Option<String>,
+    /// The member of etcd, when several run on this node
     #[arg(long, value_name = "NAME")]
     pub(crate) member: Option<String>,
     /// Accept that a cluster of two stops while one of them restarts, and for good if it does not come back

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::etcd::Etcd;
+use crate::subject::Subject;
 use seaworthy_journal::files::Root;
 use seaworthy_journal::record::{self, FixStatus};
 
@@ -36,7 +36,7 @@ enum Back {
 /// What a rollback is planned from.
 pub(super) struct Looked {
     seen: Option<Observation>,
-    running: Option<Arc<Etcd>>,
+    running: Option<Arc<Subject>>,
     membership: Result<Membership, String>,
 }
 
@@ -84,10 +84,10 @@ impl<'a> Executor<'a> {
                 return Ok(Outcome::Interrupted { ids: Vec::new() });
             }
             let history = History::read(self.state)?;
-            let wanted = history.fix(id).map(Fix::rule);
+            let wanted = history.fix(id).map(|fix| &*fix.plan);
             let mine = |fix: &&Fix| {
                 let target = fix.plan.rollback_of.as_deref().unwrap_or(fix.id());
-                target >= id && wanted == Some(fix.rule())
+                target >= id && wanted.is_some_and(|plan| fix.plan.is_of(&plan.rule, &plan.state.component))
             };
             // A rollback that was begun is finished first.
             let pending =
@@ -205,9 +205,9 @@ impl<'a> Executor<'a> {
 
     /// Returns the fix `id` and every later one of its rule that stands, the last one first.
     fn chain<'h>(history: &'h History, id: &str) -> Result<Vec<&'h Fix>, ExecutorError> {
-        let wanted = Self::fix_of(history, id)?.rule();
-        let of_rule = |fix: &&Fix| fix.rule() == wanted && fix.id() >= id;
-        Ok(history.standing().rev().filter(of_rule).collect())
+        let wanted = &Self::fix_of(history, id)?.plan;
+        let same = |fix: &&Fix| fix.plan.is_of(&wanted.rule, &wanted.state.component) && fix.id() >= id;
+        Ok(history.standing().rev().filter(same).collect())
     }
 
     /// Looks at what a rollback is planned from.
@@ -217,7 +217,7 @@ impl<'a> Executor<'a> {
             other => Some(other?),
         };
         let running = match &seen {
-            Some(seen) => Some(seen.etcd.clone()),
+            Some(seen) => Some(seen.subject.clone()),
             None => self.world.running()?,
         };
         let membership = self.world.membership(running.as_deref(), &via(&fix.plan));

@@ -139,7 +139,7 @@ impl<'a> Executor<'a> {
         let Ok(_local) = self.state.lock() else { return Ok(()) };
         let history = History::read(self.state)?;
         // What cannot be read may be the record of this very turn.
-        if history.pending().any(|fix| fix.rule() == plan.rule)
+        if history.pending().any(|fix| fix.plan.is_of(&plan.rule, &plan.state.component))
             || history.damaged_pending().any(|damaged| may_be_of(damaged, &plan.rule))
         {
             return Ok(());

@@ -1,52 +1,59 @@
-//! Owners and modes of etcd's files: the manifest, the data directory, and certificates with their keys.
+//! Owners and modes of an instance's files: the manifest, kubeconfigs, the data directory, and certificates with their keys.
 //!
-//! Nothing restarts, and nothing is asked of the cluster: these plans are made, and may be carried out, while members are
-//! down. What they must not do is loosen: a mode only loses bits. And an etcd that does not run as root must still be able
-//! to use what it uses: it reads key and certificate at each handshake, and opens files in its data directory all the time.
+//! Nothing restarts, and nothing is asked of a cluster: these plans are made, and may be carried out, while members are down.
+//! What they must not do is loosen: a mode only loses bits. And an instance that does not run as root must still be able to use
+//! what it uses: an etcd reads key and certificate at each handshake, and opens files in its data directory all the time.
 
 use std::collections::BTreeMap;
 
+use seaworthy_catalogue::{Files, Owner};
 use seaworthy_components::etcd::READ_FILES;
 use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
 
 use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Input, View, missing, refuse};
 
-pub(crate) const MANIFEST_MODE: &str = "manifest-mode";
-pub(crate) const MANIFEST_OWNER: &str = "manifest-owner";
-pub(crate) const DATA_MODE: &str = "etcd-data-directory-mode";
-pub(crate) const DATA_OWNER: &str = "etcd-data-directory-owner";
-pub(crate) const CERTIFICATE_MODE: &str = "etcd-pki-certificate-mode";
-pub(crate) const KEY_MODE: &str = "etcd-pki-key-mode";
-pub(crate) const PKI_OWNER: &str = "etcd-pki-owner";
+/// What is demanded of files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand<'a> {
+    /// Which files.
+    pub(crate) of: Files,
+    /// The most that their mode may allow.
+    pub(crate) mode: Option<u32>,
+    /// To whom they are to belong.
+    pub(crate) owner: Option<Owner>,
+    /// Why, in sentences.
+    pub(crate) why: &'a str,
+}
 
-/// Where every file belongs to root; elsewhere it may belong to the account of etcd.
+/// Where every file belongs to root; elsewhere it may belong to the account of the process.
 const KUBERNETES: &str = "/etc/kubernetes/";
 
 pub(crate) const READS: u32 = 0o4;
 const SEARCHES: u32 = 0o1;
 const EVERYTHING: u32 = 0o7;
 
-/// Returns what gives etcd's files the owners and modes that `rule` demands.
-pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
+/// Returns what gives the files of an instance the owners and modes that `rule` demands.
+pub(crate) fn plan(rule: &str, demand: Demand<'_>, s: &Input<'_>) -> Result<Plan, Refusal> {
     let mut found = Vec::new();
-    match rule {
-        MANIFEST_MODE | MANIFEST_OWNER => {
-            if let Some(manifest) = &s.etcd.files.manifest {
+    match demand.of {
+        Files::Manifest => {
+            if let Some(manifest) = &s.subject.files.manifest {
                 let file = manifest.as_result().map_err(missing)?;
                 found.push(Target::new(file.path.clone(), file, 0));
             }
         }
-        DATA_MODE | DATA_OWNER => {
-            let file = s.etcd.own.data_directory.as_result().map_err(missing)?;
+        Files::Kubeconfigs => found = kubeconfigs(demand, s)?,
+        Files::DataDirectory => {
+            let file = s.subject.own.data_directory.as_result().map_err(missing)?;
             found.push(Target::new(on_host(file, s)?, file, EVERYTHING));
         }
-        _ => found = pki(s)?,
+        Files::Certificates | Files::Pki | Files::PrivateKeys => found = pki(s)?,
     }
     let mut steps = Vec::new();
     let mut by_hand = Vec::new();
     for target in &found {
-        let after = target.wanted(rule, s)?;
+        let after = target.wanted(demand, s)?;
         if after == target.present() {
             continue;
         }
@@ -54,8 +61,8 @@ pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
         if target.needs > 0 {
             target.usable(&after, s)?;
         }
-        by_hand.extend(target.by_hand(rule));
-        steps.push(target.step(rule, after));
+        by_hand.extend(target.by_hand(demand));
+        steps.push(target.step(demand, after));
     }
     let stage = if steps.is_empty() { Stage::Done } else { Stage::Change };
     if let Some(last) = steps.last_mut() {
@@ -64,13 +71,34 @@ pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
     Ok(crate::planner::alone(rule, s, stage, steps, by_hand))
 }
 
+/// Returns the kubeconfigs that the settings name, each once.
+fn kubeconfigs<'a>(demand: Demand<'_>, s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
+    let named = s.subject.files.kubeconfigs.as_result().map_err(missing)?;
+    let mut found: BTreeMap<String, Target<'a>> = BTreeMap::new();
+    for one in named {
+        let file = one.file.as_result().map_err(missing)?;
+        let replaceable = one.replaceable_by.as_result().map_err(missing)?;
+        if demand.mode.is_some() && !replaceable.is_empty() {
+            return Err(refuse(
+                RefusalKind::Access,
+                replaceable.clone(),
+                "whatever the file's own mode is, another one could be put in its place",
+                format!("let only root write in each folder on the way to {}, and plan again", file.path),
+            ));
+        }
+        let path = on_host(file, s)?;
+        found.entry(path.clone()).or_insert_with(|| Target::new(path, file, READS));
+    }
+    Ok(found.into_values().collect())
+}
+
 /// Returns the files of etcd's key material, each once, with what etcd needs of them.
 fn pki<'a>(s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
-    let settings = s.etcd.settings.as_result().map_err(missing)?;
-    let files = s.etcd.files.pki.as_result().map_err(missing)?;
+    let settings = s.subject.settings.as_result().map_err(missing)?;
+    let files = s.subject.files.pki.as_result().map_err(missing)?;
     let set = |name: &&str| settings.get(*name).filter(|setting: &&Setting| setting.set);
     let read: Vec<&str> = READ_FILES.iter().filter_map(set).map(|setting| setting.value.as_str()).collect();
-    let access = s.etcd.files.access.as_ref().and_then(|access| access.value());
+    let access = s.subject.files.access.as_ref().and_then(|access| access.value());
     let is_read = |file: &File| match access {
         Some(access) => access.iter().any(|access| access.path == file.path),
         // A path that is relative in the settings is absolute here, so what only the process knows of counts as well.
@@ -104,14 +132,14 @@ fn pki<'a>(s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
 /// Returns where a file is on the host.
 pub(crate) fn on_host(file: &File, s: &Input<'_>) -> Result<String, Refusal> {
     let inside = matches!(file.origin, Origin::File { pid: Some(_), .. });
-    let same = s.etcd.process.value().is_some_and(|process| process.own_mounts == Some(false));
+    let same = s.subject.process.value().is_some_and(|process| process.own_mounts == Some(false));
     if !inside || same {
         return Ok(file.path.clone());
     }
     View::of(s)?.outside(&file.path).ok_or_else(|| {
         refuse(
             RefusalKind::Unsupported,
-            format!("{} is in no folder of the host that is mounted into etcd's container", file.path),
+            format!("{} is in no folder of the host that is mounted into the container", file.path),
             "what is inside a container only is gone with it, and so would be the change",
             "keep it in a folder of the host, or make the change in the image",
         )
@@ -139,26 +167,35 @@ impl<'a> Target<'a> {
         Attributes { mode: self.file.mode, uid: self.file.uid, gid: self.file.gid }
     }
 
-    /// Returns owner and mode as `rule` demands them.
-    fn wanted(&self, rule: &str, s: &Input<'_>) -> Result<Attributes, Refusal> {
+    /// Returns owner and mode as they are demanded.
+    fn wanted(&self, demand: Demand<'_>, s: &Input<'_>) -> Result<Attributes, Refusal> {
         let now = self.present();
-        let process = || s.etcd.process.as_result().map_err(missing);
+        let process = || s.subject.process.as_result().map_err(missing);
         let only = |bits: u32| Attributes { mode: now.mode & bits, ..now };
-        Ok(match rule {
-            MANIFEST_MODE => only(0o600),
-            DATA_MODE => only(0o700),
-            CERTIFICATE_MODE if self.holds == Some(PkiContent::Certificate) => only(0o644),
-            KEY_MODE if self.holds == Some(PkiContent::PrivateKey) => {
-                let closed = only(0o600);
-                if closed == now || self.needs == 0 || self.leaves(&closed, s)? {
-                    return Ok(closed);
-                }
-                // A key that etcd reads through a group becomes its own.
-                let process = process()?;
-                Attributes { uid: process.uid, gid: process.gid, ..closed }
+        let holds = match demand.of {
+            Files::Certificates => Some(PkiContent::Certificate),
+            Files::PrivateKeys => Some(PkiContent::PrivateKey),
+            _ => self.holds,
+        };
+        if self.holds != holds {
+            return Ok(now);
+        }
+        if let Some(mode) = demand.mode {
+            let closed = only(mode);
+            if demand.of != Files::PrivateKeys
+                || closed == now
+                || self.needs == 0
+                || self.leaves(&closed, s)?
+            {
+                return Ok(closed);
             }
-            MANIFEST_OWNER => Attributes { uid: 0, gid: 0, ..now },
-            DATA_OWNER => {
+            // A key that is read through a group becomes the reader's own.
+            let process = process()?;
+            return Ok(Attributes { uid: process.uid, gid: process.gid, ..closed });
+        }
+        Ok(match (demand.owner, demand.of) {
+            (None, _) => now,
+            (Some(Owner::Process), _) => {
                 let process = process()?;
                 let by_name = self.file.owner == "etcd" && self.file.group == "etcd";
                 let closed = now.mode & 0o7777 & !0o707 == 0;
@@ -168,9 +205,9 @@ impl<'a> Target<'a> {
                     Attributes { uid: process.uid, gid: process.gid, ..now }
                 }
             }
-            PKI_OWNER if self.of_kubernetes => {
+            (Some(Owner::Root), Files::Pki) if self.of_kubernetes => {
                 let root = Attributes { uid: 0, gid: 0, ..now };
-                // What etcd could not read then may be its own, if it is a key.
+                // What the process could not read then may be its own, if it is a key.
                 match self.holds {
                     Some(PkiContent::PrivateKey)
                         if root != now && self.needs > 0 && !self.leaves(&root, s)? =>
@@ -182,9 +219,9 @@ impl<'a> Target<'a> {
                     _ => root,
                 }
             }
-            PKI_OWNER => {
+            (Some(Owner::Root), Files::Pki) => {
                 let process = process()?;
-                // What etcd reads may stay its own here; the rest is nobody's but root's.
+                // What the process reads may stay its own here; the rest is nobody's but root's.
                 let theirs = |id: u32, own: u32| match self.needs {
                     _ if id == 0 || id == own => id,
                     0 => 0,
@@ -192,7 +229,7 @@ impl<'a> Target<'a> {
                 };
                 Attributes { uid: theirs(now.uid, process.uid), gid: theirs(now.gid, process.gid), ..now }
             }
-            _ => now,
+            (Some(Owner::Root), _) => Attributes { uid: 0, gid: 0, ..now },
         })
     }
 
@@ -215,7 +252,7 @@ impl<'a> Target<'a> {
     /// Returns whether the process can still do with the file what it needs when that has these attributes: as was found by its
     /// groups, capabilities and access control lists, and else by its user and its group.
     fn leaves(&self, after: &Attributes, s: &Input<'_>) -> Result<bool, Refusal> {
-        let access = s.etcd.files.access.as_ref().and_then(|access| access.value());
+        let access = s.subject.files.access.as_ref().and_then(|access| access.value());
         let known = access.into_iter().flatten().find(|access| access.path == self.file.path);
         let now = self.present();
         let fact = known.and_then(|known| match () {
@@ -227,7 +264,7 @@ impl<'a> Target<'a> {
         match fact {
             Some(fact) => fact.as_result().copied().map_err(missing),
             None => {
-                let process = s.etcd.process.as_result().map_err(missing)?;
+                let process = s.subject.process.as_result().map_err(missing)?;
                 Ok(may(process, *after) & self.needs == self.needs)
             }
         }
@@ -238,73 +275,58 @@ impl<'a> Target<'a> {
         if self.leaves(after, s)? {
             return Ok(());
         }
-        let process = s.etcd.process.as_result().map_err(missing)?;
+        let process = s.subject.process.as_result().map_err(missing)?;
         let does = match self.needs {
             READS => "read it",
             SEARCHES => "reach the files in it",
             _ => "read and write in it",
         };
         let now = self.present();
-        let (uid, path) = (process.uid, &self.path);
+        let (uid, path, name) = (process.uid, &self.path, &s.subject.component);
         let instead = match () {
             () if after.mode == now.mode => format!(
-                "let {path} be read by others first, which harms no certificate and no folder; or keep etcd's own \
-                 files outside of {KUBERNETES}, where they may belong to its account"
+                "let {path} be read by others first, which harms no certificate and no folder; or keep what {name} \
+                 reads outside of {KUBERNETES}, where it may belong to its account"
             ),
             () => format!(
-                "give {path} to the account that etcd runs as (uid {uid}) first, so that it needs no bits of a group"
+                "give {path} to the account that {name} runs as (uid {uid}) first, so that it needs no bits of a group"
             ),
         };
         Err(refuse(
             RefusalKind::Access,
             format!(
-                "etcd runs as {uid}:{}, and could not {does} any more: {path} with mode {:04o} and owner {}:{}",
+                "{name} runs as {uid}:{}, and could not {does} any more: {path} with mode {:04o} and owner {}:{}",
                 process.gid, after.mode, after.uid, after.gid
             ),
-            "a running etcd would fail at its next handshake or file, and one that starts would exit",
+            "a process that runs would fail at its next handshake or file, and one that starts would exit",
             instead,
         ))
     }
 
     /// Returns what is left to a person once the file is changed.
-    fn by_hand(&self, rule: &str) -> Option<String> {
+    fn by_hand(&self, demand: Demand<'_>) -> Option<String> {
         let path = &self.path;
-        match rule {
-            KEY_MODE if self.file.mode & 0o044 != 0 => Some(format!(
+        match demand.of {
+            Files::PrivateKeys if self.file.mode & 0o044 != 0 => Some(format!(
                 "Others could read the private key in {path} until now. If one may have, issue a new one: closing \
                  the file takes no copy back."
             )),
-            DATA_MODE | DATA_OWNER => Some(format!(
+            Files::DataDirectory => Some(format!(
                 "What creates {path} on a new node (a playbook, an image) has to give it the same owner and mode."
             )),
             _ => None,
         }
     }
 
-    fn step(&self, rule: &str, after: Attributes) -> Step {
+    fn step(&self, demand: Demand<'_>, after: Attributes) -> Step {
         let (path, before) = (self.path.clone(), self.present());
         let title = match after.mode == before.mode {
             false => format!("Take away from others what they may do with {path}"),
             true => format!("Give {path} to {}:{}", after.uid, after.gid),
         };
-        let why = match rule {
-            MANIFEST_MODE => {
-                "The manifest says where etcd's keys are. kubelet reads it as root, so nothing restarts."
-            }
-            MANIFEST_OWNER => "Its owner decides what runs as root on this node.",
-            DATA_MODE => "It holds every object of the cluster, in a file that needs no etcd to be read.",
-            DATA_OWNER => {
-                "Its owner can open it to anybody, and should be the account of etcd. What is in it stays as it is."
-            }
-            CERTIFICATE_MODE => {
-                "Write access to a certificate file is enough to add an authority to those that etcd trusts."
-            }
-            KEY_MODE => "With the key anybody can pass for etcd. etcd itself can still read it.",
-            _ => "The owner of a file decides whom etcd trusts, or who else has its key.",
-        };
         Step {
             title,
-            why: why.to_owned(),
+            why: demand.why.to_owned(),
             action: Action::SetAttributes { path: path.clone(), from: before, to: after },
             diff: None,
             preconditions: vec![Condition::Attributes { path: path.clone(), attributes: before }],
@@ -331,11 +353,17 @@ pub(crate) mod tests {
     use seaworthy_evidence::{ErrorKind, EvidenceError, FileAccess, InstanceFiles, Observed, PkiFile};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::{MANIFEST, World};
     use crate::planner::POD_DIRECTORY;
     use crate::preflight::preflight;
 
+    const MANIFEST_MODE: &str = "manifest-mode";
+    const MANIFEST_OWNER: &str = "manifest-owner";
+    const DATA_MODE: &str = "etcd-data-directory-mode";
+    const DATA_OWNER: &str = "etcd-data-directory-owner";
+    const CERTIFICATE_MODE: &str = "etcd-pki-certificate-mode";
+    const KEY_MODE: &str = "etcd-pki-key-mode";
+    const PKI_OWNER: &str = "etcd-pki-owner";
     const ALL: [&str; 7] =
         [MANIFEST_MODE, MANIFEST_OWNER, DATA_MODE, DATA_OWNER, CERTIFICATE_MODE, KEY_MODE, PKI_OWNER];
 
@@ -354,7 +382,7 @@ pub(crate) mod tests {
 
     impl World {
         fn pki(&mut self) -> &mut Vec<PkiFile> {
-            value(&mut self.etcd.files.pki)
+            value(&mut self.subject.files.pki)
         }
 
         fn pki_file(&mut self, name: &str) -> &mut File {
@@ -363,17 +391,17 @@ pub(crate) mod tests {
         }
 
         fn data(&mut self) -> &mut File {
-            value(&mut self.etcd.own.data_directory)
+            value(&mut self.subject.own.data_directory)
         }
 
         fn manifest(&mut self) -> &mut File {
-            value(self.etcd.files.manifest.as_mut().unwrap())
+            value(self.subject.files.manifest.as_mut().unwrap())
         }
 
         fn runs_as(&mut self, uid: u32, gid: u32) {
-            let process = value(&mut self.etcd.process);
+            let process = value(&mut self.subject.process);
             (process.uid, process.gid) = (uid, gid);
-            self.etcd.files.access = None;
+            self.subject.files.access = None;
         }
 
         /// Does what the steps say.
@@ -381,7 +409,7 @@ pub(crate) mod tests {
             for step in &plan.steps {
                 let Action::SetAttributes { path, to, .. } = &step.action else { panic!("{step:?}") };
                 let Attributes { mode, uid, gid } = to;
-                let InstanceFiles { pki, manifest, .. } = &mut self.etcd.files;
+                let InstanceFiles { pki, manifest, .. } = &mut self.subject.files;
                 let files = value(pki).iter_mut().map(|f| &mut f.file);
                 for file in files.chain([value(manifest.as_mut().unwrap())]).filter(|f| f.path == *path) {
                     set(file, (*mode, *uid, *gid));
@@ -396,7 +424,7 @@ pub(crate) mod tests {
 
     #[track_caller]
     fn planned(rule: &str, world: &World) -> Plan {
-        fixes::plan(rule, &world.input()).unwrap()
+        world.planned(rule).unwrap()
     }
 
     /// Returns what the steps set: path, mode, owner.
@@ -472,23 +500,23 @@ pub(crate) mod tests {
         }
         let mut world = open_to_all();
         world.health = Err("no member answers".to_owned());
-        world.etcd.version = unseen();
-        world.etcd.own.links = unseen();
-        world.etcd.own.cluster = unseen();
+        world.subject.version = unseen();
+        world.subject.own.links = unseen();
+        world.subject.own.cluster = unseen();
         for rule in ALL {
             let plan = planned(rule, &world);
             assert!(!plan.steps.is_empty(), "{rule}");
             assert_eq!(preflight(&plan, &world.input()), [], "{rule}");
         }
-        world.etcd.process = unseen();
-        world.etcd.settings = unseen();
-        (world.etcd.own.data_directory, world.etcd.files.pki) = (unseen(), unseen());
+        world.subject.process = unseen();
+        world.subject.settings = unseen();
+        (world.subject.own.data_directory, world.subject.files.pki) = (unseen(), unseen());
         for rule in [MANIFEST_MODE, MANIFEST_OWNER] {
             let plan = planned(rule, &world);
             assert_eq!((preflight(&plan, &world.input()), plan.steps.len()), (vec![], 1), "{rule}");
             assert_eq!(plan.state.member, "m1", "{rule}");
         }
-        let refusals = fixes::plan(DATA_MODE, &world.input()).unwrap_err();
+        let refusals = world.planned(DATA_MODE).unwrap_err();
         assert_eq!(refusals[0].kind, RefusalKind::Evidence);
     }
 
@@ -525,14 +553,14 @@ pub(crate) mod tests {
                 w.pki_file("ca.crt").kind = FileKind::Other;
             }),
             (DATA_MODE, RefusalKind::Unsupported, "no folder of the host", |w| {
-                value(&mut w.etcd.process).own_mounts = Some(true);
+                value(&mut w.subject.process).own_mounts = Some(true);
                 set(w.data(), (0o755, 0, 0));
             }),
         ];
         for (rule, kind, words, change) in cases {
             let mut world = World::loaded();
             change(&mut world);
-            let refusals = fixes::plan(rule, &world.input()).expect_err(words);
+            let refusals = world.planned(rule).expect_err(words);
             let said = format!("{} {}", refusals[0].what, refusals[0].instead);
             assert!(refusals[0].kind == kind && said.contains(words), "{words}: {refusals:?}");
         }
@@ -541,7 +569,7 @@ pub(crate) mod tests {
     #[test]
     fn what_a_container_sees_is_changed_on_the_host() {
         let mut world = World::loaded();
-        value(&mut world.etcd.process).own_mounts = Some(true);
+        value(&mut world.subject.process).own_mounts = Some(true);
         let mount = |inside: &str, host: &str| {
             format!("    - mountPath: {inside}\n      name: {}\n", host.replace('/', "x"))
         };
@@ -595,7 +623,7 @@ pub(crate) mod tests {
             closed: fact_of(closed),
             message: String::new(),
         };
-        world.etcd.files.access = Some(fact_of(vec![access(true, true)]));
+        world.subject.files.access = Some(fact_of(vec![access(true, true)]));
         let by_mode = [format!("{} 0600 0:100", key("peer.key"))];
         assert_eq!(changes(&planned(KEY_MODE, &world)), by_mode);
         let by_owner = [format!("{} 0640 0:0", key("peer.key"))];
@@ -619,7 +647,7 @@ pub(crate) mod tests {
 
     /// Returns whether `rule` passes, as its document says.
     fn passes(rule: &str, world: &mut World) -> bool {
-        let process = world.etcd.process.value().unwrap().clone();
+        let process = world.subject.process.value().unwrap().clone();
         let within = |file: &File, allowed: u32| file.mode & 0o7777 & !allowed == 0;
         let pki = |wanted: PkiContent, allowed: u32, world: &mut World| {
             world.pki().iter().all(|f| f.holds != wanted || within(&f.file, allowed))
@@ -675,7 +703,7 @@ pub(crate) mod tests {
             set(world.data(), draw());
             world.pki().iter_mut().for_each(|f| set(&mut f.file, draw()));
             let before = world.clone();
-            let Ok(plan) = fixes::plan(rule, &world.input()) else {
+            let Ok(plan) = world.planned(rule) else {
                 prop_assert!(!passes(rule, &mut world));
                 // root is locked out of nothing.
                 prop_assert_ne!(account.0, 0);
@@ -685,9 +713,9 @@ pub(crate) mod tests {
             world.carry_out(&plan);
             prop_assert!(passes(rule, &mut world));
             prop_assert_eq!(planned(rule, &world).steps.len(), 0);
-            let process = world.etcd.process.value().unwrap().clone();
+            let process = world.subject.process.value().unwrap().clone();
             let read = |file: &File| matches!(file.origin, Origin::File { pid: Some(_), .. });
-            for (old, new) in before.etcd.files.pki.value().unwrap().iter().zip(world.pki().iter()) {
+            for (old, new) in before.subject.files.pki.value().unwrap().iter().zip(world.pki().iter()) {
                 let [old, new] = [&old.file, &new.file];
                 prop_assert_eq!(new.mode & !old.mode, 0);
                 let rights = |f: &File| may(&process, Attributes { mode: f.mode, uid: f.uid, gid: f.gid });

@@ -29,7 +29,7 @@ const EXPIRING_DAYS: i64 = 30;
 
 /// Returns what gives the member new certificates where `rule` objects to the ones it has.
 pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
-    let (etcd, own) = (s.etcd, &s.etcd.own);
+    let (etcd, own) = (s.subject, &s.subject.own);
     let side = |material, transport, [certificate, key]: [&'static str; 2], peer| Side {
         material,
         transport,
@@ -72,12 +72,12 @@ pub(crate) fn plan(rule: &str, s: &Input<'_>) -> Result<Plan, Refusal> {
 
 /// Returns what holds of the cluster now, and must hold afterwards.
 fn whole(s: &Input<'_>) -> Vec<Condition> {
-    let full = s.etcd.own.links.value().is_some_and(|links| {
+    let full = s.subject.own.links.value().is_some_and(|links| {
         links
             .iter()
             .all(|l| !l.down && !l.half_open && l.inbound.value().is_some() && l.outbound.value().is_some())
     });
-    let members = s.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = s.subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     let well = s.health.is_ok_and(|health| {
         members.iter().all(|m| health.members.get(&m.id).is_some_and(|m| m.trouble.is_none()))
     });
@@ -119,7 +119,7 @@ impl Side<'_> {
         };
         let problems: Vec<&Problem> = problems.iter().filter(counts).collect();
         let Some(first) = problems.first() else { return Ok(None) };
-        let settings = s.etcd.settings.as_result().map_err(missing)?;
+        let settings = s.subject.settings.as_result().map_err(missing)?;
         let path = |name: &str| given(settings, name).ok_or_else(|| missing(format!("which file {name} is")));
         let (certificate, key) = (path(self.certificate)?, path(self.key)?);
         if let Some(other) = problems.iter().find(|p| !cured(p, certificate, key)) {
@@ -164,7 +164,7 @@ impl Side<'_> {
         }
         hosts.extend(self.needed(s)?);
         let both = present.usages.as_ref().is_none_or(|usages| usages.iter().any(|u| u != "serverAuth"));
-        let files = s.etcd.files.pki.as_result().map_err(missing)?;
+        let files = s.subject.files.pki.as_result().map_err(missing)?;
         let on_host = |path: &str| {
             let found: Option<&PkiFile> = files.iter().find(|f| f.file.path == path);
             let file = &found.ok_or_else(|| missing(format!("owner and mode of {path}")))?.file;
@@ -172,14 +172,14 @@ impl Side<'_> {
         };
         let (certificate, _) = on_host(certificate)?;
         let (key, owner) = on_host(key)?;
-        let tls = s.etcd.listening(self.peer).any(|l| l.url.is_tls());
+        let tls = s.subject.listening(self.peer).any(|l| l.url.is_tls());
         let serves = match self.peer {
             true => Condition::Serves { certificate: certificate.clone() },
             false => Condition::ServesClients { certificate: certificate.clone() },
         };
         let held = credentials.key.as_ref().and_then(Observed::value);
         Ok(Some(Renewal {
-            common_name: present.common_name.clone().or(s.etcd.own.name.clone()).unwrap_or_default(),
+            common_name: present.common_name.clone().or(s.subject.own.name.clone()).unwrap_or_default(),
             hosts,
             purpose: if self.peer || both { Purpose::Peer } else { Purpose::Server },
             owner,
@@ -219,7 +219,7 @@ impl Side<'_> {
             return refused(format!("{} is not among the authorities that etcd trusts", files.certificate));
         }
         // The file may be newer than the process, which reads authorities only when it starts.
-        let wires = s.etcd.listening(self.peer).filter_map(|l| l.wire.as_ref());
+        let wires = s.subject.listening(self.peer).filter_map(|l| l.wire.as_ref());
         let named = wires.filter_map(|wire| wire.value()?.acceptable_cas.as_ref());
         if self.peer && named.into_iter().any(|named| !named.contains(&issuer.subject)) {
             return refused(format!("the running etcd has not loaded {} yet", issuer.subject));
@@ -240,7 +240,7 @@ impl Side<'_> {
         let advertised = self.transport.advertised.as_result().map_err(missing)?;
         let dialled =
             advertised.iter().map(|a| &a.url).filter(|url| url.is_tls()).map(|url: &Url| url.host.clone());
-        let connections = s.etcd.own.connections.value().into_iter().flatten();
+        let connections = s.subject.own.connections.value().into_iter().flatten();
         let from = connections.filter(|c| self.peer && c.direction == Direction::Outbound).filter_map(|c| {
             let host = c.local.rsplit_once(':')?.0.trim_matches(['[', ']']);
             Some(host.parse::<IpAddr>().ok()?.to_canonical().to_string())
@@ -333,7 +333,6 @@ pub(crate) mod tests {
     use seaworthy_evidence::{Credentials, ErrorKind, EvidenceError, Link};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::World;
     use crate::planner::POD_DIRECTORY;
     use crate::preflight::preflight;
@@ -367,14 +366,14 @@ pub(crate) mod tests {
         let origin = Origin::file(&files.certificate);
         let ca = certificates_from_pem(&files.pem.unwrap(), origin.clone(), world.taken_at).unwrap();
         let ca = ca[0].certificate.clone();
-        for listener in value(&mut world.etcd.listeners) {
+        for listener in value(&mut world.subject.listeners) {
             listener.url = Url::parse(&listener.url.text.replace("http://", "https://")).unwrap();
         }
-        for material in [&mut world.etcd.peer, &mut world.etcd.client] {
+        for material in [&mut world.subject.peer, &mut world.subject.client] {
             leaf(material).issuer.clone_from(&ca.subject);
             credentials(material).trusted = Some(Observed::seen(vec![ca.clone()], origin.clone()));
         }
-        for transport in [&mut world.etcd.own.peer, &mut world.etcd.own.client] {
+        for transport in [&mut world.subject.own.peer, &mut world.subject.own.client] {
             for advertised in value(&mut transport.advertised) {
                 advertised.url = Url::parse(&advertised.url.text.replace("http://", "https://")).unwrap();
             }
@@ -383,7 +382,7 @@ pub(crate) mod tests {
     }
 
     fn planned(rule: &str, world: &World) -> Plan {
-        fixes::plan(rule, &world.input()).unwrap()
+        world.planned(rule).unwrap()
     }
 
     #[test]
@@ -392,17 +391,17 @@ pub(crate) mod tests {
             assert_eq!(planned(rule, &world()).stage, Stage::Done);
         }
         let mut world = world();
-        object(&mut world.etcd.peer, ProblemKind::Expiring, "peer.crt");
-        object(&mut world.etcd.client, ProblemKind::WeakKey, "server.crt");
+        object(&mut world.subject.peer, ProblemKind::Expiring, "peer.crt");
+        object(&mut world.subject.client, ProblemKind::WeakKey, "server.crt");
         assert_eq!(planned(PEER, &world).stage, Stage::Done, "each rule has its own matters");
     }
 
     /// Returns a member whose certificates expire.
     pub(crate) fn expiring() -> World {
         let mut world = world();
-        object(&mut world.etcd.peer, ProblemKind::Expiring, "peer.crt");
-        object(&mut world.etcd.client, ProblemKind::Expired, "server.crt");
-        leaf(&mut world.etcd.client).usages = Some(vec!["serverAuth".to_owned()]);
+        object(&mut world.subject.peer, ProblemKind::Expiring, "peer.crt");
+        object(&mut world.subject.client, ProblemKind::Expired, "server.crt");
+        leaf(&mut world.subject.client).usages = Some(vec!["serverAuth".to_owned()]);
         world
     }
 
@@ -435,7 +434,7 @@ pub(crate) mod tests {
             Condition::RulePasses { rule: EXPIRY.to_owned() },
         ];
         assert_eq!(client.verify[2..], last);
-        let fingerprint = leaf(&mut world.etcd.peer).fingerprint.clone();
+        let fingerprint = leaf(&mut world.subject.peer).fingerprint.clone();
         let Condition::Holds { fingerprint: found, spki: Some(_), .. } = &peer.preconditions[0] else {
             panic!("{peer:?}")
         };
@@ -445,7 +444,7 @@ pub(crate) mod tests {
     #[test]
     fn what_the_certificate_itself_breaks_is_no_obstacle() {
         let mut world = world();
-        object(&mut world.etcd.peer, ProblemKind::Expired, "peer.crt");
+        object(&mut world.subject.peer, ProblemKind::Expired, "peer.crt");
         world.health = Err("the certificate has expired".to_owned());
         let origin = Origin::derived("the fixture");
         let link = Link {
@@ -457,8 +456,9 @@ pub(crate) mod tests {
             message: String::new(),
             origin: origin.clone(),
         };
-        world.etcd.own.links = Observed::seen(vec![link], origin);
-        world.etcd.own.cluster = Observed::failed(EvidenceError::new(ErrorKind::NotFound, "nobody answers"));
+        world.subject.own.links = Observed::seen(vec![link], origin);
+        world.subject.own.cluster =
+            Observed::failed(EvidenceError::new(ErrorKind::NotFound, "nobody answers"));
         let plan = planned(EXPIRY, &world);
         assert_eq!(preflight(&plan, &world.input()), []);
         // The certificates of the others may have expired as well.
@@ -473,8 +473,8 @@ pub(crate) mod tests {
     #[test]
     fn a_name_that_is_missing_is_added_to_those_that_are_there() {
         let mut world = world();
-        object(&mut world.etcd.peer, ProblemKind::WrongSan, "peer.crt");
-        value(&mut world.etcd.own.peer.advertised)[0].url = Url::parse("https://m1.example:2380").unwrap();
+        object(&mut world.subject.peer, ProblemKind::WrongSan, "peer.crt");
+        value(&mut world.subject.own.peer.advertised)[0].url = Url::parse("https://m1.example:2380").unwrap();
         let plan = planned(PEER, &world);
         let Action::Issue { hosts, .. } = &plan.steps[0].action else { panic!("{plan:?}") };
         for host in ["10.77.0.1", "m1.example", "localhost"] {
@@ -488,8 +488,8 @@ pub(crate) mod tests {
         for (name, file) in [("cert-file", "peer.crt"), ("key-file", "peer.key")] {
             world.settings().get_mut(name).unwrap().value = format!("{POD_DIRECTORY}/{file}");
         }
-        object(&mut world.etcd.peer, ProblemKind::Expired, "peer.crt");
-        object(&mut world.etcd.client, ProblemKind::Expired, "peer.crt");
+        object(&mut world.subject.peer, ProblemKind::Expired, "peer.crt");
+        object(&mut world.subject.client, ProblemKind::Expired, "peer.crt");
         let plan = planned(EXPIRY, &world);
         assert_eq!(plan.steps.len(), 1);
         assert!(plan.steps[0].verify.iter().any(|v| matches!(v, Condition::ServesClients { .. })));
@@ -500,21 +500,21 @@ pub(crate) mod tests {
         type Break = fn(&mut World);
         let cases: [(RefusalKind, &str, Break); 10] = [
             (RefusalKind::Certificate, "ca.crt is Expired", |w| {
-                object(&mut w.etcd.peer, ProblemKind::Expired, "ca.crt");
+                object(&mut w.subject.peer, ProblemKind::Expired, "ca.crt");
             }),
             (RefusalKind::Authority, "no certificate authority", |w| w.options.authority = None),
             (RefusalKind::Authority, "not the authority of the present", |w| {
-                leaf(&mut w.etcd.peer).issuer = "CN=other".to_owned();
+                leaf(&mut w.subject.peer).issuer = "CN=other".to_owned();
             }),
             (RefusalKind::Authority, "not among the authorities", |w| {
-                let trusted = credentials(&mut w.etcd.peer).trusted.as_mut().unwrap();
+                let trusted = credentials(&mut w.subject.peer).trusted.as_mut().unwrap();
                 value(trusted)[0].key.spki = "00".to_owned();
             }),
             (RefusalKind::Authority, "not among the authorities", |w| {
-                credentials(&mut w.etcd.peer).trusted = None;
+                credentials(&mut w.subject.peer).trusted = None;
             }),
             (RefusalKind::Authority, "has not loaded", |w| {
-                let listener = &mut value(&mut w.etcd.listeners)[0];
+                let listener = &mut value(&mut w.subject.listeners)[0];
                 let Some(Observed::Seen { value, .. }) = &mut listener.wire else { panic!() };
                 value.acceptable_cas = Some(vec!["CN=former".to_owned()]);
             }),
@@ -522,22 +522,22 @@ pub(crate) mod tests {
                 w.taken_at += jiff::SignedDuration::from_hours(24 * 3_630);
             }),
             (RefusalKind::Unsupported, "holds 2 certificates", |w| {
-                let chain = value(credentials(&mut w.etcd.peer).chain.as_mut().unwrap());
+                let chain = value(credentials(&mut w.subject.peer).chain.as_mut().unwrap());
                 chain.push(chain[0].clone());
             }),
             (RefusalKind::Unsupported, "*.example", |w| {
-                leaf(&mut w.etcd.peer).sans.dns.push("*.example".to_owned());
+                leaf(&mut w.subject.peer).sans.dns.push("*.example".to_owned());
             }),
             (RefusalKind::Evidence, "unreadable", |w| {
-                w.etcd.peer.problems =
+                w.subject.peer.problems =
                     Observed::failed(EvidenceError::new(ErrorKind::PermissionDenied, "unreadable"));
             }),
         ];
         for (kind, words, change) in cases {
             let mut world = world();
-            object(&mut world.etcd.peer, ProblemKind::Expired, "peer.crt");
+            object(&mut world.subject.peer, ProblemKind::Expired, "peer.crt");
             change(&mut world);
-            let refusals = fixes::plan(EXPIRY, &world.input()).expect_err(words);
+            let refusals = world.planned(EXPIRY).expect_err(words);
             assert!(refusals[0].kind == kind && refusals[0].what.contains(words), "{words}: {refusals:?}");
         }
     }

@@ -20,7 +20,7 @@ use crate::rollouts::Rollout;
 /// Returns why the order is refused in which this plan, and those that follow it on the other members, would change the
 /// cluster; nothing for a plan that is no part of a rollout.
 pub(crate) fn order(plan: &Plan, input: &Input<'_>) -> Option<Refusal> {
-    let members = input.etcd.own.cluster.value()?.members.as_slice();
+    let members = input.subject.own.cluster.value()?.members.as_slice();
     if members.len() < 2 || !plan.disturbs() {
         return None;
     }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seaworthy_evidence::{Origin, ProcessId, Settings, Url};
 use seaworthy_pki::{Parsed, Usage, certificates_from_pem, chains_to, names, private_key_from_pem};
-use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::order::Scheme;
 use seaworthy_remedy::progress::ProgressRecord;
+use seaworthy_remedy::subject::Subject;
 use seaworthy_remedy::world::Membership;
 
 use crate::faults::{Edit, Fault};
@@ -150,7 +150,7 @@ impl Counts {
 }
 
 /// What a node was shown, with the change and the second of the clock that it was made after.
-pub(crate) type Shown = ((u64, i64), Arc<Etcd>);
+pub(crate) type Shown = ((u64, i64), Arc<Subject>);
 
 #[derive(Debug)]
 pub(crate) struct Cluster {

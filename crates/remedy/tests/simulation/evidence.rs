@@ -12,9 +12,9 @@ use seaworthy_evidence::{
     TransportSeen, Url, Wire,
 };
 use seaworthy_pki::{Material, Parsed, Source, Use, problems};
-use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::input::{Declaration, Health, MemberHealth};
 use seaworthy_remedy::order::Scheme;
+use seaworthy_remedy::subject::Subject;
 use seaworthy_remedy::supplied::Asked;
 use seaworthy_remedy::world::Observation;
 
@@ -39,12 +39,12 @@ pub(crate) fn node_name(index: usize) -> String {
 }
 
 /// Returns a snapshot of a real node and its etcd, without what is told anew each time.
-fn base() -> &'static (Snapshot, Etcd) {
-    static BASE: OnceLock<(Snapshot, Etcd)> = OnceLock::new();
+fn base() -> &'static (Snapshot, Subject) {
+    static BASE: OnceLock<(Snapshot, Subject)> = OnceLock::new();
     BASE.get_or_init(|| {
         let mut snapshot =
             Snapshot::from_json(include_bytes!("../../../seaworthy/tests/cli/node.json")).unwrap();
-        let mut etcd = Etcd::of(snapshot.instances("etcd").unwrap()[0].clone()).unwrap();
+        let mut etcd = Subject::of(snapshot.instances("etcd").unwrap()[0].clone());
         snapshot.components.insert("etcd".to_owned(), seen(Vec::new()));
         etcd.settings = seen(Settings::default());
         etcd.declared = seen(Vec::new());
@@ -80,7 +80,7 @@ fn file(path: &str, entry: &Entry) -> File {
 
 impl Cluster {
     /// Returns the member of a node as its process shows it, without asking anybody; `None` while it does not run.
-    pub(crate) fn running(&mut self, index: usize) -> Option<Arc<Etcd>> {
+    pub(crate) fn running(&mut self, index: usize) -> Option<Arc<Subject>> {
         self.members[index].process.as_ref()?;
         Some(self.etcd(index, false))
     }
@@ -131,7 +131,7 @@ impl Cluster {
         }
         Observation {
             snapshot,
-            etcd,
+            subject: etcd,
             declaration: declaration.into_iter().collect(),
             health,
             progress,
@@ -163,7 +163,7 @@ impl Cluster {
     }
 
     /// Returns the member of a node, with what others say of it where it `asks` them. It is made anew once something has changed.
-    fn etcd(&mut self, index: usize, asks: bool) -> Arc<Etcd> {
+    fn etcd(&mut self, index: usize, asks: bool) -> Arc<Subject> {
         let now = (self.changes, self.members[index].clock);
         if let Some((then, etcd)) = &self.members[index].shown[usize::from(asks)]
             && *then == now
@@ -177,7 +177,7 @@ impl Cluster {
         etcd
     }
 
-    fn evidence(&mut self, index: usize, asks: bool) -> Etcd {
+    fn evidence(&mut self, index: usize, asks: bool) -> Subject {
         let mut etcd = base().1.clone();
         self.declare(index, &mut etcd);
         let Some(process) = &self.members[index].process else {
@@ -221,7 +221,7 @@ impl Cluster {
         etcd
     }
 
-    fn declare(&mut self, index: usize, etcd: &mut Etcd) {
+    fn declare(&mut self, index: usize, etcd: &mut Subject) {
         let files = &self.members[index].files;
         let entry = files.0.get(MANIFEST);
         let missing = || EvidenceError::new(ErrorKind::NotFound, MANIFEST);
@@ -476,7 +476,7 @@ impl Cluster {
 
     /// Judges a rule for the member of a node, as the catalogue would.
     pub(crate) fn judge(&self, rule: &str, seen: &Observation) -> Result<(), String> {
-        let etcd = &seen.etcd;
+        let etcd = &seen.subject;
         let settings = etcd.settings.as_result().map_err(|error| error.to_string())?;
         let holds = |does: bool, otherwise: &str| match does {
             true => Ok(()),
@@ -530,7 +530,7 @@ impl Cluster {
 }
 
 /// Returns the member that is declared and does not run.
-fn absent(mut etcd: Etcd, index: usize) -> Etcd {
+fn absent(mut etcd: Subject, index: usize) -> Subject {
     let error = not_running();
     fn nothing<T>(error: &EvidenceError) -> Observed<T> {
         Observed::failed(error.clone())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use seaworthy_journal::record::State;
 use seaworthy_remedy::executor::{Executor, Outcome, Progress};
+use seaworthy_remedy::fixes;
 use seaworthy_remedy::history::History;
 use seaworthy_remedy::input::{AuthorityFiles, Options};
 use seaworthy_remedy::progress::ProgressRecord;
@@ -182,7 +183,7 @@ impl Story {
             let interrupted = || how.interrupt.is_some_and(|at| at <= seat.now());
             let executor = Executor {
                 world: &world,
-                rule,
+                task: fixes::Task::of(seaworthy_builtin::catalogue().unwrap(), rule, "etcd"),
                 options: &options,
                 state: &self.states[seat.node],
                 wait,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seaworthy_journal::record::Process;
-use seaworthy_remedy::etcd::Etcd;
 use seaworthy_remedy::progress::ProgressRecord;
+use seaworthy_remedy::subject::Subject;
 use seaworthy_remedy::supplied::Supplied;
 use seaworthy_remedy::world::{Lease, Membership, NoLock, NotObserved, NotPublished, Observation, World};
 
@@ -67,11 +67,11 @@ impl World for Node {
         })
     }
 
-    fn running(&self) -> Result<Option<Arc<Etcd>>, NotObserved> {
+    fn running(&self) -> Result<Option<Arc<Subject>>, NotObserved> {
         self.ask(|shared| Ok(shared.cluster.running(self.seat.node)))
     }
 
-    fn membership(&self, etcd: Option<&Etcd>, via: &[String]) -> Result<Membership, String> {
+    fn membership(&self, etcd: Option<&Subject>, via: &[String]) -> Result<Membership, String> {
         self.ask(|shared| {
             let known = etcd.is_some_and(|etcd| etcd.own.cluster.value().is_some());
             if !known && via.is_empty() {

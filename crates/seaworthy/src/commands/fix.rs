@@ -6,11 +6,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use seaworthy_catalogue::{Catalogue, Rule, Status as Verdict};
 use seaworthy_host::root::Root;
 use seaworthy_journal::files;
 use seaworthy_journal::record::{self, State};
 use seaworthy_remedy::executor::{Executor, Outcome, Progress, RollbackPlan, obstacles};
-use seaworthy_remedy::fixes;
+use seaworthy_remedy::fixes::{self, Task};
 use seaworthy_remedy::history::{Fix, History, Status};
 use seaworthy_remedy::input::{AuthorityFiles, Options};
 use seaworthy_remedy::issue::Authority;
@@ -29,6 +30,8 @@ use crate::protection;
 
 /// Where kubeadm keeps etcd's authority.
 const KUBEADM_CA: [&str; 2] = ["/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key"];
+/// The component that is meant where nothing says which.
+const ETCD: &str = "etcd";
 /// Rules whose fix trusts an authority, and issues no certificate.
 const WITHOUT_KEY: [&str; 1] = ["etcd-peer-authentication"];
 /// The rule whose fix meets members with self-made certificates at their client ports.
@@ -40,6 +43,7 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     let node = Node {
         root: options.root.clone(),
         timeout: options.timeout,
+        component: options.component.clone().unwrap_or_else(|| ETCD.to_owned()),
         member: options.member.clone(),
         self_made: false,
     };
@@ -55,10 +59,11 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     if let Some(id) = &options.rollback {
         return rollback(options, &node, id);
     }
-    let listed = || format!("the rules with a fix are {}", fixes::RULES.join(", "));
-    let named = options.rule.as_deref().ok_or_else(|| UsageError::new("which rule?", listed()))?;
-    let rule = &rule_with_fix(named, listed)?;
-    let node = Node { self_made: rule == SELF_MADE, ..node };
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
+    let rule = rule_with_fix(catalogue, options.rule.as_deref())?;
+    let component = component(options, &node, catalogue, rule)?;
+    let node = Node { self_made: rule.id == SELF_MADE, component, ..node };
+    let rule = rule.id.as_str();
     let root = Root::host(&options.root)
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
     let wanted = wanted(options, &node, &root, rule)?;
@@ -82,6 +87,7 @@ fn command(options: &cli::Fix, about: &str) -> String {
         ("--cert", &options.cert),
         ("--key", &options.key),
         ("--member", &options.member),
+        ("--component", &options.component),
     ];
     for (name, value) in texts {
         command.extend(value.iter().map(|value| format!(" {name} {value}")));
@@ -101,22 +107,71 @@ fn command(options: &cli::Fix, about: &str) -> String {
 }
 
 /// Returns the rule with a fix that the operator names, by its id or by the number of a control.
-fn rule_with_fix(named: &str, listed: impl Fn() -> String) -> anyhow::Result<String> {
-    if fixes::RULES.contains(&named) {
-        return Ok(named.to_owned());
+fn rule_with_fix<'c>(catalogue: &'c Catalogue, named: Option<&str>) -> Result<&'c Rule, UsageError> {
+    let fixable = |rule: &&Rule| rule.fix.is_some();
+    let listed = || {
+        let rules: Vec<&str> =
+            catalogue.rules.values().filter(fixable).map(|rule| rule.id.as_str()).collect();
+        format!("the rules with a fix are {}", rules.join(", "))
+    };
+    let named = named.ok_or_else(|| UsageError::new("which rule?", listed()))?;
+    if let Some(rule) = catalogue.rules.get(named).filter(fixable) {
+        return Ok(rule);
     }
-    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     let judging = catalogue.control(named).into_iter().flat_map(|(_, control)| control.rules());
-    let found: Vec<&str> = judging.filter(|rule| fixes::RULES.contains(rule)).collect();
+    let found: Vec<&Rule> = judging.filter_map(|rule| catalogue.rules.get(rule)).filter(fixable).collect();
     match found.as_slice() {
-        [one] => Ok((*one).to_owned()),
+        [one] => Ok(one),
         [] if catalogue.rules.contains_key(named) || catalogue.control(named).is_some() => {
-            Err(UsageError::new(format!("there is no fix for `{named}`"), listed()).into())
+            Err(UsageError::new(format!("there is no fix for `{named}`"), listed()))
         }
-        [] => Err(UsageError::new(format!("there is no rule and no control `{named}`"), listed()).into()),
+        [] => Err(UsageError::new(format!("there is no rule and no control `{named}`"), listed())),
         several => {
-            let message = format!("several rules judge {named}: {}", several.join(", "));
-            Err(UsageError::new(message, "name one of them").into())
+            let ids: Vec<&str> = several.iter().map(|rule| rule.id.as_str()).collect();
+            let message = format!("several rules judge {named}: {}", ids.join(", "));
+            Err(UsageError::new(message, "name one of them"))
+        }
+    }
+}
+
+/// Returns the component that the operator means: the one that is named, by itself or by the number of its control, or the one of
+/// those on the node for which the rule fails.
+fn component(
+    options: &cli::Fix,
+    node: &Node,
+    catalogue: &Catalogue,
+    rule: &Rule,
+) -> Result<String, UsageError> {
+    let fixable = |name: &&str| rule.fix.as_ref().is_some_and(|fix| fix.is_for(name));
+    let all: Vec<&str> = rule.subject.components().map(|component| component.name).filter(fixable).collect();
+    let listed = |names: &[&str]| format!("name one with --component: {}", names.join(", "));
+    if let Some(named) = &options.component {
+        return match all.contains(&named.as_str()) {
+            true => Ok(named.clone()),
+            false => {
+                let message = format!("there is no fix of {} for `{named}`", rule.id);
+                Err(UsageError::new(message, listed(&all)))
+            }
+        };
+    }
+    let of_control = options.rule.as_deref().and_then(|named| catalogue.control(named));
+    let of_control = of_control.and_then(|(_, control)| control.component_of(&rule.id));
+    if let Some(one) = of_control.or_else(|| all.first().copied().filter(|_| all.len() == 1)) {
+        return Ok(one.to_owned());
+    }
+    let snapshot = node.survey(true, seaworthy_collect::PATIENCE).map_err(|error| not_observed(&error))?;
+    let audit = seaworthy_audit::Options { rules: vec![rule.id.clone()], ..Default::default() };
+    let report = seaworthy_audit::audit(catalogue, &snapshot, &audit);
+    let of = |verdict: fn(Verdict) -> bool| -> Vec<&str> {
+        let judged = |name: &&str| report.findings.iter().any(|f| f.component == **name && verdict(f.status));
+        all.iter().copied().filter(judged).collect()
+    };
+    let failing = of(|verdict| verdict == Verdict::Fail);
+    match (failing.as_slice(), of(|verdict| verdict != Verdict::NotApplicable).first(), all.first()) {
+        ([one], ..) | ([], Some(one), _) | ([], None, Some(one)) => Ok((*one).to_owned()),
+        (several, ..) => {
+            let message = format!("{} fails for several components of this node", rule.id);
+            Err(UsageError::new(message, listed(several)))
         }
     }
 }
@@ -163,7 +218,9 @@ fn planned(
     let input = seen.input(wanted);
     let root = files::Root::open(&node.root)
         .map_err(|error| UsageError::new(error.to_string(), "give the folder that holds the host's root"))?;
-    Ok(fixes::plan(rule, &input).map(|plan| {
+    let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })
+        .map_err(|error| UsageError::new(error.to_string(), "build seaworthy again"))?;
+    Ok(fixes::plan(Task::of(catalogue, rule, &node.component), &input).map(|plan| {
         let mut refusals = preflight(&plan, &input);
         refusals.extend(obstacles(&root, &plan));
         (plan, refusals)
@@ -294,7 +351,7 @@ fn execute<T, E: Into<anyhow::Error>>(
     let told = Cell::new(false);
     let executor = Executor {
         world: &world,
-        rule,
+        task: Task::of(catalogue, rule, &node.component),
         options: wanted,
         state: &state,
         wait: options.wait,
@@ -316,10 +373,16 @@ fn exit(outcome: &Outcome, back: Exit) -> Exit {
     }
 }
 
-/// Returns the node of a fix: the member that it was planned for.
+/// Returns the node of a fix: the instance that it was planned for.
 fn of_fix(node: &Node, fix: &Fix) -> Node {
-    let member = Some(fix.plan.state.member.clone()).filter(|name| !name.is_empty());
-    Node { member: node.member.clone().or(member), self_made: fix.rule() == SELF_MADE, ..node.clone() }
+    let state = &fix.plan.state;
+    let member = Some(state.member.clone()).filter(|name| !name.is_empty() && state.component == ETCD);
+    Node {
+        component: state.component.clone(),
+        member: node.member.clone().or(member),
+        self_made: fix.rule() == SELF_MADE,
+        ..node.clone()
+    }
 }
 
 /// Returns what the operator wants of a fix that is planned already.
@@ -355,7 +418,7 @@ fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
     let history = History::read(&state)?;
     let seen = node.observe().map_err(|error| error.to_string());
     let members = seen.as_ref().map_err(Clone::clone).and_then(|seen| {
-        seen.etcd.own.cluster.as_result().map_err(|error| error.to_string())?;
+        seen.subject.own.cluster.as_result().map_err(|error| error.to_string())?;
         let progress = seen.progress.as_ref().map_err(Clone::clone)?;
         let standing = |m: &seaworthy_evidence::Member| MemberStanding {
             name: if m.name.is_empty() { m.id.clone() } else { m.name.clone() },
@@ -366,21 +429,23 @@ fn status(options: &cli::Fix, node: &Node) -> anyhow::Result<Exit> {
         members.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(members)
     });
-    let etcdctl = node.etcdctl(seen.as_ref().ok().map(|seen| &*seen.etcd));
+    let etcdctl = node.etcdctl(seen.as_ref().ok().map(|seen| &*seen.subject));
     let is_pending = |fix: &Fix| history.pending().any(|pending| pending.id() == fix.id());
     let stands = |fix: &Fix| history.standing().any(|standing| standing.id() == fix.id());
-    let open: Vec<&Fix> = history.fixes().iter().filter(|fix| stands(fix) || is_pending(fix)).collect();
-    // A rollback that is not ended is looked at by what it undoes.
-    let ids: Vec<&str> = open.iter().map(|fix| fix.plan.rollback_of.as_deref().unwrap_or(fix.id())).collect();
-    let node = open.first().map_or_else(|| node.clone(), |fix| of_fix(node, fix));
-    let planned = match ids.is_empty() {
-        true => Vec::new(),
-        false => {
-            execute(options, &node, "", &|| unplanned(options), |executor| executor.rollback_plans(&ids))?
-        }
-    };
-    let mut planned =
-        open.iter().zip(planned).map(|(fix, plan)| (fix.id(), plan)).collect::<BTreeMap<_, _>>();
+    let mut open: Vec<&Fix> = history.fixes().iter().filter(|fix| stands(fix) || is_pending(fix)).collect();
+    open.sort_by_key(|fix| &fix.plan.state.component);
+    let mut planned = BTreeMap::new();
+    // The node is looked at once for each instance.
+    for of_one in open.chunk_by(|one, next| one.plan.state.component == next.plan.state.component) {
+        let Some(first) = of_one.first() else { continue };
+        // A rollback that is not ended is looked at by what it undoes.
+        let ids: Vec<&str> =
+            of_one.iter().map(|fix| fix.plan.rollback_of.as_deref().unwrap_or(fix.id())).collect();
+        let plans = execute(options, &of_fix(node, first), "", &|| unplanned(options), |executor| {
+            executor.rollback_plans(&ids)
+        })?;
+        planned.extend(of_one.iter().map(|fix| fix.id()).zip(plans));
+    }
     let standing = history.fixes().iter().map(|fix| {
         let back = planned.remove(fix.id());
         let pending = is_pending(fix);

@@ -37,7 +37,7 @@ impl Planner<'_> {
                 "etcd-client-auto-tls",
             );
         }
-        let auth = self.s.etcd.own.client.client_auth.as_result().map_err(missing)?;
+        let auth = self.s.subject.own.client.client_auth.as_result().map_err(missing)?;
         if auth.enforced && !auth.system_roots {
             return Ok(self.document(Stage::Done, Vec::new(), Vec::new(), Vec::new()));
         }
@@ -81,10 +81,10 @@ pub(crate) mod tests {
         for name in ["trusted-ca-file", "client-cert-auth"] {
             world.settings().remove(name);
         }
-        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.client.files else { panic!() };
         value.trusted = None;
         let auth = ClientAuth { enforced: false, flag: false, system_roots: false, why: String::new() };
-        world.etcd.own.client.client_auth = seen(auth);
+        world.subject.own.client.client_auth = seen(auth);
         world.declare();
         world
     }
@@ -109,7 +109,7 @@ pub(crate) mod tests {
         assert_eq!(kinds(&world.plan_for(RULE)), ["leader", "edit", "restart"]);
         // The public authorities of the system are as good as none.
         let auth = ClientAuth { enforced: true, flag: true, system_roots: true, why: String::new() };
-        world.etcd.own.client.client_auth = seen(auth);
+        world.subject.own.client.client_auth = seen(auth);
         assert_eq!(world.plan_for(RULE).stage, Stage::Change);
         assert_eq!(World::encrypted().plan_for(RULE).steps, []);
     }
@@ -122,7 +122,7 @@ pub(crate) mod tests {
                 w.serve_clients("https://127.0.0.1:2379,http://127.0.0.1:2379");
             }),
             ("seaworthy fix etcd-client-auto-tls", RefusalKind::Order, |w| {
-                w.etcd.own.client.auto_tls =
+                w.subject.own.client.auto_tls =
                     seen(AutoTls { requested: true, in_effect: true, why: String::new() });
             }),
             ("no certificate authority", RefusalKind::Authority, |w| w.options.authority = None),
@@ -137,10 +137,10 @@ pub(crate) mod tests {
                 "this node has no certificate that the members' client ports would accept",
                 RefusalKind::Client,
                 |w| {
-                    let Observed::Seen { value, .. } = &mut w.etcd.client.files else { panic!() };
+                    let Observed::Seen { value, .. } = &mut w.subject.client.files else { panic!() };
                     let Some(Observed::Seen { value: chain, .. }) = &mut value.chain else { panic!() };
                     chain[0].issuer = "CN=another".to_owned();
-                    let Observed::Seen { value, .. } = &mut w.etcd.files.pki else { panic!() };
+                    let Observed::Seen { value, .. } = &mut w.subject.files.pki else { panic!() };
                     value.retain(|file| !file.file.path.contains("healthcheck-client"));
                 },
             ),

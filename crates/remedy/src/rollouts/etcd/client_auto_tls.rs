@@ -20,7 +20,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Plan, Refusal> {
 
 impl Planner<'_> {
     fn client_auto_tls(&self) -> Result<Plan, Refusal> {
-        let auto = self.s.etcd.own.client.auto_tls.as_result().map_err(missing)?;
+        let auto = self.s.subject.own.client.auto_tls.as_result().map_err(missing)?;
         if !auto.requested {
             return Ok(self.document(Stage::Done, Vec::new(), Vec::new(), Vec::new()));
         }
@@ -38,7 +38,7 @@ impl Planner<'_> {
             let demands = self.given("trusted-ca-file").is_some()
                 || self.settings.get("client-cert-auth").and_then(|s| s.on).unwrap_or_default();
             let (authority, cas) = self.authority_for_clients()?;
-            let trusted = self.s.etcd.client.files.as_result().map_err(missing)?.trusted.as_ref();
+            let trusted = self.s.subject.client.files.as_result().map_err(missing)?.trusted.as_ref();
             let demanded = match trusted.map(|trusted| trusted.as_result().map_err(missing)) {
                 _ if !demands => None,
                 Some(trusted) => Some(keys(trusted?)),
@@ -64,7 +64,7 @@ impl Planner<'_> {
         };
         let Material { mut steps, settings, mounts } = material;
         steps.extend(self.hand_over(|_| true));
-        let removed = BTreeSet::from(["auto-tls"]);
+        let removed = BTreeSet::from(["auto-tls".to_owned()]);
         let changes = Changes { set: settings, removed, ..Changes::default() };
         steps.push(self.change(title, why, &changes, mounts)?);
         let effective = changes.effective();
@@ -97,7 +97,7 @@ pub(crate) mod tests {
         let mut on = world.settings()["listen-client-urls"].clone();
         (on.value, on.on) = ("true".to_owned(), Some(true));
         world.settings().insert("auto-tls".to_owned(), on);
-        world.etcd.own.client.auto_tls = seen(AutoTls { requested: true, in_effect, why: String::new() });
+        world.subject.own.client.auto_tls = seen(AutoTls { requested: true, in_effect, why: String::new() });
         world.declare();
     }
 
@@ -140,7 +140,7 @@ pub(crate) mod tests {
         "/etc/kubernetes/pki/etcd/ca.crt".clone_into(&mut on.value);
         world.settings().insert("trusted-ca-file".to_owned(), on);
         let authority = world.authority();
-        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.client.files else { panic!() };
         value.trusted = Some(seen(authority));
         world.declare();
         let (kind, said) = world.refused(RULE);
@@ -192,7 +192,7 @@ pub(crate) mod tests {
         ];
         for (running, path, text, want) in cases {
             let mut world = self_made();
-            let Observed::Seen { value, .. } = &mut world.etcd.declared else { panic!() };
+            let Observed::Seen { value, .. } = &mut world.subject.declared else { panic!() };
             value[0].kind = DeclaredKind::SystemdUnit;
             value[0].path = "/usr/lib/systemd/system/etcd.service".to_owned();
             let Observed::Seen { value: promised, .. } = &mut value[0].settings else { panic!() };

@@ -70,7 +70,7 @@ impl Planner<'_> {
         let (authority, cas) = self.authority_for_clients()?;
         let used = listens.iter().any(Url::is_tls);
         let demanding = self.given("trusted-ca-file").is_some();
-        let trusted = self.s.etcd.client.files.value().and_then(|c| c.trusted.as_ref()?.value());
+        let trusted = self.s.subject.client.files.value().and_then(|c| c.trusted.as_ref()?.value());
         let trusted = trusted.filter(|_| demanding).unwrap_or(&cas);
         let unfit = match self.given("cert-file") {
             Some(_) => self.unfit(trusted),
@@ -286,12 +286,12 @@ pub(crate) mod tests {
         assert_eq!(changed_lines(&plan).len(), 2, "only the URLs: {:?}", changed_lines(&plan));
         // It names 127.0.0.1 and 10.77.0.1 only.
         world.serve_clients("http://127.0.0.1:2379,http://10.9.9.9:2379");
-        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.client.files else { panic!() };
         value.trusted = Some(seen(Vec::new()));
         let (kind, said) = world.refused(RULE);
         assert!(kind == RefusalKind::Authority && said.contains("not among the CAs"), "{said}");
         let trusted = world.authority();
-        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.client.files else { panic!() };
         value.trusted = Some(seen(trusted));
         assert_eq!(kinds(&world.plan_for(RULE)), ["issue", "edit", "restart"]);
         // Where TLS is used already, a certificate in use is not replaced.
@@ -482,7 +482,7 @@ pub(crate) mod tests {
                 w.options.authority.as_mut().unwrap().pem = Some(Vec::new());
             }),
             ("auto-tls", RefusalKind::Unsupported, |w| {
-                w.etcd.own.client.auto_tls =
+                w.subject.own.client.auto_tls =
                     seen(AutoTls { requested: true, in_effect: true, why: String::new() });
             }),
             ("has a password", RefusalKind::Unsupported, |w| w.serve_clients("http://***@10.77.0.1:2379")),
@@ -498,7 +498,7 @@ pub(crate) mod tests {
             assert!(found == kind && said.contains(words), "{words}: {said}");
         }
         let mut world = serving();
-        world.etcd.client.problems = Observed::failed(EvidenceError::new(ErrorKind::Io, "unreadable"));
+        world.subject.client.problems = Observed::failed(EvidenceError::new(ErrorKind::Io, "unreadable"));
         assert_eq!(world.refused(RULE).0, RefusalKind::Evidence);
     }
 }

@@ -75,7 +75,7 @@ impl Planner<'_> {
 
     /// Returns whether a certificate of etcd's own making is in effect for clients.
     pub(crate) fn self_made(&self) -> Result<bool, Refusal> {
-        Ok(self.s.etcd.own.client.auto_tls.as_result().map_err(missing)?.in_effect)
+        Ok(self.s.subject.own.client.auto_tls.as_result().map_err(missing)?.in_effect)
     }
 
     /// Returns the authority that is there already, with its certificates. One that is made for the purpose would be
@@ -113,7 +113,7 @@ impl Planner<'_> {
 
     /// Returns the certificate that it is set to serve with.
     pub(crate) fn served(&self) -> Result<&Certificate, Refusal> {
-        let credentials = self.s.etcd.client.files.as_result().map_err(missing)?;
+        let credentials = self.s.subject.client.files.as_result().map_err(missing)?;
         let chain = credentials.chain.as_ref().ok_or_else(|| missing("the certificate it serves with"))?;
         chain.as_result().map_err(missing)?.first().ok_or_else(|| missing("the certificate it serves with"))
     }
@@ -128,7 +128,7 @@ impl Planner<'_> {
                 "replace the certificate first; etcd reads it anew at every handshake",
             )
         };
-        let problems = self.s.etcd.client.problems.as_result().map_err(missing)?;
+        let problems = self.s.subject.client.problems.as_result().map_err(missing)?;
         match problems.iter().find(|problem| problem.breaks) {
             Some(problem) => Err(unsound(problem.message.clone())),
             None => self.served(),
@@ -137,8 +137,8 @@ impl Planner<'_> {
 
     /// Returns the keys of the CAs of one of which it demands a certificate from clients; `None` when it demands none.
     pub(crate) fn demands(&self) -> Result<Option<BTreeSet<String>>, Refusal> {
-        let auth = self.s.etcd.own.client.client_auth.as_result().map_err(missing)?;
-        let credentials = self.s.etcd.client.files.as_result().map_err(missing)?;
+        let auth = self.s.subject.own.client.client_auth.as_result().map_err(missing)?;
+        let credentials = self.s.subject.client.files.as_result().map_err(missing)?;
         match &credentials.trusted {
             _ if !auth.enforced => Ok(None),
             Some(trusted) => Ok(Some(keys(trusted.as_result().map_err(missing)?))),
@@ -188,7 +188,7 @@ impl Planner<'_> {
 
     /// Returns why its certificate does not do for all who will dial it; `None` when it does.
     pub(crate) fn unfit(&self, cas: &[Certificate]) -> Option<String> {
-        let credentials = self.s.etcd.client.files.value()?;
+        let credentials = self.s.subject.client.files.value()?;
         let Ok(leaf) = self.served() else { return Some("its certificate could not be read".to_owned()) };
         let matches = credentials.key_matches.as_ref().and_then(Observed::value);
         let missing = |host: &String| !names(leaf, host);
@@ -394,7 +394,7 @@ impl Planner<'_> {
     /// Refuses when kubelet could not ask any more how the container is: it would end it, over and over.
     fn probes_cut_off(&self, terms: &Terms<'_>, listens: &[Url]) -> Result<(), Refusal> {
         let (Some(container), Some(declared)) =
-            (&self.view.container, self.s.etcd.declared.value().and_then(|all| all.first()))
+            (&self.view.container, self.s.subject.declared.value().and_then(|all| all.first()))
         else {
             return Ok(());
         };
@@ -433,8 +433,8 @@ impl Planner<'_> {
     fn tool_cut_off(&self, terms: &Terms<'_>) -> Result<(), Refusal> {
         let Some(demanded) = &terms.demanded else { return Ok(()) };
         let own = format!("{POD_DIRECTORY}/{OWN_IDENTITY}");
-        let files = self.s.etcd.files.pki.value().into_iter().flatten();
-        let trusted = self.s.etcd.client.files.value().and_then(|c| c.trusted.as_ref());
+        let files = self.s.subject.files.pki.value().into_iter().flatten();
+        let trusted = self.s.subject.client.files.value().and_then(|c| c.trusted.as_ref());
         let trusted = trusted.and_then(Observed::value).map(Vec::as_slice).unwrap_or_default();
         let authority = self.authority_for_clients().map(|(_, cas)| cas).unwrap_or_default();
         let fits = match &terms.served {

@@ -25,12 +25,12 @@ impl Planner<'_> {
         if self.members.len() == 1 {
             return done();
         }
-        let auth = self.s.etcd.own.peer.client_auth.as_result().map_err(missing)?;
+        let auth = self.s.subject.own.peer.client_auth.as_result().map_err(missing)?;
         self.over_tls()?;
         if auth.enforced && !auth.system_roots {
             return done();
         }
-        if self.s.etcd.own.peer.auto_tls.as_result().map_err(missing)?.in_effect {
+        if self.s.subject.own.peer.auto_tls.as_result().map_err(missing)?.in_effect {
             return Err(refuse(
                 RefusalKind::Unsupported,
                 "the members use self-made certificates (peer-auto-tls)",
@@ -108,7 +108,6 @@ mod tests {
     use seaworthy_evidence::{Connection, Direction, Observed, Origin, TransportSeen, Url};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::{World, changed_lines, kinds};
     use crate::issue::{Authority, KeyKind};
     use crate::order::{self, Scheme, Turn};
@@ -117,7 +116,7 @@ mod tests {
     use crate::progress::ProgressRecord;
 
     fn planned(world: &World) -> Result<Plan, Vec<Refusal>> {
-        fixes::plan(RULE, &world.input())
+        world.planned(RULE)
     }
 
     fn stranger(world: &World) -> Authority {
@@ -134,7 +133,7 @@ mod tests {
             observed: None,
             origin: Origin::derived("the fixture"),
         };
-        world.etcd.own.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
+        world.subject.own.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
     }
 
     #[test]
@@ -207,7 +206,7 @@ mod tests {
             ("http://10.77.0.2:2380 is a peer URL", RefusalKind::Unsupported, |w| w.advertise(2, "http")),
             ("http://10.77.0.1:2380 is a peer URL", RefusalKind::Unsupported, |w| w.listen("http")),
             ("self-made certificates", RefusalKind::Unsupported, |w| {
-                let Observed::Seen { value, .. } = &mut w.etcd.own.peer.auto_tls else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.subject.own.peer.auto_tls else { panic!() };
                 value.in_effect = true;
             }),
             ("peer-cert-allowed-cn is set", RefusalKind::Unsupported, |w| w.set("peer-cert-allowed-cn", "x")),

@@ -85,7 +85,7 @@ impl Planner<'_> {
         if self.members.len() == 1 {
             return done();
         }
-        let auto = self.s.etcd.own.peer.auto_tls.as_result().map_err(missing)?;
+        let auto = self.s.subject.own.peer.auto_tls.as_result().map_err(missing)?;
         let verifies = self.settings.get("peer-trusted-ca-file").is_some_and(|s| s.set);
         let changed = self.given("peer-cert-file").is_some() && !verifies;
         let by_note = record_for(self.s.progress, &self.me.id, RULE)
@@ -126,7 +126,7 @@ impl Planner<'_> {
 
     /// Returns the plan that takes away a flag which is not in effect.
     fn only_the_flag(&self) -> Result<Plan, Vec<Refusal>> {
-        let changes = Changes { removed: ["peer-auto-tls"].into(), ..Changes::default() };
+        let changes = Changes { removed: ["peer-auto-tls".to_owned()].into(), ..Changes::default() };
         self.within_reach(&changes)?;
         let mut steps: Vec<Step> =
             self.hand_over(|m| self.reached(m, &[Stage::Change, Stage::Done])).into_iter().collect();
@@ -168,7 +168,7 @@ impl Planner<'_> {
             ("peer-cert-file", format!("{inside}/{stem}.crt")),
             ("peer-key-file", format!("{inside}/{stem}.key")),
         ]);
-        changes.removed.insert("peer-auto-tls");
+        changes.removed.insert("peer-auto-tls".to_owned());
         changes.variables.insert(ROOTS, Some(format!("{inside}/{BUNDLE}.crt")));
         self.within_reach(&changes)?;
         let [certificate, key] = ["crt", "key"].map(|end| format!("{directory}/{stem}.{end}"));
@@ -273,7 +273,6 @@ mod tests {
     use seaworthy_evidence::{DeclaredKind, Observed, Origin, Url};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::{World, changed_lines, kinds};
     use crate::issue::{Authority, KeyKind};
     use crate::order::{self, Scheme, Turn};
@@ -283,7 +282,7 @@ mod tests {
     const PKI: &str = "/etc/kubernetes/pki/etcd";
 
     fn planned(world: &World) -> Result<Plan, Vec<Refusal>> {
-        fixes::plan(RULE, &world.input())
+        world.planned(RULE)
     }
 
     /// Returns the member of a cluster that has so many rounds behind it, and others that have as many as given; what the
@@ -422,7 +421,7 @@ mod tests {
     #[test]
     fn an_environment_file_takes_the_variable_and_a_configuration_file_cannot() {
         let given_in = |world: &mut World, path: &str, running: Origin| {
-            let Observed::Seen { value, .. } = &mut world.etcd.declared else { panic!() };
+            let Observed::Seen { value, .. } = &mut world.subject.declared else { panic!() };
             let Observed::Seen { value: promised, .. } = &mut value[0].settings else { panic!() };
             promised.get_mut("listen-peer-urls").unwrap().origin = Origin::file(path);
             for setting in
@@ -432,7 +431,7 @@ mod tests {
             }
         };
         let mut world = world(0, &[(0, true), (0, true)]);
-        let Observed::Seen { value, .. } = &mut world.etcd.declared else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.declared else { panic!() };
         value[0].kind = DeclaredKind::SystemdUnit;
         value[0].path = "/usr/lib/systemd/system/etcd.service".to_owned();
         let path = "/etc/default/etcd".to_owned();

@@ -154,7 +154,7 @@ impl Planner<'_> {
     ///
     /// When it fails because of that of the clients, whom nobody here can give other certificates.
     fn is_shared(&self) -> Result<bool, Refusal> {
-        let auth = self.s.etcd.own.peer.client_auth.as_result().map_err(missing)?;
+        let auth = self.s.subject.own.peer.client_auth.as_result().map_err(missing)?;
         if !auth.enforced || auth.system_roots {
             return Err(refuse(
                 RefusalKind::Unsupported,
@@ -164,7 +164,7 @@ impl Planner<'_> {
             ));
         }
         if self.rule == RULE {
-            return Ok(!self.s.etcd.own.impostors.as_result().map_err(missing)?.is_empty());
+            return Ok(!self.s.subject.own.impostors.as_result().map_err(missing)?.is_empty());
         }
         if !self.settings.get("trusted-ca-file").is_some_and(|s| s.set) {
             return Err(refuse(
@@ -174,7 +174,7 @@ impl Planner<'_> {
                 "let it demand certificates of clients first: seaworthy fix etcd-client-authentication",
             ));
         }
-        let shared = self.s.etcd.own.shared_cas.as_result().map_err(missing)?;
+        let shared = self.s.subject.own.shared_cas.as_result().map_err(missing)?;
         let of_clients = self.trusted_for_clients()?;
         if let Some(ca) = shared.iter().find(|ca| of_clients.contains(&ca.spki)) {
             return Err(refuse(
@@ -194,14 +194,14 @@ impl Planner<'_> {
 
     /// Returns the keys of the authorities that are trusted for clients.
     fn trusted_for_clients(&self) -> Result<Vec<String>, Refusal> {
-        let credentials = self.s.etcd.client.files.as_result().map_err(missing)?;
+        let credentials = self.s.subject.client.files.as_result().map_err(missing)?;
         let Some(trusted) = &credentials.trusted else { return Ok(Vec::new()) };
         Ok(trusted.as_result().map_err(missing)?.iter().map(|c| c.key.spki.clone()).collect())
     }
 
     /// Refuses a member that may run with other authorities than those in its file.
     fn loaded_as_on_disk(&self) -> Result<(), Refusal> {
-        let drift = self.s.etcd.drift.as_result().map_err(missing)?;
+        let drift = self.s.subject.drift.as_result().map_err(missing)?;
         match drift.iter().find(|drift| drift.subject == "the peer CA file") {
             None => Ok(()),
             Some(drift) => Err(refuse(
@@ -246,7 +246,7 @@ impl Planner<'_> {
             ))
         };
         let path = &authority.certificate;
-        let shared = self.s.etcd.own.shared_cas.value().into_iter().flatten().find(|ca| ca.spki == *spki);
+        let shared = self.s.subject.own.shared_cas.value().into_iter().flatten().find(|ca| ca.spki == *spki);
         if let Some(ca) = shared {
             return again(format!("{path} is not for peers alone: {}", ca.message));
         }
@@ -278,7 +278,7 @@ impl Planner<'_> {
             )
             .into());
         }
-        let files = self.s.etcd.files.pki.value().into_iter().flatten();
+        let files = self.s.subject.files.pki.value().into_iter().flatten();
         let paths = [&authority.certificate, &authority.key];
         if let Some(file) = files.map(|f| &f.file.path).find(|path| paths.contains(path)) {
             return Err(refuse(
@@ -500,14 +500,13 @@ mod tests {
     use seaworthy_evidence::{Drift, Observed, SharedCa, Side};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::{World, changed_lines, kinds};
     use crate::issue::{Authority, KeyKind};
     use crate::order::{self, Scheme, Turn};
     use crate::preflight::preflight;
 
     fn planned(world: &World) -> Result<Plan, Vec<Refusal>> {
-        fixes::plan(RULE, &world.input())
+        world.planned(RULE)
     }
 
     fn origin() -> Origin {
@@ -544,7 +543,7 @@ mod tests {
 
     /// Says that clients are accepted by this authority, too.
     fn accept_clients(world: &mut World, authority: &Authority) {
-        let Observed::Seen { value, .. } = &mut world.etcd.client.files else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.client.files else { panic!() };
         let certificate = authority.certificate().certificate.clone();
         value.trusted = Some(Observed::seen(vec![certificate], origin()));
     }
@@ -733,7 +732,7 @@ mod tests {
             ("is the authority of etcd's clients", RefusalKind::Authority, |w| {
                 let pem = w.options.authority.as_ref().unwrap().pem.clone().unwrap();
                 let certificate = certificates_from_pem(&pem, origin(), w.taken_at).unwrap().remove(0);
-                let Observed::Seen { value, .. } = &mut w.etcd.client.files else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.subject.client.files else { panic!() };
                 value.trusted = Some(Observed::seen(vec![certificate.certificate], origin()));
             }),
             ("holds several authorities", RefusalKind::Authority, |w| {
@@ -758,7 +757,7 @@ mod tests {
                     running: side,
                     message: "the running etcd accepts other authorities".to_owned(),
                 };
-                w.etcd.drift = Observed::seen(vec![drift], origin());
+                w.subject.drift = Observed::seen(vec![drift], origin());
             }),
         ];
         for (words, kind, change) in cases {
@@ -772,18 +771,18 @@ mod tests {
 
     #[test]
     fn authorities_of_kubernetes_are_exchanged_for_peers_and_not_for_clients() {
-        let unique = |world: &World| fixes::plan(UNIQUE, &world.input());
+        let unique = |world: &World| world.planned(UNIQUE);
         let (mut world, new) = World::shared_authority();
-        world.etcd.own.shared_cas = Observed::seen(Vec::new(), origin());
+        world.subject.own.shared_cas = Observed::seen(Vec::new(), origin());
         assert_eq!(unique(&world).unwrap().stage, Stage::Done);
         let former = Arc::clone(&world.issuer);
-        world.etcd.own.shared_cas = shared(&former, "/etc/kubernetes/pki/ca.crt");
+        world.subject.own.shared_cas = shared(&former, "/etc/kubernetes/pki/ca.crt");
         assert_eq!(unique(&world).unwrap().stage, Stage::Trust);
         accept_clients(&mut world, &former);
         let refusals = unique(&world).unwrap_err();
         assert!(refusals[0].instead.contains("--etcd-cafile"), "{refusals:?}");
         accept_clients(&mut world, &new);
-        world.etcd.own.shared_cas = shared(&new, "/x");
+        world.subject.own.shared_cas = shared(&new, "/x");
         world.unset("trusted-ca-file");
         assert!(unique(&world).unwrap_err()[0].what.contains("no CA for its clients"));
     }

@@ -44,7 +44,7 @@ impl Planner<'_> {
         if self.members.len() == 1 {
             return Ok(self.staged(Stage::Done, Vec::new()));
         }
-        if self.s.etcd.own.peer.auto_tls.value().is_some_and(|auto| auto.in_effect) {
+        if self.s.subject.own.peer.auto_tls.value().is_some_and(|auto| auto.in_effect) {
             return unsupported(
                 "the members use self-made certificates (peer-auto-tls)",
                 "a member that demands real ones would be isolated: theirs cannot be verified, in either direction",
@@ -167,10 +167,10 @@ impl Planner<'_> {
         supplied.accept(&Fit {
             authorities: (&authority.certificate, pem),
             hosts,
-            version: self.s.etcd.version.value().map(String::as_str),
+            version: self.s.subject.version.value().map(String::as_str),
             now: self.s.taken_at,
         })?;
-        let process = self.s.etcd.process.as_result().map_err(missing)?;
+        let process = self.s.subject.process.as_result().map_err(missing)?;
         for Place { path, mode, uid, gid } in supplied.places() {
             if may(process, Attributes { mode: *mode, uid: *uid, gid: *gid }) & READS == 0 {
                 return Err(refuse(
@@ -261,7 +261,7 @@ impl Planner<'_> {
 
     /// Returns the authority of the certificate that the member has loaded; `None` when it is not among those that it trusts.
     fn loaded_authority(&self) -> Option<AuthorityId> {
-        let chain = self.s.etcd.peer.files.value()?.chain.as_ref()?.value()?;
+        let chain = self.s.subject.peer.files.value()?.chain.as_ref()?.value()?;
         let issuer = &chain.last()?.issuer;
         let trusted = super::peer_ca::trusted(&self.s).ok()?;
         trusted.iter().find(|root| root.certificate.subject == *issuer).map(super::peer_ca::identity)
@@ -269,7 +269,7 @@ impl Planner<'_> {
 
     /// Returns the restart that ends plaintext connections which have outlived the change of all members.
     fn reconnect(&self) -> Vec<Step> {
-        let connections = self.s.etcd.own.connections.value();
+        let connections = self.s.subject.own.connections.value();
         let plaintext = connections.into_iter().flatten().any(|c| c.transport == TransportSeen::Plaintext);
         // To a member that still listens in plaintext they would only be made again.
         let everybody = self.members.iter().all(is_encrypted);
@@ -277,7 +277,8 @@ impl Planner<'_> {
         let mut step = self.restart(BTreeMap::new(), verify);
         step.why = "Connections from before the change are still plaintext, and end only with the process."
             .to_owned();
-        if let (Action::Restart { by, .. }, Some(process)) = (&mut step.action, self.s.etcd.process.value())
+        if let (Action::Restart { by, .. }, Some(process)) =
+            (&mut step.action, self.s.subject.process.value())
             && *by == RestartedBy::Kubelet
         {
             // Its manifest stays as it is, so kubelet has no reason of its own.
@@ -299,7 +300,7 @@ const CA: Authority = "the CA of the peers";
 /// Returns the rounds from plaintext to mutual TLS.
 pub(crate) fn rollout<'a>(input: &'a Input<'a>) -> Rollout<'a> {
     let loaded = |m: &Member| match m.this {
-        true => Some(input.etcd.settings.value().is_some_and(|settings| has_loaded(settings))),
+        true => Some(input.subject.settings.value().is_some_and(|settings| has_loaded(settings))),
         // Whom others dial with TLS has a certificate: etcd does not start to listen so without one.
         false if is_encrypted(m) => Some(true),
         false => known_to_have_loaded(input, m),
@@ -331,7 +332,7 @@ pub(crate) fn rollout<'a>(input: &'a Input<'a>) -> Rollout<'a> {
 
 /// Returns the members in the model, as far as they are known, and which of them runs on this node.
 pub(crate) fn cluster(input: &Input<'_>) -> Option<(usize, Vec<order::Member>)> {
-    let members = input.etcd.own.cluster.value()?.members.as_slice();
+    let members = input.subject.own.cluster.value()?.members.as_slice();
     let rollout = rollout(input);
     let loaded = rollout.rounds.first().map(|load| &load.done)?;
     let model = |m: &Member| modelled(input, m, loaded(m) == Some(true));
@@ -343,7 +344,7 @@ fn modelled(input: &Input<'_>, m: &Member, loaded: bool) -> order::Member {
     let scheme = |tls: bool| if tls { Scheme::Https } else { Scheme::Http };
     let advertised = scheme(is_encrypted(m));
     let own = || {
-        let urls = input.etcd.settings.value()?.get("listen-peer-urls")?.value.as_str();
+        let urls = input.subject.settings.value()?.get("listen-peer-urls")?.value.as_str();
         Some(urls.split(',').filter_map(Url::parse).map(|url| scheme(url.is_tls())).collect())
     };
     order::Member {
@@ -400,7 +401,6 @@ mod tests {
     use seaworthy_evidence::{Connection, DeclaredKind, Direction, MemberSource, Observed, Origin};
 
     use super::*;
-    use crate::fixes;
     use crate::fixture::{MANIFEST, World, record};
     use crate::issue::{Authority as Issuer, Host, KeyKind, Profile};
     use crate::order::Turn;
@@ -429,7 +429,7 @@ mod tests {
 
     #[track_caller]
     fn refused(world: &World) -> (RefusalKind, String) {
-        let refusals = fixes::plan(RULE, &world.input()).expect_err("a refusal");
+        let refusals = world.planned(RULE).expect_err("a refusal");
         (refusals[0].kind, format!("{} {}", refusals[0].what, refusals[0].why))
     }
 
@@ -438,7 +438,7 @@ mod tests {
         let mut world = World::plaintext();
         // Another certificate is in the folder already, and is not touched.
         world.progress.insert(
-            world.etcd.own.cluster.value().unwrap().members[0].id.clone(),
+            world.subject.own.cluster.value().unwrap().members[0].id.clone(),
             record(None, &world.issuer),
         );
         let plan = world.plan();
@@ -560,7 +560,7 @@ mod tests {
             observed: None,
             origin: Origin::derived("the fixture"),
         };
-        world.etcd.own.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
+        world.subject.own.connections = Observed::seen(vec![connection], Origin::derived("the fixture"));
         assert_eq!(kinds(&world.plan()), ["restart"]);
     }
 
@@ -604,7 +604,7 @@ mod tests {
         }
         assert!(!serde_json::to_string(&plan).unwrap().contains("PRIVATE"));
 
-        let Observed::Seen { value, .. } = &mut world.etcd.process else { panic!() };
+        let Observed::Seen { value, .. } = &mut world.subject.process else { panic!() };
         (value.uid, value.gid) = (100, 100);
         let (kind, said) = refused(&world);
         assert!(kind == RefusalKind::Access && said.contains("cannot read /etc/peers/m1.key"), "{said}");
@@ -621,7 +621,7 @@ mod tests {
     #[test]
     fn each_source_is_edited_in_its_own_way() {
         let elsewhere = |world: &mut World, running: Origin, path: &str, kind, declared: &str, text: &str| {
-            let Observed::Seen { value, .. } = &mut world.etcd.declared else { panic!() };
+            let Observed::Seen { value, .. } = &mut world.subject.declared else { panic!() };
             value[0].kind = kind;
             value[0].path = declared.to_owned();
             let Observed::Seen { value: promised, .. } = &mut value[0].settings else { panic!() };
@@ -658,13 +658,13 @@ mod tests {
         for (running, path, kind, declared, text, want) in cases {
             let mut world = World::plaintext();
             elsewhere(&mut world, running, path, kind, declared, text);
-            assert_eq!(declared_in(&world.etcd).unwrap()[0], path);
+            assert_eq!(declared_in(&world.subject).unwrap()[0], path);
             let plan = world.plan();
             let lines = changed_lines(&plan);
             assert!(lines.iter().any(|l| l.starts_with(want)), "{path}: {lines:#?}");
         }
         for (running, path, want) in [
-            (variable, MANIFEST, "sets etcd's variables"),
+            (variable, MANIFEST, "sets the variables of etcd"),
             (Origin::file("/c"), "/var/lib/rancher/rke2/server/db/etcd/config", "written anew"),
         ] {
             let mut world = World::plaintext();
@@ -680,15 +680,15 @@ mod tests {
         let cases: [(&str, RefusalKind, Break); 7] = [
             ("no certificate authority", RefusalKind::Authority, |w| w.options.authority = None),
             ("the live membership", RefusalKind::Evidence, |w| {
-                let Observed::Seen { value, .. } = &mut w.etcd.own.cluster else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.subject.own.cluster else { panic!() };
                 value.source = MemberSource::DataDirectory;
             }),
             ("which member", RefusalKind::Evidence, |w| w.members().iter_mut().for_each(|m| m.this = false)),
             ("no static pod manifest and no systemd unit", RefusalKind::Unsupported, |w| {
-                w.etcd.declared = Observed::seen(Vec::new(), Origin::derived("the fixture"));
+                w.subject.declared = Observed::seen(Vec::new(), Origin::derived("the fixture"));
             }),
             ("self-made certificates", RefusalKind::Unsupported, |w| {
-                let Observed::Seen { value, .. } = &mut w.etcd.own.peer.auto_tls else { panic!() };
+                let Observed::Seen { value, .. } = &mut w.subject.own.peer.auto_tls else { panic!() };
                 value.in_effect = true;
             }),
             ("http and https peer URLs", RefusalKind::Unsupported, |w| {
@@ -802,7 +802,7 @@ mod tests {
             ),
         ) {
             let world = world(own, &others);
-            let planned = fixes::plan(RULE, &world.input());
+            let planned = world.planned(RULE);
             if let Ok(plan) = &planned && plan.waits_for.is_empty() && !plan.steps.is_empty() {
                 prop_assert_eq!(order::check(&truth(own, &others), &[turn(plan)]), Ok(()));
             }

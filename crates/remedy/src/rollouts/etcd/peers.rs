@@ -51,7 +51,7 @@ pub(crate) fn against(input: &Input<'_>, roots: &[Parsed], member: &Member) -> V
     for url in member.peer_urls.iter().filter(|url| unnamed(&url.host)) {
         wrong.push(format!("it does not name {}, where its peers dial it", url.host));
     }
-    let settings = input.etcd.settings.value();
+    let settings = input.subject.settings.value();
     let skips = ["peer-skip-client-san-verification", "experimental-peer-skip-client-san-verification"];
     let on = |name: &&str| settings.and_then(|all| all.get(*name)).is_some_and(|s| s.on == Some(true));
     // Whether the others look at the address is for them to say.
@@ -80,7 +80,7 @@ fn sources(input: &Input<'_>, member: &Member) -> Vec<IpAddr> {
         let host = text.rsplit_once(':')?.0.trim_matches(['[', ']']);
         host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
     };
-    let connections = input.etcd.own.connections.value().into_iter().flatten();
+    let connections = input.subject.own.connections.value().into_iter().flatten();
     let from = connections.filter_map(|c| match c.direction {
         Direction::Outbound if member.this => address(&c.local),
         Direction::Inbound if !member.this && c.member.as_deref() == Some(called(member)) => {
@@ -190,7 +190,7 @@ impl<'a> Planner<'a> {
 
     /// Refuses changes of settings that are given somewhere else than in the file that is edited.
     pub(crate) fn within_reach(&self, changes: &Changes) -> Result<(), Refusal> {
-        let names = changes.set.keys().map(String::as_str).chain(changes.removed.iter().copied());
+        let names = changes.set.keys().chain(&changes.removed).map(String::as_str);
         let elsewhere = |name: &&str| {
             let Some(setting) = self.settings.get(*name) else { return false };
             let same = match (&setting.origin, &self.source) {
@@ -215,7 +215,7 @@ impl<'a> Planner<'a> {
 
     /// Refuses a member whose connections are not known: they tell what its peers see it come from.
     pub(crate) fn connected(&self) -> Result<(), Refusal> {
-        self.s.etcd.own.connections.as_result().map(|_| ()).map_err(missing)
+        self.s.subject.own.connections.as_result().map(|_| ()).map_err(missing)
     }
 
     /// Returns the folder on the host that new certificates for peers go to: the one that holds those there are.

@@ -47,7 +47,7 @@ pub struct Signed {
 ///
 /// When it is not known what its container sees of the host.
 pub fn request_files(s: &Input<'_>) -> Result<RequestFiles, Refusal> {
-    let settings = s.etcd.settings.as_result().map_err(missing)?;
+    let settings = s.subject.settings.as_result().map_err(missing)?;
     let directory = material_directory(settings, &View::of(s)?);
     let file = |end: &str| format!("{directory}/{STEM}.{end}");
     Ok(RequestFiles { request: file("csr"), key: file("key"), certificate: file("crt") })
@@ -68,7 +68,7 @@ pub fn sign(request: &[u8], authority: &issue::Authority, s: &Input<'_>) -> Resu
             "plan on that node again, and take the request from there",
         )
     };
-    let cluster = s.etcd.own.cluster.as_result().map_err(missing)?;
+    let cluster = s.subject.own.cluster.as_result().map_err(missing)?;
     if cluster.source != MemberSource::Live {
         return Err(missing(format!("the live membership; it was {}", cluster.established)));
     }
@@ -79,7 +79,7 @@ pub fn sign(request: &[u8], authority: &issue::Authority, s: &Input<'_>) -> Resu
         let error = format!("it is by {name:?}, and the members are {}", all.join(", "));
         return Err(refused(issue::IssueError::Request(error)));
     };
-    let connections = s.etcd.own.connections.value().into_iter().flatten();
+    let connections = s.subject.own.connections.value().into_iter().flatten();
     let from = connections
         .filter(|c| c.direction == Direction::Inbound && c.member.as_deref() == Some(called(member)))
         .filter_map(|c| c.remote.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok())
@@ -129,7 +129,7 @@ impl Planner<'_> {
         files: RequestFiles,
     ) -> Result<Step, Refusal> {
         let RequestFiles { request, key, certificate } = files;
-        let process = self.s.etcd.process.as_result().map_err(missing)?;
+        let process = self.s.subject.process.as_result().map_err(missing)?;
         let pem = authority.pem.as_ref().ok_or_else(|| {
             refuse(
                 RefusalKind::Authority,
@@ -235,7 +235,7 @@ mod tests {
         // Another authority than the one that will be trusted.
         let (other, _) = Authority::create("peers", KeyKind::EcP256, world.taken_at).unwrap();
         world.asked.returned = Some(supplied(&other, &profile, world.taken_at));
-        let refusals = crate::fixes::plan(peer_tls::RULE, &world.input()).unwrap_err();
+        let refusals = world.planned(peer_tls::RULE).unwrap_err();
         assert!(refusals[0].what.contains("does not chain"), "{refusals:?}");
     }
 
@@ -244,7 +244,7 @@ mod tests {
         for (key, request) in [(true, false), (false, true)] {
             let (mut world, _) = world();
             world.asked = Asked { key, request, returned: None };
-            let refusals = crate::fixes::plan(peer_tls::RULE, &world.input()).unwrap_err();
+            let refusals = world.planned(peer_tls::RULE).unwrap_err();
             assert_eq!(refusals[0].kind, RefusalKind::Unrestorable);
         }
     }
@@ -267,7 +267,7 @@ mod tests {
 
         // It is seen to come from another address as well.
         let mut seen = world.clone();
-        let Observed::Seen { value, .. } = &mut seen.etcd.own.connections else { panic!() };
+        let Observed::Seen { value, .. } = &mut seen.subject.own.connections else { panic!() };
         value[0].remote = "10.88.0.2:40000".to_owned();
         assert!(sign(&seen, &ask("m2", &["10.77.0.2", "10.88.0.2"])).is_ok());
         let cases = [
@@ -282,7 +282,7 @@ mod tests {
             assert!(refusal.what.contains(words), "{words}: {refusal:?}");
         }
         let mut stale = world.clone();
-        let Observed::Seen { value, .. } = &mut stale.etcd.own.cluster else { panic!() };
+        let Observed::Seen { value, .. } = &mut stale.subject.own.cluster else { panic!() };
         value.source = MemberSource::DataDirectory;
         let refusal = sign(&stale, &ask("m2", &["10.77.0.2"])).unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Evidence);

@@ -37,7 +37,7 @@ pub(crate) fn certificates(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
         _ => return Vec::new(),
     };
     let mut found = Vec::new();
-    match input.etcd.peer.problems.as_result() {
+    match input.subject.peer.problems.as_result() {
         Err(error) => found.push(refuse(
             RefusalKind::Certificate,
             format!("the member's certificate could not be read: {error}"),
@@ -56,7 +56,7 @@ pub(crate) fn certificates(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
             }));
         }
     }
-    let members = input.etcd.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
+    let members = input.subject.own.cluster.value().map(|c| c.members.as_slice()).unwrap_or_default();
     // What others serve must be known before they are held to it; while all trust both authorities nothing hangs on it.
     let judged = |m: &&Member| {
         !plan.waits_for.iter().any(|w| w.member == called(m))
@@ -75,7 +75,7 @@ pub(crate) fn new_roots(input: &Input<'_>) -> Vec<Parsed> {
 /// Returns the last round of a rule after which members demand certificates of the authority, and accept no others.
 pub(crate) fn demanding<'a>(input: &'a Input<'a>, rule: &'static str, stage: Stage) -> Round<'a> {
     let done = move |m: &Member| {
-        let settings = input.etcd.settings.value();
+        let settings = input.subject.settings.value();
         let record = record_for(input.progress, &m.id, rule);
         Some(match m.this {
             true => settings.and_then(|all| all.get("peer-trusted-ca-file")).is_some_and(|s| s.set),
@@ -137,7 +137,7 @@ pub(crate) fn effects(plan: &Plan, input: &Input<'_>) -> Vec<order::Change> {
     };
     // So do the roots of the system, when all that others made themselves is among them.
     let all = || {
-        let members = input.etcd.own.cluster.value()?.members.as_slice();
+        let members = input.subject.own.cluster.value()?.members.as_slice();
         let new = new_roots(input);
         let made = peer_auto_tls::self_made(input, members, new.first()?).ok()?;
         let made: Vec<String> = made.iter().map(|leaf| pem(leaf.der())).collect();

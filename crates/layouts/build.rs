@@ -1,5 +1,6 @@
 //! Turns the files of `layouts/` into Rust, so that nothing is read at a start and a mistake in one stops the build.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
@@ -20,6 +21,12 @@ struct Layout {
     kubelet_certificate: Option<String>,
     #[serde(default)]
     embeds_etcd: Vec<Embedding>,
+    #[serde(default)]
+    configuration: Option<String>,
+    #[serde(default)]
+    arguments: BTreeMap<String, String>,
+    #[serde(default)]
+    writes: Vec<String>,
     #[serde(rename = "sources")]
     _sources: Vec<String>,
 }
@@ -54,8 +61,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect();
         writeln!(
             rust,
-            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, embeds_etcd: &[{embeds}] }},",
-            layout.name, layout.static_pods, layout.pki, layout.authorities, layout.kubelet_certificate
+            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, embeds_etcd: &[{embeds}], configuration: {:?}, arguments: &{:?}, writes: &{:?} }},",
+            layout.name,
+            layout.static_pods,
+            layout.pki,
+            layout.authorities,
+            layout.kubelet_certificate,
+            layout.configuration,
+            layout.arguments.iter().collect::<Vec<_>>(),
+            layout.writes
         )?;
     }
     rust.push(']');

@@ -18,6 +18,19 @@ pub struct Layout {
     pub kubelet_certificate: Option<&'static str>,
     /// Programs that may run an etcd inside themselves.
     pub embeds_etcd: &'static [Embedding],
+    /// The file by which it is configured itself.
+    pub configuration: Option<&'static str>,
+    /// Where its configuration has the arguments of a component, by the component's name.
+    pub arguments: &'static [(&'static str, &'static str)],
+    /// The folders whose files it writes anew at each start.
+    pub writes: &'static [&'static str],
+}
+
+impl Layout {
+    /// Returns where its configuration has the arguments of a component.
+    pub fn arguments_of(&self, component: &str) -> Option<&'static str> {
+        self.arguments.iter().find(|(name, _)| *name == component).map(|(_, key)| *key)
+    }
 }
 
 /// A program that may run another one inside itself.
@@ -31,6 +44,17 @@ pub struct Embedding {
 
 /// Every layout, by name.
 pub static ALL: &[Layout] = include!(concat!(env!("OUT_DIR"), "/layouts.rs"));
+
+/// Returns the layout called `name`.
+pub fn named(name: &str) -> Option<&'static Layout> {
+    ALL.iter().find(|layout| layout.name == name)
+}
+
+/// Returns the layout that writes the file at `path` anew at each start, if one does.
+pub fn writing(path: &str) -> Option<&'static Layout> {
+    let within = |folder: &&str| path.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/'));
+    ALL.iter().find(|layout| layout.writes.iter().any(within))
+}
 
 /// Returns the folders of all layouts from which kubelet takes static pods.
 pub fn static_pods() -> impl Iterator<Item = &'static str> {
@@ -62,8 +86,9 @@ mod tests {
     #[test]
     fn every_path_is_absolute() {
         for layout in ALL {
-            let files = layout.authorities.iter().chain(&layout.kubelet_certificate);
-            let all = layout.static_pods.iter().chain(layout.pki).chain(files);
+            let files =
+                layout.authorities.iter().chain(&layout.kubelet_certificate).chain(&layout.configuration);
+            let all = layout.static_pods.iter().chain(layout.pki).chain(layout.writes).chain(files);
             for path in all {
                 assert!(path.starts_with('/') && !path.ends_with('/'), "{}: {path}", layout.name);
             }

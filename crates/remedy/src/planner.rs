@@ -144,13 +144,18 @@ pub(crate) fn source(subject: &Subject) -> Result<Source, Refusal> {
         let why = "it cannot be edited so that nothing else changes";
         Err(refuse(RefusalKind::Unsupported, what, why, instead))
     };
+    if let Some(layout) = seaworthy_layouts::writing(&path) {
+        return unsupported(
+            format!("{path} is written anew at each start of {}", layout.name),
+            &format!(
+                "give {} the settings as {} in {}",
+                layout.name,
+                layout.arguments_of(name).unwrap_or("arguments"),
+                layout.configuration.unwrap_or("its configuration")
+            ),
+        );
+    }
     match (running, declared.kind) {
-        (Origin::File { .. } | Origin::Argv { .. }, _) if path.starts_with("/var/lib/rancher/") => {
-            unsupported(
-                format!("{path} is written anew at each start"),
-                &format!("give RKE2 the settings as {name}-arg in /etc/rancher/rke2/config.yaml"),
-            )
-        }
         (Origin::File { .. }, _) if path != declared.path => Ok(Source::Config(path)),
         (Origin::Argv { .. }, DeclaredKind::StaticPod) if path == declared.path => Ok(Source::Manifest(path)),
         (Origin::Argv { .. }, DeclaredKind::SystemdUnit) => Ok(Source::Unit(declared.path.clone())),
@@ -777,19 +782,11 @@ pub(crate) fn kubeadm(subject: &Subject, steps: &[Step]) -> String {
         "`kubeadm upgrade` writes this manifest anew. So that it keeps the change, run `kubectl -n kube-system edit \
          configmap kubeadm-config` once, and in its ClusterConfiguration, under {} (names and values; a \
          list of both since v1beta4): {}. Do the same in a directory of patches, if you use one.",
-        extra_arguments(&subject.component),
+        seaworthy_layouts::named("kubeadm")
+            .and_then(|layout| layout.arguments_of(&subject.component))
+            .unwrap_or("extraArgs"),
         edits.join("; ")
     )
-}
-
-/// Returns where kubeadm's ClusterConfiguration has the arguments of a component.
-fn extra_arguments(component: &str) -> &'static str {
-    match component {
-        "kube-apiserver" => "apiServer.extraArgs",
-        "kube-controller-manager" => "controllerManager.extraArgs",
-        "kube-scheduler" => "scheduler.extraArgs",
-        _ => "etcd.local.extraArgs",
-    }
 }
 
 /// Returns a plan that concerns no other member.

@@ -236,22 +236,27 @@ spec:
             ("profiling", RefusalKind::Evidence, "only its settings are alike", |w| {
                 value(&mut w.subject.declared)[0].attributed_by = Some(AttributedBy::Likeness);
             }),
-            ("profiling", RefusalKind::Unsupported, "written anew at each start; it cannot be edited", |w| {
-                let path = "/var/lib/rancher/rke2/agent/pod-manifests/kube-scheduler.yaml";
-                let declared = &mut value(&mut w.subject.declared)[0];
-                path.clone_into(&mut declared.path);
-                let settings: BTreeMap<String, Setting> = value(&mut declared.settings)
-                    .iter()
-                    .map(|(name, setting)| {
-                        let mut setting = setting.clone();
-                        if let Origin::File { .. } = setting.origin {
-                            setting.origin = Origin::file(path);
-                        }
-                        (name.clone(), setting)
-                    })
-                    .collect();
-                *value(&mut declared.settings) = settings.into();
-            }),
+            (
+                "profiling",
+                RefusalKind::Unsupported,
+                "written anew at each start of rke2; it cannot be edited so that nothing else changes; give rke2 the settings as kube-scheduler-arg",
+                |w| {
+                    let path = "/var/lib/rancher/rke2/agent/pod-manifests/kube-scheduler.yaml";
+                    let declared = &mut value(&mut w.subject.declared)[0];
+                    path.clone_into(&mut declared.path);
+                    let settings: BTreeMap<String, Setting> = value(&mut declared.settings)
+                        .iter()
+                        .map(|(name, setting)| {
+                            let mut setting = setting.clone();
+                            if let Origin::File { .. } = setting.origin {
+                                setting.origin = Origin::file(path);
+                            }
+                            (name.clone(), setting)
+                        })
+                        .collect();
+                    *value(&mut declared.settings) = settings.into();
+                },
+            ),
             (
                 "loopback-only",
                 RefusalKind::Probe,

@@ -24,9 +24,9 @@ const SETTLES: Duration = Duration::from_secs(20);
 
 /// The rules whose advice nobody can follow here, and why.
 const EXCEPTIONS: [(&str, &str); 4] = [
-    ("kubeconfig-mode", "etcd has no kubeconfig; crates/kubeadm/tests/advice.rs follows it for others"),
+    ("kubeconfig-mode", "etcd has no kubeconfig; crates/kubeadm/tests/failures.rs follows it for others"),
     ("kubeconfig-owner", "as kubeconfig-mode"),
-    ("loopback-only", "it is not about etcd; crates/kubeadm/tests/advice.rs follows it"),
+    ("loopback-only", "it is not about etcd; crates/kubeadm/tests/failures.rs follows it"),
     ("profiling", "as loopback-only"),
 ];
 

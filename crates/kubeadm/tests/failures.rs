@@ -42,7 +42,7 @@ const STAGED: &[(&str, &str)] = &[
 const OF_CONTROLLER_MANAGER: &[(&str, &str)] = &[
     (
         "kube-controller-manager-pod-garbage-collection",
-        r"edit 's/^    - --profiling=.*/&\n    - --terminated-pod-gc-threshold=0/'",
+        r"edit 's/^    - --kubeconfig=.*/&\n    - --terminated-pod-gc-threshold=0/'",
     ),
     (
         "kube-controller-manager-service-accounts",
@@ -50,7 +50,7 @@ const OF_CONTROLLER_MANAGER: &[(&str, &str)] = &[
     ),
     (
         "kube-controller-manager-kubelet-serving",
-        r"edit 's/^    - --profiling=.*/&\n    - --feature-gates=RotateKubeletServerCertificate=false/'",
+        r"edit 's/^    - --kubeconfig=.*/&\n    - --feature-gates=RotateKubeletServerCertificate=false/'",
     ),
 ];
 

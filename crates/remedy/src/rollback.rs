@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::subject::Subject;
 use jiff::Timestamp;
+use seaworthy_components::etcd;
 use seaworthy_edit::{FileEdit, Impossible};
 use seaworthy_evidence::{DeclaredKind, Member, Observed, Process as ProcessFacts, Settings, Url};
 use seaworthy_journal::files::{Content, FileError, Preimages, Root, sha256};
@@ -247,7 +248,7 @@ impl Undo<'_> {
 
     /// Returns whether it is a member of a cluster, of which the others rely on it.
     fn is_member(&self) -> bool {
-        !self.fix.plan.state.member_id.is_empty()
+        self.fix.plan.state.component == etcd::COMPONENT.name
     }
 
     /// Returns whether a step writes a file that declares the instance.
@@ -897,7 +898,7 @@ impl Undo<'_> {
 
     /// Refuses a rollback after which two members could not dial each other both ways: the same model as for the fix.
     fn order(&self, plan: &Plan) -> Vec<Refusal> {
-        let Some(seen) = self.seen else { return Vec::new() };
+        let Some(seen) = self.seen.filter(|_| self.is_member()) else { return Vec::new() };
         let options = Options::default();
         let input = seen.input(&options);
         let mut refusals: Vec<Refusal> = preflight::rollback_order(plan, &input).into_iter().collect();

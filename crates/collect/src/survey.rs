@@ -4,25 +4,18 @@
 //! files. Then the node's own listeners are asked, all at once. Last the two are joined: which listener spoke what, who
 //! the members are, which links exist (looked at again where some seem to be missing), what has drifted.
 
-mod allowed;
 mod attribution;
-mod clients;
 mod declarations;
 mod drift;
-mod embedded;
+mod etcd;
 mod files;
 mod instance;
-mod links;
 mod listeners;
 mod material;
-mod membership;
 mod places;
 mod pods;
 mod processes;
-mod proxy;
-mod server;
 mod tree;
-mod trust;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,8 +24,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::join;
-use seaworthy_components::{Component, Program, etcd, etcd_proxy};
-use seaworthy_evidence::{ErrorKind, EvidenceError, Instance, Node, Observed, Origin, Snapshot, Tool};
+use seaworthy_components::{Component, Program};
+use seaworthy_evidence::{
+    ErrorKind, EtcdClient, EvidenceError, Instance, Node, Observed, Origin, Snapshot, Tool,
+};
 use seaworthy_host::machine;
 use seaworthy_host::procfs::Proc;
 use seaworthy_host::root::Root;
@@ -41,9 +36,9 @@ use seaworthy_settings::ConfigText;
 
 use attribution::Attributions;
 use declarations::{Declarations, Manifests};
+use etcd::Etcds;
+use etcd::trust::Trust;
 use processes::Found;
-use server::Server;
-use trust::Trust;
 
 /// How long to wait for links that seem to be missing. The peers of a member that has just started, or was cut off, find it
 /// again in a fraction of it.
@@ -81,7 +76,10 @@ impl Kind {
     }
 
     /// etcd servers.
-    pub(crate) const ETCD: Self = Self { component: &etcd::COMPONENT, program: &etcd::PROGRAM };
+    pub(crate) const ETCD: Self = Self {
+        component: &seaworthy_components::etcd::COMPONENT,
+        program: &seaworthy_components::etcd::PROGRAM,
+    };
 }
 
 /// What every part of a survey needs: where to look, and how.
@@ -106,98 +104,19 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let survey = Survey { options, root: &root, users: &users };
     let proc = Proc::of_host(&root);
     let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
-    let running = found.as_ref().map_or(&[][..], |found| &found.servers);
-    let others: Vec<Kind> = Kind::like_the_others().collect();
-    let instances = |kind: &Kind| found.as_ref().map_or(&[][..], |found| found.of(*kind));
-    let declarations = || {
-        let mut unreadable = Vec::new();
-        let manifests = Arc::new(Manifests::find(&survey, found.as_ref().ok(), &mut unreadable));
-        let etcd = Declarations::find(&survey, Kind::ETCD, &manifests, running, &mut unreadable);
-        let of =
-            |kind: &Kind| Declarations::find(&survey, *kind, &manifests, instances(kind), &mut unreadable);
-        let others: Vec<Declarations> = others.iter().map(of).collect();
-        ((etcd, others), unreadable)
-    };
-    let servers =
-        || found.iter().flat_map(|found| &found.servers).map(Server::read).collect::<Vec<Server<'_>>>();
+    let declared = || Declared::find(&survey, found.as_ref().ok());
+    let etcds = || found.as_ref().map(|found| Etcds::read(&survey, found));
     let trust = || Trust::read(&survey, found.as_ref().ok());
-    let (((declarations, of_others), undeclared), (servers, trust)) =
-        join(declarations, || join(servers, trust));
-    unreadable.extend(undeclared);
-    let attributions = Attributions::find(&root, &declarations, running, &mut unreadable);
-
-    let mut components: BTreeMap<String, Observed<Vec<Instance>>> = BTreeMap::new();
-    let (etcd, etcd_proxies, etcd_clients, processes) = match &found {
-        Err(error) => (
-            Observed::failed(error.clone()),
-            Observed::failed(error.clone()),
-            Observed::failed(error.clone()),
-            Observed::failed(error.clone()),
-        ),
-        Ok(found) => {
-            let origin = Origin::proc("/proc");
+    let (declared, (etcds, trust)) = join(declared, || join(etcds, trust));
+    unreadable.extend(declared.unreadable.iter().cloned());
+    let gathered = match (&found, etcds) {
+        (Ok(found), Ok(etcds)) => {
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
             unreadable.extend(blind.clone());
-            let proxies: Vec<_> = found.proxies.iter().map(proxy::Reading::read).collect();
-            let clients = clients::read(&survey, &found.api_servers, &servers);
-            let mut servers = servers;
-            let mut doubts = embedded::find(&found.embedding, &mut servers);
-            let read = |kind: &Kind| {
-                let kind = *kind;
-                instances(&kind).iter().map(move |running| instance::Reading::read(kind, running))
-            };
-            let mut readings: Vec<_> = others.iter().flat_map(read).collect();
-            let answers = listeners::ask_all(&survey, &servers, &proxies, &readings);
-            doubts.extend(embedded::retain(&mut servers, &answers));
-            let mut etcd =
-                server::finish_all(&survey, servers, &declarations, &attributions, &trust, &answers);
-            etcd.extend(declarations.without_process(&survey, &etcd));
-            let proxies: Vec<_> = proxies.into_iter().map(|p| p.finish(&survey, &answers)).collect();
-            let processes = Observed::seen(found.total, origin.clone());
-            // An empty list claims that there is none, which somebody who may not see every process cannot, nor every
-            // executable where one may be an etcd by another name.
-            let hidden = blind.clone().or_else(|| found.unseen.clone());
-            for declared in &of_others {
-                let kind = declared.kind;
-                let attributions = Attributions::find(&root, declared, instances(&kind), &mut unreadable);
-                let (mine, rest) = readings.into_iter().partition(|reading| reading.is_of(kind));
-                readings = rest;
-                let finish = |reading: instance::Reading<'_>| {
-                    reading.finish(&survey, declared, &attributions, &answers)
-                };
-                let mut all: Vec<Instance> = Vec::into_iter(mine).map(finish).collect();
-                all.extend(declared.without_process(&survey, &all));
-                let all = match hidden.clone().filter(|_| all.is_empty()) {
-                    Some(error) => Observed::failed(error),
-                    None => Observed::seen(all, origin.clone()),
-                };
-                components.insert(kind.component.name.to_owned(), all);
-            }
-            let etcd = match doubts.first().cloned().or_else(|| hidden.clone()).filter(|_| etcd.is_empty()) {
-                Some(error) => Observed::failed(error),
-                None => {
-                    unreadable.extend(doubts);
-                    Observed::seen(etcd, origin.clone())
-                }
-            };
-            let proxies = match hidden.filter(|_| proxies.is_empty()) {
-                Some(error) => Observed::failed(error),
-                None => Observed::seen(proxies, origin.clone()),
-            };
-            let clients = match blind.filter(|_| clients.is_empty()) {
-                Some(error) => Observed::failed(error),
-                None => Observed::seen(clients, origin),
-            };
-            (etcd, proxies, clients, processes)
+            gather(&survey, found, etcds, &declared, &trust, blind, &mut unreadable)
         }
+        (Err(error), _) | (_, Err(error)) => Gathered::nothing(error),
     };
-    if let Err(error) = &found {
-        components.extend(
-            others.iter().map(|kind| (kind.component.name.to_owned(), Observed::failed(error.clone()))),
-        );
-    }
-    components.insert(etcd::COMPONENT.name.to_owned(), etcd);
-    components.insert(etcd_proxy::COMPONENT.name.to_owned(), etcd_proxies);
     let mut snapshot = Snapshot {
         format: Snapshot::FORMAT.to_owned(),
         tool: Tool { name: "seaworthy".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
@@ -206,17 +125,112 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             name: machine::hostname(&root),
             root: options.root.display().to_string(),
             user: Some(rustix::process::geteuid().as_raw()),
-            processes,
+            processes: gathered.processes,
             kubernetes_cas: trust.uses(),
             unreadable,
         },
-        components,
-        etcd_clients,
+        components: gathered.components,
+        etcd_clients: gathered.etcd_clients,
     };
     if let Ok(proc) = &proc {
         places::fill(&mut snapshot, &root, proc);
     }
     Ok(snapshot)
+}
+
+/// What manifests and units declare, of every kind.
+struct Declared {
+    etcd: Declarations,
+    /// In the order of [`Kind::like_the_others`].
+    others: Vec<Declarations>,
+    unreadable: Vec<EvidenceError>,
+}
+
+impl Declared {
+    fn find(survey: &Survey<'_>, found: Option<&Found>) -> Self {
+        let mut unreadable = Vec::new();
+        let manifests = Arc::new(Manifests::find(survey, found, &mut unreadable));
+        let mut of = |kind: Kind| {
+            let running = found.map_or(&[][..], |found| found.of(kind));
+            Declarations::find(survey, kind, &manifests, running, &mut unreadable)
+        };
+        let etcd = of(Kind::ETCD);
+        let others = Kind::like_the_others().map(of).collect();
+        Self { etcd, others, unreadable }
+    }
+}
+
+/// What a node has of each component.
+struct Gathered {
+    components: BTreeMap<String, Observed<Vec<Instance>>>,
+    etcd_clients: Observed<Vec<EtcdClient>>,
+    processes: Observed<u32>,
+}
+
+impl Gathered {
+    /// Returns what there is where the processes could not be read, because of `error`.
+    fn nothing(error: &EvidenceError) -> Self {
+        let failed = |component: &&Component| (component.name.to_owned(), Observed::failed(error.clone()));
+        Self {
+            components: seaworthy_components::ALL.iter().map(failed).collect(),
+            etcd_clients: Observed::failed(error.clone()),
+            processes: Observed::failed(error.clone()),
+        }
+    }
+}
+
+/// Asks the listeners, and puts every instance together.
+fn gather<'a>(
+    survey: &Survey<'_>,
+    found: &'a Found,
+    mut etcds: Etcds<'a>,
+    declared: &Declared,
+    trust: &Trust,
+    blind: Option<EvidenceError>,
+    unreadable: &mut Vec<EvidenceError>,
+) -> Gathered {
+    let read = |kind: Kind| found.of(kind).iter().map(move |running| instance::Reading::read(kind, running));
+    let mut readings: Vec<_> = Kind::like_the_others().flat_map(read).collect();
+    let answers = listeners::ask_all(survey, &etcds.servers, &etcds.proxies, &readings);
+    let doubts = etcds.settle(&answers);
+    // An empty list claims that there is none, which somebody who may not see every process cannot, nor every executable where
+    // one may be a component by another name.
+    let hidden = blind.clone().or_else(|| found.unseen.clone());
+    let mut components = BTreeMap::new();
+    let mut insert = |component: &Component, instances: Vec<Instance>, doubt: Option<EvidenceError>| {
+        components.insert(component.name.to_owned(), listed(instances, doubt));
+    };
+    let clients = std::mem::take(&mut etcds.clients);
+    let attributions = Attributions::find(survey.root, &declared.etcd, found.of(Kind::ETCD), unreadable);
+    let (etcd, proxies) = etcds.finish(survey, &declared.etcd, &attributions, trust, &answers);
+    if !etcd.is_empty() {
+        unreadable.extend(doubts.iter().cloned());
+    }
+    insert(Kind::ETCD.component, etcd, doubts.into_iter().next().or_else(|| hidden.clone()));
+    insert(&seaworthy_components::etcd_proxy::COMPONENT, proxies, hidden.clone());
+    for declared in &declared.others {
+        let attributions = Attributions::find(survey.root, declared, found.of(declared.kind), unreadable);
+        let (mine, rest) = readings.into_iter().partition(|reading| reading.is_of(declared.kind));
+        readings = rest;
+        let finish =
+            |reading: instance::Reading<'_>| reading.finish(survey, declared, &attributions, &answers);
+        let mut all: Vec<Instance> = Vec::into_iter(mine).map(finish).collect();
+        all.extend(declared.without_process(survey, &all));
+        insert(declared.kind.component, all, hidden.clone());
+    }
+    Gathered {
+        components,
+        etcd_clients: listed(clients, blind),
+        processes: Observed::seen(found.total, Origin::proc("/proc")),
+    }
+}
+
+/// Returns what was found on the node; that it is nothing is not known where there is a doubt.
+fn listed<T>(found: Vec<T>, doubt: Option<EvidenceError>) -> Observed<Vec<T>> {
+    match doubt.filter(|_| found.is_empty()) {
+        Some(error) => Observed::failed(error),
+        None => Observed::seen(found, Origin::proc("/proc")),
+    }
 }
 
 /// Returns the configuration file at `path`, which is absolute, below `root`.

@@ -13,8 +13,9 @@ use seaworthy_host::users::{Account, Users};
 use seaworthy_host::{machine, shell, systemd};
 use seaworthy_settings::{Argument, Given, Variable};
 
+use super::etcd::server;
 use super::processes::{Found, Running};
-use super::{Kind, Survey, config_text, files, instance, not_running, server};
+use super::{Kind, Survey, config_text, files, instance, not_running};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 

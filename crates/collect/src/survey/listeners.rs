@@ -13,10 +13,10 @@ use seaworthy_host::access::Access;
 use seaworthy_host::sockets::Sockets;
 use seaworthy_wire::Target;
 
-use super::membership::{self, LiveMembers};
+use super::etcd::membership::{self, LiveMembers};
+use super::etcd::proxy;
+use super::etcd::server::Server;
 use super::processes::Running;
-use super::proxy;
-use super::server::Server;
 use super::{Survey, instance};
 
 /// What the listeners of the node answered, by process and address.

@@ -15,7 +15,7 @@ use seaworthy_host::users::Users;
 use seaworthy_pki::{Material, Parsed, Side, Source, Use, User, problems};
 
 use super::Survey;
-use super::allowed::Restriction;
+use super::etcd::allowed::Restriction;
 use super::processes::Running;
 
 /// Largest key material file that is read, in bytes.

@@ -112,7 +112,10 @@ impl Found {
 
     /// Returns the processes that are instances of this kind.
     pub(crate) fn of(&self, kind: Kind) -> &[Running] {
-        self.instances.get(kind.component.name).map(Vec::as_slice).unwrap_or_default()
+        match kind.component.name == Kind::ETCD.component.name {
+            true => &self.servers,
+            false => self.instances.get(kind.component.name).map(Vec::as_slice).unwrap_or_default(),
+        }
     }
 }
 

@@ -20,16 +20,17 @@ use seaworthy_host::sockets::Sockets;
 use seaworthy_settings::{Given, Resolved};
 use seaworthy_wire::ClientIdentity;
 
+use super::super::attribution::Attributions;
+use super::super::declarations::Declarations;
+use super::super::listeners::{self, Answers, Socket};
+use super::super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
+use super::super::processes::Running;
+use super::super::{Kind, Survey, drift, files, instance};
 use super::allowed::Restriction;
-use super::attribution::Attributions;
-use super::declarations::Declarations;
 use super::embedded::{self, Embedded};
 use super::links::{self, Matrix, Views};
-use super::listeners::{self, Answers, Socket};
-use super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
-use super::processes::Running;
+use super::membership;
 use super::trust::{Neighbour, Trust};
-use super::{Kind, Survey, drift, files, instance, membership};
 
 /// How long a connection must last to count when links are looked at again. One that is refused is gone by then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);

@@ -7,9 +7,9 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::sockets::Sockets;
 
-use super::Survey;
-use super::listeners::{self, Answers};
-use super::processes::Running;
+use super::super::Survey;
+use super::super::listeners::{self, Answers};
+use super::super::processes::Running;
 
 /// One proxy process with what was read of it on the node.
 pub(crate) struct Reading<'a> {

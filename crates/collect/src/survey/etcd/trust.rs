@@ -12,11 +12,11 @@ use seaworthy_host::root::Root;
 use seaworthy_pki::{Parsed, Usage, acceptable_to, accepts_issuer, open_end};
 use seaworthy_settings::Argument;
 
+use super::super::material::{CLIENT, Content, Files, PEER, Reader};
+use super::super::processes::{Found, Running};
+use super::super::{Survey, tree};
 use super::allowed::Restriction;
-use super::material::{CLIENT, Content, Files, PEER, Reader};
-use super::processes::{Found, Running};
 use super::server::Server;
-use super::{Survey, tree};
 
 /// The flags of kube-apiserver that name CAs (kube-apiserver reference, v1.34).
 const CA_FLAGS: [&str; 3] =
@@ -573,8 +573,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use super::super::Options;
-    use super::super::material::Content;
+    use super::super::super::Options;
+    use super::super::super::material::Content;
     use super::*;
     use seaworthy_host::users::Users;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use seaworthy_evidence::{ErrorKind, EtcdClient, EvidenceError, Observed, Origin, Settings, Url};
 use seaworthy_pki::{Parsed, Usage, chains_to};
 
-use super::Survey;
-use super::material::{CLIENT, Content, Files, Names, PEER, Reader};
-use super::processes::Running;
+use super::super::Survey;
+use super::super::material::{CLIENT, Content, Files, Names, PEER, Reader};
+use super::super::processes::Running;
 use super::server::Server;
 use super::trust::{flag_value, flag_values};
 
@@ -174,7 +174,7 @@ impl Known {
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
-    use super::super::Options;
+    use super::super::super::Options;
     use super::*;
     use seaworthy_host::root::Root;
     use seaworthy_host::users::Users;

@@ -6,8 +6,8 @@
 use seaworthy_evidence::{ErrorKind, EvidenceError, Listener, Member, Observed, Purpose, Url, Wire};
 use seaworthy_host::sockets::Sockets;
 
-use super::listeners::{self, Answers};
-use super::processes::Running;
+use super::super::listeners::{self, Answers};
+use super::super::processes::Running;
 use super::server::Server;
 
 /// An etcd inside another program.

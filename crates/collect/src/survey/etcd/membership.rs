@@ -8,9 +8,9 @@ use seaworthy_evidence::{
 };
 use seaworthy_wire::{ClientIdentity, Question, Roots, Security, Target, get};
 
-use super::Survey;
-use super::listeners::Socket;
-use super::material::{PEER, Reader};
+use super::super::Survey;
+use super::super::listeners::Socket;
+use super::super::material::{PEER, Reader};
 use super::server::Server;
 
 /// A member list that a running etcd told.
@@ -193,8 +193,8 @@ pub(crate) fn tls_hosts<'a>(urls: impl Iterator<Item = &'a Url>) -> Vec<String> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Options;
-    use super::super::processes::Running;
+    use super::super::super::Options;
+    use super::super::super::processes::Running;
     use super::*;
     use seaworthy_host::root::Root;
     use seaworthy_host::users::Users;

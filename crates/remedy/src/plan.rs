@@ -238,7 +238,7 @@ impl Step {
             Action::Request { request, key, .. } => Some(files(&[request, key])),
             Action::Edit { path, .. } if was_absent(path) => Some(format!("remove {path}")),
             Action::Edit { path, change, .. } => Some(format!(
-                "give {} in {path} their former values; what others change meanwhile stays",
+                "put back the former values of {} in {path}; what others change meanwhile stays",
                 change.settings().join(", ")
             )),
             Action::MoveLeader { .. } => None,

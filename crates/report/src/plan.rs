@@ -125,7 +125,9 @@ fn verdict(plan: Option<&Plan>, refusals: &[Refusal]) -> (Status, &'static str, 
             ("etcd-client-auto-tls", Stage::Done, _) => {
                 format!("{member} is not set to make up a certificate for its clients")
             }
-            (_, Stage::Done, 0 | 1) => format!("{member} is the only member, so it has no peers"),
+            (rule, Stage::Done, 0 | 1) if rule.starts_with("etcd-peer-") => {
+                format!("{member} is the only member, so it has no peers")
+            }
             _ => format!("{member} is as it should be"),
         };
         return (Status::Pass, "NOTHING TO DO", format!("{why}{}", then(plan)));

@@ -228,7 +228,7 @@ pub(crate) struct Snapshot {
     pub(crate) output: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Fix {
     /// The rule, or the control it judges, such as 2.4 (`seaworthy fix` without one lists the rules with a fix)
     #[arg(value_name = "RULE|NUMBER")]

@@ -7,15 +7,18 @@ pub(crate) mod evaluate;
 pub(crate) mod measure;
 mod reference;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use anyhow::Context as _;
+use clap::Args;
 use seaworthy_lab::{Cluster, ClusterSpec, EtcdBinary, Node, Program};
 use serde_json::Value;
 
 use crate::{release_binary, say, workspace};
 use evaluate::Evaluation;
 use measure::{Plan, Run};
+use reference::Reference;
 
 /// How many processes beside etcd the node has.
 const PROCESSES: usize = 300;
@@ -30,10 +33,24 @@ const SNAPSHOTS: usize = 10_000;
 const SEAWORTHY: &str = "/bench/seaworthy";
 const XTASK: &str = "/bench-tasks/xtask";
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    crate::lab()?;
+/// What to measure.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// On a real control-plane node that kubeadm makes, with all components that are judged, instead of a member of etcd alone
+    #[arg(long)]
+    cluster: bool,
+}
+
+/// Runs a program on the node.
+type Runs<'a> = &'a dyn Fn(&str, &[&str]) -> anyhow::Result<Output>;
+
+pub(crate) fn run(wanted: &Bench) -> anyhow::Result<()> {
     let binary = release_binary()?;
     crate::run("cargo", &["build", "--quiet", "--release", "--locked", "--package", "xtask"])?;
+    if wanted.cluster {
+        return on_a_cluster(&binary);
+    }
+    crate::lab()?;
     let folder = binary.parent().context("no folder")?;
     let programs = &workspace().join("target/release");
     let etcd = &EtcdBinary::required()?.pop().context("no etcd in the lab")?;
@@ -58,7 +75,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         ready?.status.success() && node.run("sh", ["-c", "command -v ps"])?.status.success(),
         "the reference needs `ps` and `pgrep`: apt-get install procps"
     );
-    audits(node, &mut table)?;
+    let on_node = |program: &str, arguments: &[&str]| {
+        Ok(node.run(program, arguments.iter().map(|word| (*word).to_owned()))?)
+    };
+    audits(&on_node, reference::OF_ETCD, &mut table)?;
     probe(node, "mTLS", &mut table)?;
     let snapshot = node.run(SEAWORTHY, ["snapshot"])?.stdout;
     drop(cluster);
@@ -71,16 +91,46 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Measures audits of a real control-plane node. Its programs are put where only this run looks.
+fn on_a_cluster(binary: &Path) -> anyhow::Result<()> {
+    let node = seaworthy_kubeadm::Node::up(seaworthy_kubeadm::RELEASE, &seaworthy_kubeadm::Progress::new())?;
+    let on_node = |program: &str, arguments: &[&str]| Ok(node.command(program).args(arguments).output()?);
+    let inside = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", node.pid()));
+    for (from, to) in [(binary, SEAWORTHY), (&workspace().join("target/release/xtask"), XTASK)] {
+        let to = inside(to);
+        std::fs::create_dir_all(to.parent().context("no folder")?)?;
+        std::fs::copy(from, to)?;
+    }
+    say(&format!(
+        "\nA control-plane node of kubeadm, Kubernetes {}, with {PROCESSES} other processes:\n",
+        seaworthy_kubeadm::RELEASE
+    ));
+    let script = format!("for i in $(seq {PROCESSES}); do sleep 1000 & done; wait");
+    let mut others = node.command("sh").args(["-c", &script]).spawn()?;
+    let mut table = Table::default();
+    let all = [reference::OF_ETCD, reference::OF_KUBERNETES].concat();
+    let measured = audits(&on_node, &all, &mut table);
+    on_node("pkill", &["-x", "sleep"])?;
+    others.wait()?;
+    for path in [SEAWORTHY, XTASK].map(inside) {
+        std::fs::remove_dir_all(path.parent().context("no folder")?)?;
+    }
+    measured?;
+    anyhow::ensure!(table.missed == 0, "{} missed", table.missed);
+    Ok(())
+}
+
 /// Measures audits without and with the wire, and the reference, in turn.
-fn audits(node: &Node, table: &mut Table) -> anyhow::Result<()> {
+fn audits(on_node: Runs<'_>, controls: &[Reference], table: &mut Table) -> anyhow::Result<()> {
     let audit = |more: &[&str]| {
         let all = [&[SEAWORTHY, "audit", "--benchmark", "cis-kubernetes", "--format", "json"], more].concat();
         vec![all.iter().map(|word| (*word).to_owned()).collect()]
     };
-    judges_all_controls(node)?;
-    let sides = vec![audit(&["--no-wire"]), audit(&[]), reference::commands()];
-    let commands = reference::commands().len();
-    let sides = measured(node, &Plan { warm_up: 2, rounds: ROUNDS, sides })?;
+    judges_all_controls(on_node, controls)?;
+    let commands = reference::commands(controls);
+    let pipelines = commands.len();
+    let sides = vec![audit(&["--no-wire"]), audit(&[]), commands];
+    let sides = measured(on_node, &Plan { warm_up: 2, rounds: ROUNDS, sides })?;
     let [quiet, wire, reference] = sides.as_slice() else { anyhow::bail!("three sides were asked for") };
 
     let extra = quiet.pairs(wire, |quiet, wire| wire.wall - quiet.wall);
@@ -98,7 +148,8 @@ fn audits(node: &Node, table: &mut Table) -> anyhow::Result<()> {
     table.row("  more than without", &format!("{extra:.1} ms"), at_most(extra, 50.0, "ms"));
     table.row("  its peak memory", &wire.mebibytes(), at_most(wire.memory(), 20.0, "MB"));
     table.row("  threads it starts", &format!("{} (kernel's count)", wire.starts().saturating_sub(1)), None);
-    table.row(&format!("reference: {commands} pipelines, 14 controls"), &reference.times(), None);
+    let what = format!("reference: {pipelines} pipelines, {} controls", controls.len());
+    table.row(&what, &reference.times(), None);
     table.row("  processes it starts", &format!("{} (kernel's count)", reference.starts()), None);
     table.row("  times an audit without the wire", &format!("{ratio:.0} ×"), at_least(ratio, 50.0, "×"));
     table.row("  times an audit with the wire", &format!("{wire_ratio:.0} ×"), None);
@@ -106,14 +157,14 @@ fn audits(node: &Node, table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Makes sure that an audit judges every control of the reference, so that equal work is compared.
-fn judges_all_controls(node: &Node) -> anyhow::Result<()> {
-    let output = node.run(SEAWORTHY, ["audit", "--no-wire", "-b", "cis-kubernetes", "-f", "json"])?;
+fn judges_all_controls(on_node: Runs<'_>, wanted: &[Reference]) -> anyhow::Result<()> {
+    let output = on_node(SEAWORTHY, &["audit", "--no-wire", "-b", "cis-kubernetes", "-f", "json"])?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let controls =
         report.pointer("/controls").and_then(Value::as_array).context("no controls in the report")?;
-    for wanted in reference::controls() {
-        let status = controls.iter().find(|c| c["id"] == wanted).and_then(|c| c["status"].as_str());
+    for (wanted, _) in wanted {
+        let status = controls.iter().find(|c| c["id"] == *wanted).and_then(|c| c["status"].as_str());
         anyhow::ensure!(status.is_some(), "the audit says nothing about control {wanted}");
     }
     Ok(())
@@ -126,7 +177,10 @@ fn probe(node: &Node, what: &str, table: &mut Table) -> anyhow::Result<()> {
         serde_json::from_slice(&node.run(SEAWORTHY, ["probe", "-f", "json", &target])?.stdout)?;
     let connections = answer.pointer("/probes/0/wire/connections").and_then(Value::as_u64);
     let connections = connections.with_context(|| format!("the probe failed: {answer}"))?;
-    let sides = measured(node, &Plan { warm_up: 1, rounds: ROUNDS, sides: vec![vec![command]] })?;
+    let on_node = |program: &str, arguments: &[&str]| {
+        Ok(node.run(program, arguments.iter().map(|word| (*word).to_owned()))?)
+    };
+    let sides = measured(&on_node, &Plan { warm_up: 1, rounds: ROUNDS, sides: vec![vec![command]] })?;
     let side = sides.first().context("a side")?;
     let measured = format!("{}, {connections} connections", side.times());
     table.row(&format!("probe of a peer port, {what}"), &measured, at_most(side.median(), 100.0, "ms"));
@@ -150,9 +204,9 @@ fn offline(programs: &Path, snapshot: &[u8], table: &mut Table) -> anyhow::Resul
     Ok(())
 }
 
-/// Carries out `plan` on `node`.
-fn measured(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Side>> {
-    let output = node.run(XTASK, ["measure", &serde_json::to_string(plan)?])?;
+/// Carries out `plan` on a node.
+fn measured(on_node: Runs<'_>, plan: &Plan) -> anyhow::Result<Vec<Side>> {
+    let output = on_node(XTASK, &["measure", &serde_json::to_string(plan)?])?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let sides: Vec<Vec<Run>> = serde_json::from_slice(&output.stdout)?;
     sides

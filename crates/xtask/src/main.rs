@@ -29,7 +29,7 @@ enum Task {
     /// Watch Seaworthy audit a real etcd cluster whose certificate flags are set but whose peers speak plaintext
     Demo,
     /// Measure an audit beside the shell pipelines that check the same controls
-    Bench,
+    Bench(bench::Bench),
     /// Kill fixes and rollbacks, the members they are about, and kubelet, on real clusters and on clusters in memory, and sum up
     Stress(stress::Stress),
     /// Build the binary that is released: static
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Demo => demo::run(),
-        Task::Bench => bench::run(),
+        Task::Bench(wanted) => bench::run(&wanted),
         Task::Stress(wanted) => stress::run(&wanted),
         Task::Release => release_binary().map(|path| say(&path.display().to_string())),
         Task::Generate { check } => generate::run(check),

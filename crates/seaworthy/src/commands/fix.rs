@@ -62,6 +62,9 @@ pub(super) fn run(options: &cli::Fix) -> anyhow::Result<Exit> {
     let catalogue = super::catalogue::load(&cli::CatalogueDir { dir: None })?;
     let rule = rule_with_fix(catalogue, options.rule.as_deref())?;
     let component = component(options, &node, catalogue, rule)?;
+    // What is printed is to be run again as it stands.
+    let several = rule.subject.components().count() > 1;
+    let options = &cli::Fix { component: several.then(|| component.clone()), ..options.clone() };
     let node = Node { self_made: rule.id == SELF_MADE, component, ..node };
     let rule = rule.id.as_str();
     let root = Root::host(&options.root)

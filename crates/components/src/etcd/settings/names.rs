@@ -225,13 +225,22 @@ mod tests {
             ("max-concurrent-streams", "3.5.5", true),
             ("tls-min-version", "3.5.5", false),
             ("tls-min-version", "3.5.8", true),
+            ("experimental-distributed-tracing-sampling-rate", "3.5.10", false),
+            ("experimental-distributed-tracing-sampling-rate", "3.5.11", true),
+            ("experimental-compaction-sleep-interval", "3.5.15", false),
+            ("experimental-compaction-sleep-interval", "3.5.16", true),
         ];
         for (name, version, want) in cases {
             assert_eq!(defines_flag(name, Version::parse(version)), want, "{name} {version}");
         }
         let changes: Vec<_> = changes().collect();
-        for change in [(4, 25), (5, 5), (5, 8), (5, 15)] {
+        for change in [(4, 25), (5, 5), (5, 8), (5, 10), (5, 11), (5, 15), (5, 16), (5, 32)] {
             assert!(changes.contains(&change), "{change:?}");
+        }
+        for (version, want) in [("3.5.18", false), ("3.5.32", true)] {
+            let takes: Vec<_> = takes("v2-deprecation", Version::parse(version)).collect();
+            let skips = takes.iter().all(|takes| takes.values.contains(&"write-only-skip-check"));
+            assert_eq!((takes.len(), skips), (1, want), "{version}");
         }
     }
 }

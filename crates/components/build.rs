@@ -59,8 +59,9 @@ fn pflag(table: &Value) -> Option<String> {
             }
             _ => "((0, 0, 0), None)".to_owned(),
         };
-        let bound = |key: &str| match flag.get(key).and_then(Value::as_str) {
-            Some(text) => release(text).map(|release| format!("Some({release})")),
+        // One of each: a flag that came back would have several.
+        let bound = |key: &str| match flag.get(key) {
+            Some(text) => release(text.as_str()?).map(|release| format!("Some({release})")),
             None => Some("None".to_owned()),
         };
         writeln!(

@@ -85,3 +85,34 @@ const SETTINGS: &[&str] = &[
 
 /// The flags of all releases.
 static TABLE: Table = include!(concat!(env!("OUT_DIR"), "/kube_controller_manager.rs"));
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_evidence::Origin;
+    use seaworthy_settings::{Argument, Given};
+
+    use super::*;
+
+    #[test]
+    fn a_flag_that_went_is_a_mistake_from_that_release_on() {
+        // The flag, the release, whether it is a mistake, and whether it may be one.
+        let cases = [
+            ("--concurrent-service-syncs=2", Some("1.36.9"), false, false),
+            ("--concurrent-service-syncs=2", Some("1.37.0"), true, false),
+            ("--concurrent-service-syncs=2", None, false, false),
+            ("--concurrent-disruption-syncs=2", Some("1.35.4"), true, false),
+            ("--concurrent-disruption-syncs=2", Some("1.37.2"), false, false),
+            ("--no-such-flag=2", Some("1.37.2"), true, false),
+            ("--no-such-flag=2", Some("1.99.0"), false, true),
+        ];
+        for (text, release, mistake, doubt) in cases {
+            let origin = Origin::Argv { pid: 7, index: 1 };
+            let arguments = [Argument { text: text.as_bytes().to_vec(), origin }];
+            let read = &mut |path: &str| panic!("{path} is read");
+            let given = Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read };
+            let resolved = (PROGRAM.resolve)(given);
+            let got = (!resolved.fatal.is_empty(), resolved.doubt.is_some());
+            assert_eq!(got, (mistake, doubt), "{text} {release:?}");
+        }
+    }
+}

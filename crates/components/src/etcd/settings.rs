@@ -25,7 +25,6 @@ use seaworthy_evidence::{
 use seaworthy_settings::{Argument, ConfigText, Given, Resolved, Variable};
 
 use crate::etcd::Version;
-use crate::etcd::version::LISTS;
 use config_file::Bound;
 use flags::{Parsed, parse_bool};
 use names::Flag;
@@ -100,7 +99,8 @@ pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
             doubt: None,
         };
     }
-    let readings = Version::readings(version, &changes()).into_iter().map(|version| {
+    let changes: Vec<_> = names::changes().collect();
+    let readings = Version::readings(version, &changes).into_iter().map(|version| {
         let environment = environment.clone();
         resolve(Inputs { arguments, environment, version: Some(version), read: &mut read })
     });
@@ -115,11 +115,6 @@ pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
     let mut agreed = (*newest).clone();
     others.iter().for_each(|other| agree(&mut agreed, other, version));
     agreed
-}
-
-/// Returns every release, as (minor, patch), that reads its inputs in another way than the one before it in its line.
-fn changes() -> Vec<(u32, u32)> {
-    names::changes().chain([config_file::SCALARS]).chain(LISTS.iter().copied()).collect()
 }
 
 /// Leaves of `agreed` what the reading of another release says as well.

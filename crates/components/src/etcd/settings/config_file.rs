@@ -192,7 +192,7 @@ impl Binder<'_> {
                     }
                 }
                 _ if names::defines_key(&key, self.version) => {
-                    let shape = names::key(&key).unwrap_or(Shape::Any);
+                    let shape = names::shapes(&key, self.version).first().copied().unwrap_or(Shape::Any);
                     let value = self.value(&entry.node, &entry.key, shape)?;
                     if let (Shape::Text, Some(value)) = (shape, &value)
                         && let Some(message) = values::refusal(&key, value, self.version)
@@ -221,14 +221,14 @@ impl Binder<'_> {
         }
         for entry in self.entries(entry.node, &entry.key, "a mapping")? {
             let key = fold(&entry.key);
-            let Some(shapes) = section_key(&key, self.version) else {
-                self.ignore(Some(side), entry);
-                continue;
-            };
-            let shape = match (shapes, &entry.node.value) {
-                ([_, other], Value::Text(_)) if *other == Shape::Text => Shape::Text,
+            let shapes = names::shapes(&join(section_name(side), &key), self.version);
+            let shape = match (shapes.as_slice(), &entry.node.value) {
+                ([_, Shape::Text], Value::Text(_)) => Shape::Text,
                 ([shape, ..], _) => *shape,
-                ([], _) => Shape::Any,
+                ([], _) => {
+                    self.ignore(Some(side), entry);
+                    continue;
+                }
             };
             let value = self.value(&entry.node, &entry.key, shape)?;
             if let (Some(value), Some(name)) = (value, section_setting(side, &key)) {
@@ -277,8 +277,10 @@ impl Binder<'_> {
                     continue;
                 }
                 key => {
-                    let field = COPIED.iter().find(|(field, _)| *field == key);
-                    match field.and_then(|(_, leaf)| section_setting(side, leaf)) {
+                    // A field that a key of the section is copied to has its name but for dashes.
+                    let leaf = names::keys_of(section_name(side)).find(|leaf| leaf.replace('-', "") == key);
+                    let is_field = !names::shapes(&join(&fold(&structure), key), self.version).is_empty();
+                    match leaf.filter(|_| is_field).and_then(|leaf| section_setting(side, leaf)) {
                         Some(name) => self.overwritten(entry, &structure, name),
                         None => self.ignore_at(&structure, entry, None, Vec::new()),
                     }
@@ -383,9 +385,9 @@ impl Binder<'_> {
         meant: Vec<&'static str>,
     ) {
         let release = Version::name(self.version);
-        let reason = match names::key(&fold(&entry.key)) {
-            Some(_) if section.is_empty() => format!("{release} does not know it"),
-            _ => format!("{release} does not know it there"),
+        let reason = match section.is_empty() && names::defines_key(&fold(&entry.key), None) {
+            true => format!("{release} does not know it"),
+            false => format!("{release} does not know it there"),
         };
         self.push(join(section, &entry.key), reason, suggestion, entry.at, meant);
     }
@@ -420,9 +422,11 @@ fn place(name: &str, version: Option<Version>) -> Option<String> {
         _ => {}
     }
     for side in [Purpose::Peer, Purpose::Client] {
-        let leaf = SECTION.iter().find(|(leaf, _)| section_setting(side, leaf) == Some(name));
-        if let Some((leaf, _)) = leaf.filter(|(leaf, _)| section_key(leaf, version).is_some()) {
-            return Some(join(section_name(side), leaf));
+        let section = section_name(side);
+        let leaf = names::keys_of(section).find(|leaf| section_setting(side, leaf) == Some(name));
+        let key = leaf.map(|leaf| join(section, leaf));
+        if key.as_ref().is_some_and(|key| !names::shapes(key, version).is_empty()) {
+            return key;
         }
     }
     names::defines_key(name, version).then(|| name.to_owned())
@@ -473,7 +477,7 @@ pub(super) fn suggest(
     if side.is_none() {
         for side in [Purpose::Peer, Purpose::Client] {
             let section = section_name(side);
-            let meant = SECTION.iter().filter_map(|(leaf, _)| section_setting(side, leaf)).collect();
+            let meant = names::keys_of(section).filter_map(|leaf| section_setting(side, leaf)).collect();
             offer(section, Some(section.to_owned()), meant);
         }
         for name in names::keys(version) {
@@ -481,27 +485,6 @@ pub(super) fn suggest(
         }
     }
     best.map_or((None, Vec::new()), |(_, place, meant)| (Some(place), meant))
-}
-
-/// Returns what the key `leaf` of a section holds in `version`, preferred shape first; `None` when it has no
-/// such key.
-fn section_key(leaf: &str, version: Option<Version>) -> Option<&'static [Shape]> {
-    let (_, shapes) = SECTION.iter().find(|(name, _)| *name == leaf)?;
-    let since: &[(u32, u32)] = match leaf {
-        "allowed-cn" | "allowed-hostname" => {
-            if version.is_some_and(|v| (v.line(), v.patch.unwrap_or(u32::MAX)) == SCALARS) {
-                return Some(&[Shape::Text]);
-            }
-            if version.is_none() {
-                return Some(&[Shape::List, Shape::Text]);
-            }
-            LISTS
-        }
-        "client-cert-file" | "client-key-file" => &[(5, 0)],
-        "skip-client-san-verification" => &[(6, 0)],
-        _ => &[],
-    };
-    version.is_none_or(|v| v.reached(since)).then_some(*shapes)
 }
 
 /// Returns the setting that the key `leaf` of the section of `side` sets, if it is a modelled one.
@@ -702,33 +685,6 @@ impl<'de> Deserialize<'de> for Value {
 
 /// How many keys without effect are reported at most.
 pub(super) const MAX_IGNORED: usize = 200;
-
-/// The release, as (minor, patch), in which `allowed-cn` and `allowed-hostname` are scalars.
-pub(super) const SCALARS: (u32, u32) = (5, 14);
-
-/// Keys of `peer-transport-security` and `client-transport-security`.
-const SECTION: &[(&str, &[Shape])] = &[
-    ("allowed-cn", &[Shape::List]),
-    ("allowed-hostname", &[Shape::List]),
-    ("auto-tls", &[Shape::Bool]),
-    ("cert-file", &[Shape::Text]),
-    ("client-cert-auth", &[Shape::Bool]),
-    ("client-cert-file", &[Shape::Text]),
-    ("client-key-file", &[Shape::Text]),
-    ("key-file", &[Shape::Text]),
-    ("skip-client-san-verification", &[Shape::Bool]),
-    ("trusted-ca-file", &[Shape::Text]),
-];
-
-/// Fields of Go's `TLSInfo` that etcd overwrites from a section, with the section's key.
-const COPIED: &[(&str, &str)] = &[
-    ("certfile", "cert-file"),
-    ("clientcertauth", "client-cert-auth"),
-    ("clientcertfile", "client-cert-file"),
-    ("clientkeyfile", "client-key-file"),
-    ("keyfile", "key-file"),
-    ("trustedcafile", "trusted-ca-file"),
-];
 
 /// Go fields of etcd's configuration that hold URLs as structures, in lower case.
 const URL_FIELDS: &[&str] = &[

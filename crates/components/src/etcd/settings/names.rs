@@ -90,17 +90,25 @@ pub(super) fn takes(name: &str, version: Option<Version>) -> impl Iterator<Item 
     })
 }
 
-/// Returns what the top-level configuration-file key `name` (lower case) holds in the releases that have it.
-pub(super) fn key(name: &str) -> Option<Shape> {
-    let row = find(TABLE.fields, name).filter(|row| is_top_level(row.name))?;
-    Some(match row.kinds.first()?.1 {
+/// Returns what the configuration-file key `name` (lower case, and after a point where it is in a section) holds in the releases
+/// that `version` may be like, newest first; nothing where none has it.
+pub(super) fn shapes(name: &str, version: Option<Version>) -> Vec<Shape> {
+    let wanted = if is_since_3_4_25(name, version) { u64::MAX } else { releases(version) };
+    let kinds = find(TABLE.fields, name).into_iter().flat_map(|row| row.kinds.iter().rev());
+    let shape = |kind| match kind {
         "bool" => Shape::Bool,
         "int" => Shape::Int,
         "list" => Shape::List,
         "string" => Shape::Text,
         "uint" => Shape::Uint,
         _ => Shape::Any,
-    })
+    };
+    kinds.filter(|(set, _)| set & wanted != 0).map(|(_, kind)| shape(*kind)).collect()
+}
+
+/// Returns the keys that `section` has in any release.
+pub(super) fn keys_of(section: &str) -> impl Iterator<Item = &'static str> {
+    TABLE.fields.iter().filter_map(move |row| row.name.strip_prefix(section)?.strip_prefix('.'))
 }
 
 /// Returns whether etcd `version` knows the top-level configuration-file key `name` (lower case); when the
@@ -124,7 +132,8 @@ pub(super) fn defines_gate(name: &str, release: u64) -> bool {
     TABLE.gates.iter().any(|gate| gate.name == name && newest(gate.kinds, release).is_some())
 }
 
-/// Returns the releases, as (minor, patch), that know something else than the one before.
+/// Returns the releases, as (minor, patch), that know something else than the one before in their line, and so read their inputs in
+/// another way.
 pub(super) fn changes() -> impl Iterator<Item = (u32, u32)> {
     let rows = || [TABLE.flags, TABLE.fields, TABLE.gates].into_iter().flatten();
     let sets = move || {
@@ -225,13 +234,42 @@ mod tests {
             ("max-concurrent-streams", "3.5.5", true),
             ("tls-min-version", "3.5.5", false),
             ("tls-min-version", "3.5.8", true),
+            ("experimental-distributed-tracing-sampling-rate", "3.5.10", false),
+            ("experimental-distributed-tracing-sampling-rate", "3.5.11", true),
+            ("experimental-compaction-sleep-interval", "3.5.15", false),
+            ("experimental-compaction-sleep-interval", "3.5.16", true),
         ];
         for (name, version, want) in cases {
             assert_eq!(defines_flag(name, Version::parse(version)), want, "{name} {version}");
         }
         let changes: Vec<_> = changes().collect();
-        for change in [(4, 25), (5, 5), (5, 8), (5, 15)] {
+        for change in [(4, 25), (5, 5), (5, 8), (5, 10), (5, 11), (5, 15), (5, 16), (5, 32)] {
             assert!(changes.contains(&change), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_section_holds_what_the_release_says() {
+        let cases = [
+            ("3.5.13", vec![]),
+            ("3.5.14", vec![Shape::Text]),
+            ("3.5.15", vec![Shape::List]),
+            ("3.5", vec![Shape::List]),
+            ("", vec![Shape::List, Shape::Text]),
+        ];
+        for (version, want) in cases {
+            assert_eq!(
+                shapes("peer-transport-security.allowed-cn", Version::parse(version)),
+                want,
+                "{version}"
+            );
+        }
+        // A key that the table does not have in the line of its release.
+        assert_eq!(shapes("tls-min-version", Version::parse("3.4.25")), [Shape::Text]);
+        assert_eq!(shapes("tls-min-version", Version::parse("3.4.24")), []);
+        let sections = ["peer-transport-security", "client-transport-security"];
+        for leaf in ["auto-tls", "cert-file", "client-cert-auth", "key-file", "trusted-ca-file"] {
+            assert!(sections.iter().all(|section| keys_of(section).any(|key| key == leaf)), "{leaf}");
         }
     }
 }

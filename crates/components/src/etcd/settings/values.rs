@@ -208,6 +208,10 @@ mod tests {
             let got = ["3.4.23", "3.5.1", "3.6.13"].map(|version| refused_by(name, value, version));
             assert_eq!(got, want, "{name}={value}");
         }
+        // The table does not have 3.5.31, which is therefore taken to be like either neighbour.
+        let skips =
+            ["3.5.18", "3.5.31", "3.5.32"].map(|v| refused_by("v2-deprecation", "write-only-skip-check", v));
+        assert_eq!(skips, [true, false, false]);
         // Without a version, what any release takes is taken.
         assert_eq!(refusal("logger", "capnslog", None), None);
         assert!(refusal("logger", "foo", None).is_some());

@@ -1,5 +1,6 @@
 //! Values that are of the right type and that components of Kubernetes refuse all the same, as far as all of them that have the flag
-//! check it alike: `k8s.io/component-base`, and `SecureServingOptions` of `k8s.io/apiserver`; read in 1.35.4 and 1.36.3.
+//! check it alike: `k8s.io/component-base`, and `SecureServingOptions` of `k8s.io/apiserver`; read in 1.35.4 and 1.36.3, and tried with
+//! the programs of 1.35.4.
 //!
 //! Which features depend on which is not in the table of flags, so a gate that is on without what it needs is not noticed.
 

@@ -59,21 +59,52 @@ fn pflag(table: &Value) -> Option<String> {
             }
             _ => "((0, 0, 0), None)".to_owned(),
         };
-        // One of each: a flag that came back would have several.
-        let bound = |key: &str| match flag.get(key) {
-            Some(text) => release(text.as_str()?).map(|release| format!("Some({release})")),
-            None => Some("None".to_owned()),
-        };
         writeln!(
             rust,
             "    Flag {{ name: {name:?}, shorthand: {shorthand:?}, kind: {kind:?}, takes: Takes::{takes}, defaults: &[{defaults}], since: {}, removed: {} }},",
-            bound("since")?,
-            bound("removed")?
+            bound(flag, "since")?,
+            bound(flag, "removed")?
+        )
+        .ok()?;
+    }
+    rust.push_str("], gates: &[\n");
+    for gate in table.get("gates")?.as_array()? {
+        let name = gate.get("name")?.as_str()?;
+        let (stages, defaults, locked) = (
+            by_release(gate.get("stage"))?,
+            by_release(gate.get("default"))?,
+            by_release(gate.get("locked"))?,
+        );
+        let (since, removed) = (bound(gate, "since")?, bound(gate, "removed")?);
+        writeln!(
+            rust,
+            "    Gate {{ name: {name:?}, stages: &[{stages}], defaults: &[{defaults}], locked: &[{locked}], since: {since}, removed: {removed} }},",
         )
         .ok()?;
     }
     rust.push_str("] }");
     Some(rust)
+}
+
+/// Returns the release that `row` names with `key`, as an expression. One that came back would name several, and is refused.
+fn bound(row: &Value, key: &str) -> Option<String> {
+    match row.get(key) {
+        Some(text) => release(text.as_str()?).map(|release| format!("Some({release})")),
+        None => Some("None".to_owned()),
+    }
+}
+
+/// Returns what an attribute of a feature gate is from which release on; nothing stands for no.
+fn by_release(attribute: Option<&Value>) -> Option<String> {
+    let value = |value: &Value| if value.is_null() { "false".to_owned() } else { value.to_string() };
+    match attribute {
+        None => Some("((0, 0, 0), false)".to_owned()),
+        Some(Value::Object(each)) => {
+            let each = each.iter().map(|(from, one)| Some(format!("({}, {})", release(from)?, value(one))));
+            each.collect::<Option<Vec<_>>>().map(|each| each.join(", "))
+        }
+        Some(one) => Some(format!("((0, 0, 0), {})", value(one))),
+    }
 }
 
 /// Returns a release as a tuple: `1.35` is the first of its line.

@@ -1,11 +1,15 @@
 //! kube-scheduler: pflag, and a configuration file that replaces the flags which it made obsolete.
 
+use std::fmt;
+
 use seaworthy_evidence::{
-    Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, Setting, Settings,
+    Candidate, ConfigFile, ConfigFormat, ErrorKind, EvidenceError, Observed, Origin, PredictedFailure,
+    Setting, Settings,
 };
-use seaworthy_settings::pflag::{self, Flag, Table, Takes};
+use seaworthy_settings::pflag::{self, Flag, Gate, Table, Takes};
 use seaworthy_settings::{ConfigText, Given, Resolved};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::{Component, Program, serving};
@@ -72,6 +76,10 @@ const REPLACED: [&str; 3] = ["contention-profiling", "kubeconfig", "profiling"];
 #[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
+    api_version: Option<Spanned<String>>,
+    #[serde(default)]
+    kind: Option<Spanned<String>>,
+    #[serde(default)]
     enable_profiling: Option<Spanned<bool>>,
     #[serde(default)]
     enable_contention_profiling: Option<Spanned<bool>>,
@@ -85,14 +93,36 @@ struct ClientConnection {
     kubeconfig: Option<Spanned<String>>,
 }
 
-fn resolve(given: Given<'_>) -> Resolved {
+fn resolve(mut given: Given<'_>) -> Resolved {
     let mut resolved = pflag::resolve(&TABLE, SETTINGS, &given);
-    let Observed::Seen { value: settings, .. } = &mut resolved.settings else { return resolved };
-    let Some(path) = settings.get("config").filter(|config| config.set).map(|config| config.value.clone())
-    else {
-        return resolved;
-    };
-    match (given.read)(&path).and_then(|text| Ok((parsed(&path, &text)?, text))) {
+    read_file(&mut given, &mut resolved);
+    serving::missing(&mut given, &mut resolved, serving::NEEDED);
+    resolved
+}
+
+/// Puts into `resolved` what the configuration file says, and what an instance would exit for in it.
+fn read_file(given: &mut Given<'_>, resolved: &mut Resolved) {
+    let Observed::Seen { value: settings, .. } = &mut resolved.settings else { return };
+    let Some(config) = settings.get("config").filter(|config| config.set) else { return };
+    let (path, named) = (config.value.clone(), config.origin.clone());
+    let text = (given.read)(&path);
+    if !given.runs && resolved.doubt.is_none() {
+        let refused = match &text {
+            Ok(text) => refused(&path, text, given.release),
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                Ok(Some((format!("open {path}: no such file or directory"), named)))
+            }
+            Err(error) => Err(error.clone()),
+        };
+        match refused {
+            Ok(None) => {}
+            Ok(Some((message, origin))) => {
+                resolved.fatal.push(PredictedFailure { setting: "config".to_owned(), message, origin });
+            }
+            Err(error) => resolved.doubt = Some(error),
+        }
+    }
+    match text.and_then(|text| Ok((parsed(&path, &text)?, text))) {
         Ok((file, text)) => {
             replace(settings, &path, &file, &text.origin);
             let file = ConfigFile {
@@ -108,23 +138,249 @@ fn resolve(given: Given<'_>) -> Resolved {
             resolved.config_file = Some(Observed::failed(error));
         }
     }
-    resolved
+}
+
+/// The only version that releases take from 1.29 on, and one that those before may take.
+const VERSION: &str = "kubescheduler.config.k8s.io/v1";
+const OLD_VERSION: &str = "kubescheduler.config.k8s.io/v1beta";
+
+/// Returns why an instance of a `release` exits with this configuration file, and where. The file is decoded strictly
+/// (`serializer.EnableStrict`); what is wrong with a value is not looked at.
+///
+/// # Errors
+///
+/// When it could not be read, or what is taken depends on the release, which is not known.
+fn refused(
+    path: &str,
+    text: &ConfigText,
+    release: Option<&str>,
+) -> Result<Option<(String, Origin)>, EvidenceError> {
+    let at = |line: u64| at(&text.origin, line);
+    let unknown =
+        |message: String, line: u64| EvidenceError::new(ErrorKind::Unsupported, message).at(at(line));
+    let content = first_document(utf8(path, text)?);
+    if let Err(error) = serde_saphyr::with_deserializer_from_str_with_options(content, options(), |file| {
+        FILE.deserialize(file)
+    }) {
+        let line = error.location().map_or(1, |location| location.line());
+        return match error.without_snippet() {
+            serde_saphyr::Error::DuplicateMappingKey { .. } => {
+                Ok(Some((format!("{path}:{line}: a key is there twice"), at(line))))
+            }
+            serde_saphyr::Error::SerdeUnknownField { .. } => {
+                let message = format!("{path}:{line}: unknown field");
+                match TABLE.knows(release) {
+                    true => Ok(Some((message, at(line)))),
+                    false => Err(unknown(format!("{message}, in no release that is known"), line)),
+                }
+            }
+            _ => Err(malformed(path, text, line)),
+        };
+    }
+    let File { api_version, kind, .. } = parsed(path, text)?;
+    let Some(kind) = kind else { return Ok(Some((format!("{path}: kind is missing"), at(1)))) };
+    let Some(version) = api_version else {
+        return Ok(Some((format!("{path}: apiVersion is missing"), at(1))));
+    };
+    let line = version.referenced.line();
+    Ok(match version.value.as_str() {
+        _ if kind.value != "KubeSchedulerConfiguration" => {
+            let line = kind.referenced.line();
+            Some((format!("{path}:{line}: kind is not KubeSchedulerConfiguration"), at(line)))
+        }
+        VERSION => None,
+        old if old.starts_with(OLD_VERSION) && !TABLE.knows(release) => {
+            let message = format!("{path}:{line}: whether this apiVersion is taken depends on the release");
+            return Err(unknown(message, line));
+        }
+        old if old.starts_with(OLD_VERSION) && TABLE.is_before(release, (1, 29)) => None,
+        _ => Some((format!("{path}:{line}: apiVersion is not {VERSION}"), at(line))),
+    })
+}
+
+/// What a part of the configuration file may have in it.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// Whatever it is.
+    Any,
+    /// These fields.
+    Fields(&'static [(&'static str, Self)]),
+    /// A list.
+    List(&'static Self),
+}
+
+use Shape::{Any, Fields, List};
+
+const PLUGINS: Shape = List(&Fields(&[("name", Any), ("weight", Any)]));
+const SET: Shape = Fields(&[("disabled", PLUGINS), ("enabled", PLUGINS)]);
+const PROFILE: Shape = Fields(&[
+    ("percentageOfNodesToScore", Any),
+    // The arguments of a plugin are decoded strictly, too, each kind by its own fields.
+    ("pluginConfig", List(&Fields(&[("args", Any), ("name", Any)]))),
+    (
+        "plugins",
+        Fields(&[
+            ("bind", SET),
+            ("filter", SET),
+            ("multiPoint", SET),
+            ("permit", SET),
+            // Those of placements are there from 1.36 on, and that of groups from 1.37 on.
+            ("placementGenerate", SET),
+            ("placementScore", SET),
+            ("podGroupPostFilter", SET),
+            ("postBind", SET),
+            ("postFilter", SET),
+            ("preBind", SET),
+            ("preEnqueue", SET),
+            ("preFilter", SET),
+            ("preScore", SET),
+            ("queueSort", SET),
+            ("reserve", SET),
+            ("score", SET),
+        ]),
+    ),
+    ("schedulerName", Any),
+]);
+const EXTENDER: Shape = Fields(&[
+    ("bindVerb", Any),
+    ("enableHTTPS", Any),
+    ("filterVerb", Any),
+    ("httpTimeout", Any),
+    ("ignorable", Any),
+    ("managedResources", List(&Fields(&[("ignoredByScheduler", Any), ("name", Any)]))),
+    ("nodeCacheCapable", Any),
+    ("preemptVerb", Any),
+    ("prioritizeVerb", Any),
+    (
+        "tlsConfig",
+        Fields(&[
+            ("caData", Any),
+            ("caFile", Any),
+            ("certData", Any),
+            ("certFile", Any),
+            ("insecure", Any),
+            ("keyData", Any),
+            ("keyFile", Any),
+            ("serverName", Any),
+        ]),
+    ),
+    ("urlPrefix", Any),
+    ("weight", Any),
+]);
+
+/// The fields of a KubeSchedulerConfiguration (`k8s.io/kube-scheduler/config/v1`, `k8s.io/component-base/config/v1alpha1`), of 1.35.4 and
+/// 1.36.3 together: one that only one of them has loses a prediction for the other.
+const FILE: Shape = Fields(&[
+    ("apiVersion", Any),
+    (
+        "clientConnection",
+        Fields(&[
+            ("acceptContentTypes", Any),
+            ("burst", Any),
+            ("contentType", Any),
+            ("kubeconfig", Any),
+            ("qps", Any),
+        ]),
+    ),
+    ("delayCacheUntilActive", Any),
+    ("enableContentionProfiling", Any),
+    ("enableProfiling", Any),
+    ("extenders", List(&EXTENDER)),
+    ("kind", Any),
+    (
+        "leaderElection",
+        Fields(&[
+            ("leaderElect", Any),
+            ("leaseDuration", Any),
+            ("renewDeadline", Any),
+            ("resourceLock", Any),
+            ("resourceName", Any),
+            ("resourceNamespace", Any),
+            ("retryPeriod", Any),
+        ]),
+    ),
+    ("parallelism", Any),
+    ("percentageOfNodesToScore", Any),
+    ("podInitialBackoffSeconds", Any),
+    ("podMaxBackoffSeconds", Any),
+    ("profiles", List(&PROFILE)),
+]);
+
+impl<'de> DeserializeSeed<'de> for Shape {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self {
+            Any => IgnoredAny::deserialize(deserializer).map(drop),
+            Fields(_) | List(_) => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Shape {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another kind of value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Fields(fields) = self else { return Err(A::Error::custom("a mapping")) };
+        while let Some(key) = map.next_key::<String>()? {
+            let field = fields.iter().find(|(name, _)| *name == key);
+            let (_, shape) = field.ok_or_else(|| A::Error::unknown_field(&key, &[]))?;
+            map.next_value_seed(*shape)?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let List(shape) = self else { return Err(A::Error::custom("a list")) };
+        while list.next_element_seed(*shape)?.is_some() {}
+        Ok(())
+    }
 }
 
 fn parsed(path: &str, text: &ConfigText) -> Result<File, EvidenceError> {
+    let content = utf8(path, text)?;
+    serde_saphyr::from_str_with_options(first_document(content), options())
+        .map_err(|error| malformed(path, text, error.location().map_or(1, |location| location.line())))
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false }
+}
+
+fn utf8<'a>(path: &str, text: &'a ConfigText) -> Result<&'a str, EvidenceError> {
     let fail = |kind, message: String| EvidenceError::new(kind, message).at(text.origin.clone());
     if text.bytes.len() > ConfigText::MAX {
         return Err(fail(ErrorKind::TooLarge, format!("{path}: larger than {} KiB", ConfigText::MAX >> 10)));
     }
-    let content = std::str::from_utf8(&text.bytes)
-        .map_err(|_| fail(ErrorKind::Malformed, format!("{path} is not UTF-8")))?;
-    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
-    serde_saphyr::from_str_with_options(first_document(content), options).map_err(|error| {
-        // The library's message may quote the file, which may hold a key.
-        let line = error.location().map_or(1, |location| location.line());
-        let message = format!("{path}:{line}: this is no KubeSchedulerConfiguration that could be read");
-        fail(ErrorKind::Malformed, message)
-    })
+    std::str::from_utf8(&text.bytes).map_err(|_| fail(ErrorKind::Malformed, format!("{path} is not UTF-8")))
+}
+
+/// Returns the error for a file that could not be read. The library's message may quote the file, which may hold a key.
+fn malformed(path: &str, text: &ConfigText, line: u64) -> EvidenceError {
+    let message = format!("{path}:{line}: this is no KubeSchedulerConfiguration that could be read");
+    EvidenceError::new(ErrorKind::Malformed, message).at(text.origin.clone())
+}
+
+/// Returns the place at a `line` of the file that is `origin`.
+fn at(origin: &Origin, line: u64) -> Origin {
+    match origin {
+        Origin::File { path, pid, .. } => {
+            Origin::File { path: path.clone(), pid: *pid, line: u32::try_from(line).ok(), column: None }
+        }
+        other => other.clone(),
+    }
 }
 
 /// Returns the first document of a YAML file, which is the one that a component reads.
@@ -145,12 +401,7 @@ fn first_document(text: &str) -> &str {
 
 /// Puts what the configuration file says in the place of the flags that it replaces.
 fn replace(settings: &mut Settings, path: &str, file: &File, origin: &Origin) {
-    let at = |line: u64| match origin {
-        Origin::File { path, pid, .. } => {
-            Origin::File { path: path.clone(), pid: *pid, line: u32::try_from(line).ok(), column: None }
-        }
-        other => other.clone(),
-    };
+    let at = |line: u64| at(origin, line);
     let boolean = |given: &Option<Spanned<bool>>| match given {
         Some(value) => (value.value.to_string(), Some(value.value), at(value.referenced.line()), "set in"),
         // As k8s.io/component-base/config/v1alpha1.RecommendedDebuggingConfiguration has it.
@@ -231,6 +482,81 @@ mod tests {
                 settings.why_unknown("profiling").is_some() && settings.contains_key("bind-address"),
                 "{broken}"
             );
+        }
+    }
+
+    /// Returns what an instance that is started with this file would exit for; `?` where that is not known.
+    fn said(file: &str, release: Option<&str>) -> String {
+        let kubeconfig = "clusters: [{name: a}]";
+        let read = &mut |path: &str| {
+            match (path, file) {
+                ("/c", "") => Err(EvidenceError::new(ErrorKind::NotFound, "no such file")),
+                ("/c", "denied") => Err(EvidenceError::new(ErrorKind::PermissionDenied, "denied")),
+                ("/c", text) => Ok(text),
+                _ => Ok(kubeconfig),
+            }
+            .map(|text| ConfigText {
+                bytes: text.as_bytes().to_vec(),
+                changed_at: None,
+                origin: Origin::file(path),
+            })
+        };
+        let arguments = [Argument { text: b"--config=/c".to_vec(), origin: Origin::file("/m") }];
+        let resolved =
+            resolve(Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read });
+        assert!(!format!("{resolved:?}").contains("hunter2"), "{resolved:?}");
+        match (resolved.fatal.as_slice(), resolved.doubt) {
+            ([], None) => String::new(),
+            ([], Some(_)) => "?".to_owned(),
+            (fatal, _) => fatal.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; "),
+        }
+    }
+
+    #[test]
+    fn a_configuration_file_is_decoded_strictly() {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        // What follows the first two lines, and what is said in 1.35 and where the release is not known.
+        let cases = [
+            ("", ["", ""]),
+            ("clientConnection: {kubeconfig: /k}\nleaderElection: {leaderElect: true}\n", ["", ""]),
+            ("clientConnection: null\nprofiles:\n", ["", ""]),
+            ("profiles: [{schedulerName: a, plugins: {score: {disabled: [{name: '*'}]}}}]\n", ["", ""]),
+            ("profiles: [{pluginConfig: [{name: A, args: {any: thing}}]}]\n", ["", ""]),
+            ("extenders: [{urlPrefix: a, enableHTTPS: true, tlsConfig: {insecure: true}}]\n", ["", ""]),
+            ("hunter2: 1\n", ["/c:3: unknown field", "?"]),
+            ("enableprofiling: false\n", ["/c:3: unknown field", "?"]),
+            ("clientConnection:\n  hunter2: /k\n", ["/c:4: unknown field", "?"]),
+            ("profiles:\n- plugins:\n    score: {enable: []}\n", ["/c:5: unknown field", "?"]),
+            ("enableProfiling: true\nenableProfiling: false\n", ["/c:4: a key is there twice"; 2]),
+            ("profiles: [{pluginConfig: [{args: {a: 1, a: hunter2}}]}]\n", ["/c:3: a key is there twice"; 2]),
+            ("profiles: hunter2\n", ["?"; 2]),
+            ("enableProfiling: [\n", ["?"; 2]),
+            ("---\nhunter2: 1\n", ["", ""]),
+        ];
+        for (rest, want) in cases {
+            let file = format!("{head}{rest}");
+            assert_eq!([Some("v1.35.4"), None].map(|release| said(&file, release)), want, "{rest}");
+        }
+        let cases = [
+            ("", ["open /c: no such file or directory"; 2]),
+            ("denied", ["?"; 2]),
+            ("kind: KubeSchedulerConfiguration\n", ["/c: apiVersion is missing"; 2]),
+            ("apiVersion: kubescheduler.config.k8s.io/v1\n", ["/c: kind is missing"; 2]),
+            (
+                "kind: KubeSchedulerConfiguration\napiVersion: kubescheduler.config.k8s.io/v1beta3\n",
+                ["/c:2: apiVersion is not kubescheduler.config.k8s.io/v1", "?"],
+            ),
+            (
+                "kind: KubeSchedulerConfiguration\napiVersion: hunter2\n",
+                ["/c:2: apiVersion is not kubescheduler.config.k8s.io/v1"; 2],
+            ),
+            (
+                "apiVersion: kubescheduler.config.k8s.io/v1\nkind: hunter2\n",
+                ["/c:2: kind is not KubeSchedulerConfiguration"; 2],
+            ),
+        ];
+        for (file, want) in cases {
+            assert_eq!([Some("v1.35.4"), None].map(|release| said(file, release)), want, "{file}");
         }
     }
 

@@ -5,6 +5,7 @@
 mod input;
 pub mod pflag;
 mod resolved;
+pub mod tls;
 
 pub use input::{Argument, ConfigText, Variable, may_be_shown};
 pub use resolved::{Given, Resolved};

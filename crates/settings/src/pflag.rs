@@ -12,6 +12,9 @@ use seaworthy_evidence::{
 
 use crate::{Argument, Given, Resolved};
 
+mod gates;
+mod values;
+
 /// A release: major, minor and patch number.
 pub type Release = (u32, u32, u32);
 
@@ -24,6 +27,25 @@ pub struct Table {
     pub releases: &'static [Release],
     /// The flags, by name.
     pub flags: &'static [Flag],
+    /// The feature gates, by name.
+    pub gates: &'static [Gate],
+}
+
+/// A feature gate of a component.
+#[derive(Debug)]
+pub struct Gate {
+    /// Its name.
+    pub name: &'static str,
+    /// Its stage from each of these releases on: `ALPHA`.
+    pub stages: &'static [(Release, &'static str)],
+    /// Whether it is on where nobody sets it, from each of these releases on.
+    pub defaults: &'static [(Release, bool)],
+    /// Whether nothing else may be set, from each of these releases on.
+    pub locked: &'static [(Release, bool)],
+    /// The first release that has it.
+    pub since: Option<Release>,
+    /// The first release that no longer has it.
+    pub removed: Option<Release>,
 }
 
 /// A flag of a component.
@@ -58,10 +80,19 @@ pub enum Takes {
     Value,
 }
 
+/// Returns whether `release` has what is there from the one release on, and not from the other on.
+fn is_between(since: Option<Release>, removed: Option<Release>, release: Release) -> bool {
+    since.is_none_or(|since| since <= release) && removed.is_none_or(|removed| release < removed)
+}
+
+/// Returns what holds in `release` of values that hold from each of their releases on.
+fn at<T: Copy>(values: &[(Release, T)], release: Release) -> Option<T> {
+    values.iter().rev().find(|(from, _)| *from <= release).map(|(_, value)| *value)
+}
+
 impl Flag {
     fn is_in(&self, release: Release) -> bool {
-        self.since.is_none_or(|since| since <= release)
-            && self.removed.is_none_or(|removed| release < removed)
+        is_between(self.since, self.removed, release)
     }
 
     /// Returns what the flag wants where it refuses `value`.
@@ -85,8 +116,7 @@ impl Flag {
     }
 
     fn default_in(&self, release: Release) -> Option<&'static str> {
-        let (_, default) = self.defaults.iter().rev().find(|(from, _)| *from <= release)?;
-        *default
+        at(self.defaults, release)?
     }
 }
 
@@ -108,6 +138,17 @@ impl Table {
         if of_line.is_empty() { (self.releases.to_vec(), false) } else { (of_line, true) }
     }
 
+    /// Returns whether a process of `release` is of a line that is known.
+    pub fn knows(&self, release: Option<&str>) -> bool {
+        self.releases_of(release).1
+    }
+
+    /// Returns whether a process of `release` is of a line that is known and comes before `line`.
+    pub fn is_before(&self, release: Option<&str>, line: (u32, u32)) -> bool {
+        let (releases, all) = self.releases_of(release);
+        all && releases.iter().all(|(major, minor, _)| (*major, *minor) < line)
+    }
+
     fn flag(&self, name: &str) -> Option<&Flag> {
         self.flags.iter().find(|flag| flag.name == name)
     }
@@ -118,7 +159,8 @@ impl Table {
 /// Where its release is not known, a default is known only if all releases agree on it.
 pub fn resolve(table: &Table, kept: &[&str], given: &Given<'_>) -> Resolved {
     let (releases, all) = table.releases_of(given.release);
-    let line = Line::parse(table, &releases, all, given.arguments);
+    let mut line = Line::parse(table, &releases, all, given.arguments);
+    values::judge(&mut line, table, &releases, all);
     let mut known = BTreeMap::new();
     let mut unknown = Vec::new();
     for name in kept {
@@ -255,6 +297,11 @@ impl Line {
         let takes = flag.map_or(Takes::Value, |flag| flag.takes);
         let mut given = self.given.iter().filter(|(given, ..)| given == name).collect::<Vec<_>>();
         let Some((_, last, origin)) = given.pop() else { return default(table, flag, releases, name) };
+        if let Some(kind) = flag.map(|flag| flag.kind).filter(|_| name == gates::FLAG) {
+            let values = given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]);
+            let value = gates::in_effect(kind, values).unwrap_or_else(|| last.clone());
+            return Ok(setting(value, takes, origin.clone(), "set by flag"));
+        }
         if takes == Takes::List {
             let all = given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]);
             let value = all.collect::<Vec<_>>().join(",");
@@ -431,6 +478,7 @@ mod tests {
             flag("suites", Takes::List, &[(ALWAYS, Some("[a,b]"))]),
             Flag { shorthand: Some('v'), ..flag("v", Takes::Value, &[(ALWAYS, Some("0"))]) },
         ],
+        gates: &[],
     };
 
     fn resolved(line: &str, release: Option<&str>) -> (Resolved, Vec<String>) {

@@ -309,7 +309,10 @@ impl Declare<'_> {
         };
         let indirect =
             command.as_ref().is_ok_and(|arguments| self.decides_by_reference(arguments, container));
-        let mut declared = self.declared(DeclaredKind::StaticPod, &pod.file, command, &environment, on_host);
+        let release =
+            container.image.as_deref().and_then(|image| release_of(image, self.kind.component.name));
+        let mut declared =
+            self.declared(DeclaredKind::StaticPod, &pod.file, command, &environment, release, on_host);
         self.without_unknown(&mut declared, container, indirect);
         if let Some(uid) = container.uid {
             let account = Account { uid, gid: container.gid.unwrap_or(0), groups: container.groups.clone() };
@@ -394,7 +397,7 @@ impl Declare<'_> {
         let command = unit.errors.first().map_or(command, |error| Err(error.clone()));
         let on_host = |path: &str| unit.on_host(path);
         let mut declared =
-            self.declared(DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, on_host);
+            self.declared(DeclaredKind::SystemdUnit, &unit.path, command, &unit.environment, None, on_host);
         let account = account(unit, self.survey.users);
         files::judge_as(self.survey, self.kind.program, &mut declared, account, |path| {
             Ok((on_host(path)?, unit.root_directory.clone()))
@@ -408,6 +411,7 @@ impl Declare<'_> {
         path: &str,
         command: Result<Vec<Argument>, EvidenceError>,
         environment: &[Variable],
+        release: Option<&str>,
         on_host: impl Fn(&str) -> Result<String, EvidenceError>,
     ) -> Declared {
         let (settings, fatal) = match command {
@@ -417,7 +421,7 @@ impl Declare<'_> {
                 let resolved = (self.kind.program.resolve)(Given {
                     arguments: &arguments,
                     environment: Ok(environment),
-                    release: None,
+                    release,
                     runs: false,
                     read: &mut read,
                 });
@@ -441,6 +445,15 @@ impl Declare<'_> {
     fn is_variable(&self, name: &str, variable: &str) -> bool {
         self.kind.program.variable.is_some_and(|of| of(name) == variable)
     }
+}
+
+/// Returns the release that an `image` says it is of: the tag of an image that is called as its `component`, as the project publishes
+/// them (`registry.k8s.io/kube-scheduler:v1.35.4`). With a digest the tag means nothing to a container runtime.
+fn release_of<'a>(image: &'a str, component: &str) -> Option<&'a str> {
+    let (name, tag) = image.rsplit('/').next()?.split_once(':')?;
+    let is_release =
+        |tag: &str| tag.strip_prefix('v').unwrap_or(tag).starts_with(|c: char| c.is_ascii_digit());
+    (name == component && is_release(tag) && !tag.contains('@')).then_some(tag)
 }
 
 /// Returns whether `text` refers to a variable of `container` that is only known at run time.
@@ -608,6 +621,69 @@ pub(super) mod tests {
             let rest = format!("env: [{{name: {name}, {from}}}]");
             let found = of_containers(&format!("  - command: [etcd, '{command}']\n    {rest}\n"));
             assert_eq!(found[0].settings.error().unwrap().kind, ErrorKind::Unsupported, "{command}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_declared_component_are_read_on_the_host() {
+        let scheduler = seaworthy_components::named("kube-scheduler").unwrap();
+        let kind = Kind { component: scheduler, program: scheduler.program.unwrap() };
+        let said = |image: &str, arguments: &str| {
+            let mount = "volumeMounts: [{name: a, mountPath: /conf}]";
+            let pod = format!(
+                "kind: Pod\nmetadata: {{name: a}}\nspec:\n  volumes: [{{name: a, hostPath: {{path: /etc/conf}}}}]\n  \
+                 containers:\n  - {{image: {image}, command: [kube-scheduler, {arguments}], {mount}}}\n"
+            );
+            let files = [
+                (format!("{MANIFESTS}/a.yaml"), pod),
+                ("/etc/conf/kubeconfig".to_owned(), "clusters: [{name: a}]\n".to_owned()),
+                ("/etc/conf/scheduler.yaml".to_owned(), "kind: KubeSchedulerConfiguration\n".to_owned()),
+            ];
+            declarations(&files, |_, survey| {
+                let unreadable = &mut Vec::new();
+                let pods = Arc::new(Manifests::of(survey, &[], unreadable));
+                let found = Declarations::read(survey, kind, &pods, Vec::new().into_iter(), unreadable);
+                match &found.found[0].declared.fatal {
+                    Observed::Seen { value, .. } => {
+                        value.iter().map(|f| f.message.clone()).collect::<Vec<_>>().join("; ")
+                    }
+                    Observed::Failed { error, .. } => format!("? {}", error.message),
+                }
+            })
+        };
+        let (tagged, other) = ("registry.k8s.io/kube-scheduler:v1.35.4", "example.com/hardened:v1.35.4");
+        let cases = [
+            (tagged, "--kubeconfig=/conf/kubeconfig", ""),
+            (tagged, "--kubeconfig=/conf/none", "open /conf/none: no such file or directory"),
+            (tagged, "--kubeconfig=/elsewhere", "? /elsewhere is in the container, on no path of the host"),
+            (tagged, "--config=/conf/scheduler.yaml", "/conf/scheduler.yaml: apiVersion is missing"),
+            (tagged, "--feature-gates=Nonsense=true", "unrecognized feature gate: Nonsense"),
+            (other, "--feature-gates=Nonsense=true", "? no release of kube-scheduler that is known takes"),
+            (tagged, "--nonsense=1", "unknown flag: --nonsense"),
+        ];
+        for (image, arguments, want) in cases {
+            let said = said(image, arguments);
+            assert!(
+                said.starts_with(want) && said.is_empty() == want.is_empty(),
+                "{image} {arguments}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tag_of_the_image_of_a_component_tells_its_release() {
+        let cases = [
+            ("registry.k8s.io/kube-scheduler:v1.35.4", Some("v1.35.4")),
+            ("localhost:5000/kube-scheduler:1.35", Some("1.35")),
+            ("kube-scheduler:latest", None),
+            ("localhost:5000/kube-scheduler", None),
+            ("registry.k8s.io/kube-scheduler:v1.35.4@sha256:00", None),
+            ("registry.k8s.io/kube-scheduler@sha256:00", None),
+            ("example.com/hardened-kubernetes:v1.35.4-build1", None),
+            ("", None),
+        ];
+        for (image, want) in cases {
+            assert_eq!(release_of(image, "kube-scheduler"), want, "{image}");
         }
     }
 

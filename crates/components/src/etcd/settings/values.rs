@@ -1,29 +1,11 @@
 //! Values that etcd refuses to start with, whichever source they come from.
 
 use seaworthy_evidence::Url;
+use seaworthy_settings::tls::{OF_HTTP2, is_cipher_suite};
 
 use super::flags::{parse_bool, shown};
 use super::names::{self, Takes};
 use crate::etcd::Version;
-
-/// Names of cipher suites: those of Go's `crypto/tls`, and two that etcd adds.
-const CIPHER_SUITES: &str = "\
-    TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256 \
-    TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256 \
-    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA \
-    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305 \
-    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 TLS_ECDHE_ECDSA_WITH_RC4_128_SHA \
-    TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA \
-    TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256 TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 \
-    TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 \
-    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305 TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 \
-    TLS_ECDHE_RSA_WITH_RC4_128_SHA TLS_RSA_WITH_3DES_EDE_CBC_SHA TLS_RSA_WITH_AES_128_CBC_SHA \
-    TLS_RSA_WITH_AES_128_CBC_SHA256 TLS_RSA_WITH_AES_128_GCM_SHA256 TLS_RSA_WITH_AES_256_CBC_SHA \
-    TLS_RSA_WITH_AES_256_GCM_SHA384 TLS_RSA_WITH_RC4_128_SHA";
-
-/// Suites of which HTTP/2 requires one (RFC 9113, section 9.2.2), as Go's server checks it.
-const OF_HTTP2: [&str; 2] =
-    ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
 
 /// Returns why etcd `version` refuses to start with `value` for the flag or key `name`; `None` where nothing is known against it,
 /// and, when the version is unknown, where any release takes it.
@@ -96,8 +78,7 @@ pub(super) fn refused_suites(list: &str, serves: bool) -> Option<String> {
     if list.is_empty() {
         return None;
     }
-    let known = |name: &str| CIPHER_SUITES.split_ascii_whitespace().any(|known| known == name);
-    if let Some(name) = list.split(',').find(|name| !known(name)) {
+    if let Some(name) = list.split(',').find(|name| !is_cipher_suite(name)) {
         return Some(format!("unexpected TLS cipher suite {:?}", shown(name)));
     }
     let lacks = serves && !list.split(',').any(|name| OF_HTTP2.contains(&name));

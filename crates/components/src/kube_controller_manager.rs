@@ -339,6 +339,8 @@ mod tests {
             ("--kubeconfig=/empty".to_owned(), "kubeconfig: /empty is empty"),
             ("--kubeconfig=/crt".to_owned(), "kubeconfig: /crt is no kubeconfig"),
             ("--kubeconfig=/bare".to_owned(), "kubeconfig: /bare names no cluster"),
+            ("--kubeconfig=/bare --master=http://127.0.0.1:8080".to_owned(), ""),
+            ("--kubeconfig=/none --master=http://127.0.0.1:8080".to_owned(), "kubeconfig: open /none"),
             ("--kubeconfig=/text".to_owned(), "?"),
             ("--kubeconfig=/denied".to_owned(), "?"),
             ("--authorization-kubeconfig=/none".to_owned(), "authorization-kubeconfig: open /none"),

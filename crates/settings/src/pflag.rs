@@ -297,14 +297,12 @@ impl Line {
         let takes = flag.map_or(Takes::Value, |flag| flag.takes);
         let mut given = self.given.iter().filter(|(given, ..)| given == name).collect::<Vec<_>>();
         let Some((_, last, origin)) = given.pop() else { return default(table, flag, releases, name) };
-        if let Some(kind) = flag.map(|flag| flag.kind).filter(|_| name == gates::FLAG) {
-            let values = given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]);
-            let value = gates::in_effect(kind, values).unwrap_or_else(|| last.clone());
-            return Ok(setting(value, takes, origin.clone(), "set by flag"));
-        }
         if takes == Takes::List {
-            let all = given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]);
-            let value = all.collect::<Vec<_>>().join(",");
+            let all: Vec<&str> =
+                given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]).collect();
+            let kind = flag.filter(|_| name == gates::FLAG).map(|flag| flag.kind);
+            let gates = kind.and_then(|kind| gates::in_effect(kind, all.iter().copied()));
+            let value = gates.unwrap_or_else(|| all.join(","));
             return Ok(setting(value, takes, origin.clone(), "set by flag"));
         }
         let mut found = setting(last.clone(), takes, origin.clone(), "set by flag");

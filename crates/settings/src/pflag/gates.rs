@@ -28,6 +28,7 @@ pub(super) fn parse<'a>(
         for pair in value.split(',').filter(|pair| !pair.is_empty()) {
             let (component, pair) = match pair.split_once(':').filter(|_| kind == OF_COMPONENTS) {
                 Some((component, pair)) => (component.trim(), pair.trim()),
+                None if kind == OF_COMPONENTS => ("", pair.trim()),
                 None => ("", pair),
             };
             if !matches!(component, "" | "kube") {
@@ -36,6 +37,9 @@ pub(super) fn parse<'a>(
             if *spelled.get_or_insert(component) != component {
                 let message = "set kube feature gates with default empty prefix or kube: prefix consistently";
                 return Err((message.to_owned(), origin));
+            }
+            if pair.is_empty() {
+                continue;
             }
             let (name, value) =
                 pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));

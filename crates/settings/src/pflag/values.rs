@@ -274,6 +274,9 @@ mod tests {
             ("--feature-gates=~Beta~=~F~,,AllBeta=1,", ["", "", ""]),
             ("--feature-gates=kube:Beta=false", ["", "", ""]),
             ("--feature-gates=", ["", "", ""]),
+            ("--feature-gates=Beta=true,~", ["", "", ""]),
+            ("--feature-gates=kube:Beta=true,kube:", ["", "", ""]),
+            ("--feature-gates=kube:Beta=true,~", ["set kube feature gates with default"; 3]),
             ("--feature-gates=Nonsense=true", ["unrecognized feature gate: Nonsense", "unrecognized", "?"]),
             ("--feature-gates=beta=true", ["unrecognized feature gate: beta", "unrecognized", "?"]),
             ("--feature-gates=Late=true", ["unrecognized feature gate: Late", "", ""]),
@@ -313,6 +316,7 @@ mod tests {
             said(&OTHER, "--feature-gates=kube:Beta=true", Some("1.36.3")),
             "unrecognized feature gate: kube:Beta"
         );
+        assert_eq!(said(&OTHER, "--feature-gates=Beta=true,~", Some("1.36.3")), "missing bool value for ");
     }
 
     #[test]
@@ -325,6 +329,7 @@ mod tests {
             ("--feature-gates=", ""),
             // What is wrong stays as it is.
             ("--feature-gates=A=yes", "A=yes"),
+            ("--feature-gates=A=false --feature-gates=kube:B=true", "A=false,kube:B=true"),
         ];
         for (line, want) in cases {
             let resolved = resolved(&TABLE, line, None);

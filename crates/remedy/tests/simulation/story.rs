@@ -426,14 +426,12 @@ impl Story {
         let undone = history.pending().next().and_then(|fix| fix.plan.rollback_of.clone());
         // What the messages say: put it back to what the fix made it.
         if attempt >= 2 {
-            let mode = match self.standing(seat.node, MODE).is_empty() {
-                true => self.first[seat.node][MANIFEST].1,
-                false => 0o600,
-            };
+            let closed = !self.standing(seat.node, MODE).is_empty();
+            let mode = if closed { 0o600 } else { self.first[seat.node][MANIFEST].1 };
             if self.closed.lock().unwrap().contains(&seat.node) {
                 self.clear_away(seat.node);
             }
-            seat.simulation.lock().cluster.unedit(seat.node, mode);
+            seat.simulation.lock().cluster.unedit(seat.node, mode, closed);
             seat.pause(Duration::from_secs(10));
         }
         let Some((id, rule)) = next else { return };

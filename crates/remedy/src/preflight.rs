@@ -420,7 +420,8 @@ fn certificates(plan: &Plan, etcd: &Subject) -> Vec<Refusal> {
             RefusalKind::Certificate,
             what,
             "it would be isolated as soon as its peers talk TLS with it",
-            "replace the certificate, restart the member while its URLs are http, and plan again",
+            "replace the certificate, restart the member while its URLs are http, and plan again; where it is only not valid \
+             yet, because it was issued while the clock was ahead, wait until then",
         )
     };
     let missing = |what: &str| object(format!("{what} could not be read"));

@@ -403,6 +403,13 @@ impl Story {
                     Some(other) if other != PEER_TLS => self.find_way_out(seat, attempt),
                     _ => return,
                 },
+                Ended::Outcome(Outcome::Refused { refusals, .. })
+                    if refusals.iter().all(|r| {
+                        r.what.contains(" is not valid before ") && r.instead.contains("wait until then")
+                    }) =>
+                {
+                    seat.pause(Duration::from_secs(120));
+                }
                 Ended::Outcome(Outcome::Refused { .. } | Outcome::Stopped { .. }) => {
                     self.find_way_out(seat, attempt);
                 }

@@ -98,8 +98,9 @@ impl<'a> Executor<'a> {
             record.authority.as_ref() == authority
                 && record.reached.is_some_and(|reached| rank(reached) >= rank(evident))
         });
-        let sound =
-            || !preflight(plan, &seen.input(options)).iter().any(|r| r.kind == RefusalKind::Certificate);
+        // What is not declared any more it does not have after the next restart.
+        let unsound = |r: &Refusal| matches!(r.kind, RefusalKind::Certificate | RefusalKind::Evidence);
+        let sound = || !preflight(plan, &seen.input(options)).iter().any(unsound);
         if !published
             && sound()
             && let Ok(_local) = self.state.lock()

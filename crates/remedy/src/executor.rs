@@ -157,7 +157,8 @@ impl<'a> Executor<'a> {
             if let Some(refusal) = self.turn_elsewhere(&plan, &seen) {
                 return Ok(Outcome::Refused { ids, plan: Some(Box::new(plan)), refusals: vec![refusal] });
             }
-            self.end_stale_turn(&plan, &seen, !plan.steps.is_empty())?;
+            let again = plan.steps.is_empty().then_some(self.task.rule);
+            self.end_stale_turn(&plan, &seen, again)?;
             let waits_for = match plan.steps.is_empty() {
                 true if plan.then_waits_for.is_empty() => return self.conclude(ids),
                 true => plan.then_waits_for.clone(),
@@ -241,12 +242,7 @@ impl<'a> Executor<'a> {
             .map_err(Stop::from)
             .and_then(|held| held.map_or(Ok(()), |lease| self.end_turn(&*lease, &fix.plan)));
         if let Err(Stop(why)) = ended {
-            let what = format!(
-                "the other members could not be told that this turn is over ({why}); they wait for its end until `seaworthy fix {} \
-                 --apply` runs here once the cluster answers",
-                fix.rule()
-            );
-            (self.tell)(&Progress::Remark { what });
+            self.tell_untold(&why, fix.rule());
         }
         Ok(())
     }
@@ -569,12 +565,24 @@ impl<'a> Executor<'a> {
             // record the others wait for the end of this turn.
             let late = match held.map(Lease::confirm) {
                 Some(Ok(())) => None,
-                _ => self.cluster_lock(plan, LOCK_TTL * 2).ok().flatten(),
+                _ => self.cluster_lock(plan, LOCK_TTL * 2).unwrap_or_else(|why| {
+                    self.tell_untold(&why.to_string(), &self.again(plan));
+                    None
+                }),
             };
             self.publish(late.as_deref().or(held), told, ended)?;
         }
         journal.done()?;
         Ok(())
+    }
+
+    /// Returns the command that comes back to a rollback that is done: where it is that of a rollback, the fix stands.
+    fn again(&self, plan: &Plan) -> String {
+        let undone = plan.rollback_of.as_deref().unwrap_or_default();
+        match self.fix(undone).is_ok_and(|fix| fix.plan.rollback_of.is_none()) {
+            true => format!("--rollback {undone}"),
+            false => plan.rule.clone(),
+        }
     }
 
     /// Returns the plan of the fix that a rollback, or the rollback of one, goes back to; `None` for another plan.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::subject::Subject;
 use seaworthy_components::etcd::Version;
-use seaworthy_evidence::{Declared, Link, Member, Origin, PredictedFailure, Setting};
+use seaworthy_evidence::{Declared, Drift, Link, Member, Origin, PredictedFailure, Setting};
 use seaworthy_pki::certificates_from_pem;
 
 use crate::input::Lacking;
@@ -51,22 +51,47 @@ pub fn preflight(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
     }
     found.extend(loosened(plan));
     found.extend(starting(plan, input.subject));
+    found.extend(declared_otherwise(plan, input.subject));
     found.extend(edits(plan, input));
     found
+}
+
+/// Returns the settings with which the plan lets an instance restart.
+fn given(plan: &Plan) -> BTreeSet<&str> {
+    let restarts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Restart { settings, .. } => Some(settings.keys().map(String::as_str)),
+        _ => None,
+    });
+    restarts.flatten().collect()
+}
+
+/// Refuses to restart a member with settings for its peers that are not those that it runs with, as which it was judged: a
+/// certificate that it has loaded may not be declared any more. What the plan itself sets is none of it.
+fn declared_otherwise(plan: &Plan, subject: &Subject) -> Vec<Refusal> {
+    if plan.restarts() == 0 || !subject.is_member() {
+        return Vec::new();
+    }
+    let given = given(plan);
+    let settings = subject.settings.value();
+    let drift = subject.drift.value().into_iter().flatten().filter(|drift| {
+        let name = drift.subject.as_str();
+        name.contains("peer") && !given.contains(name) && settings.is_some_and(|all| all.contains_key(name))
+    });
+    let refusal = |drift: &Drift| {
+        refuse(
+            RefusalKind::Evidence,
+            drift.message.clone(),
+            "what its peers could do after the restart was judged by what it runs with",
+            "let kubelet or systemd restart it as it is declared, or put what declares it right, and plan again",
+        )
+    };
+    drift.map(refusal).collect()
 }
 
 /// Refuses to restart an instance that would exit at once: somebody has changed what declares it since it was started. What the
 /// plan itself changes is none of it.
 pub(crate) fn starting(plan: &Plan, subject: &Subject) -> Vec<Refusal> {
-    let changed: BTreeSet<&str> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match &step.action {
-            Action::Restart { settings, .. } => Some(settings.keys().map(String::as_str)),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let changed = given(plan);
     let declared =
         subject.declared.value().and_then(|declared| declared.first()).filter(|_| plan.restarts() > 0);
     let refusal = |declared: &Declared| -> Vec<Refusal> {
@@ -420,7 +445,8 @@ fn certificates(plan: &Plan, etcd: &Subject) -> Vec<Refusal> {
             RefusalKind::Certificate,
             what,
             "it would be isolated as soon as its peers talk TLS with it",
-            "replace the certificate, restart the member while its URLs are http, and plan again",
+            "replace the certificate, restart the member while its URLs are http, and plan again; where it is only not valid \
+             yet, because it was issued while the clock was ahead, wait until then",
         )
     };
     let missing = |what: &str| object(format!("{what} could not be read"));
@@ -531,7 +557,7 @@ fn edits(plan: &Plan, input: &Input<'_>) -> Vec<Refusal> {
 #[cfg(test)]
 mod tests {
     use seaworthy_evidence::{
-        Candidate, ErrorKind, EvidenceError, Observed, Problem, ProblemKind, RivalManifest, Url,
+        Candidate, ErrorKind, EvidenceError, Observed, Problem, ProblemKind, RivalManifest, Side, Url,
     };
 
     use super::*;
@@ -652,6 +678,16 @@ mod tests {
             }),
             (RefusalKind::Certificate, "does not name 10.9.9.9", World::loaded, |w| {
                 w.members()[1].peer_urls[0] = Url::parse("http://10.9.9.9:2380").unwrap();
+            }),
+            (RefusalKind::Evidence, "declares peer-cert-file otherwise", World::loaded, |w| {
+                let side = || Side { value: String::new(), origin: origin() };
+                let drift = Drift {
+                    subject: "peer-cert-file".into(),
+                    declared: side(),
+                    running: side(),
+                    message: "etcd.yaml declares peer-cert-file otherwise".into(),
+                };
+                w.subject.drift = Observed::seen(vec![drift], origin());
             }),
             (RefusalKind::Rival, "etcd.yaml.bak declares the same pod", World::plaintext, |w| {
                 let rival = RivalManifest { path: "/m/etcd.yaml.bak".into(), wins: true, origin: origin() };

@@ -103,7 +103,7 @@ impl<'a> Executor<'a> {
                     let Some(next) = chain.first() else {
                         // One that ended while nobody answered could not say so.
                         if let (Some(fix), Ok(seen)) = (history.fix(id), self.world.observe()) {
-                            self.end_stale_turn(&fix.plan, &seen, false)?;
+                            self.end_stale_turn(&fix.plan, &seen, Some(&format!("--rollback {id}")))?;
                         }
                         return Ok(Outcome::RolledBack { id: id.to_owned(), why: last });
                     };
@@ -197,7 +197,7 @@ impl<'a> Executor<'a> {
             self.tell_waiting(&waits_for, &waited);
             drop((held, local));
             if let Some(seen) = &looked.seen {
-                self.end_stale_turn(&fix.plan, seen, true)?;
+                self.end_stale_turn(&fix.plan, seen, None)?;
             }
             self.world.pause(TURN_POLL);
         }

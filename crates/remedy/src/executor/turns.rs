@@ -98,8 +98,9 @@ impl<'a> Executor<'a> {
             record.authority.as_ref() == authority
                 && record.reached.is_some_and(|reached| rank(reached) >= rank(evident))
         });
-        let sound =
-            || !preflight(plan, &seen.input(options)).iter().any(|r| r.kind == RefusalKind::Certificate);
+        // What is not declared any more it does not have after the next restart.
+        let unsound = |r: &Refusal| matches!(r.kind, RefusalKind::Certificate | RefusalKind::Evidence);
+        let sound = || !preflight(plan, &seen.input(options)).iter().any(unsound);
         if !published
             && sound()
             && let Ok(_local) = self.state.lock()
@@ -126,12 +127,12 @@ impl<'a> Executor<'a> {
 
     /// Says that this member has no turn, where its progress record says that it has one and no record of this node does: the
     /// record was closed while nobody answered, or is lost. The others would wait for the end of that turn for ever.
-    /// A run that does not come back to it waits for the lock.
+    /// A run that does not come back to it waits for the lock, and names the command that does where that was in vain.
     pub(super) fn end_stale_turn(
         &self,
         plan: &Plan,
         seen: &Observation,
-        comes_back: bool,
+        again: Option<&str>,
     ) -> Result<(), ExecutorError> {
         if own_turn(plan, seen).is_none() {
             return Ok(());
@@ -144,12 +145,22 @@ impl<'a> Executor<'a> {
         {
             return Ok(());
         }
-        let patience = if comes_back { Duration::ZERO } else { LOCK_TTL * 2 };
-        if let Ok(lease) = self.lock_for(plan, patience) {
-            // The next look shows whether it was published.
-            let _ = self.end_turn(&*lease, plan);
+        let patience = if again.is_some() { LOCK_TTL * 2 } else { Duration::ZERO };
+        let lease = self.lock_for(plan, patience).map_err(Stop::from);
+        // For a run that comes back the next look shows whether it was published.
+        if let (Err(Stop(why)), Some(again)) = (lease.and_then(|lease| self.end_turn(&*lease, plan)), again) {
+            self.tell_untold(&why, again);
         }
         Ok(())
+    }
+
+    /// Tells the operator that the others do not know that a turn of this member is over, and which command lets them know.
+    pub(super) fn tell_untold(&self, why: &str, command: &str) {
+        let what = format!(
+            "the other members could not be told that this turn is over ({why}); they wait for its end until `seaworthy fix \
+             {command} --apply` runs here once the cluster answers"
+        );
+        (self.tell)(&Progress::Remark { what });
     }
 
     /// Says that this member has no turn of the plan's rule any more, where its progress record says that it has one.

@@ -611,10 +611,16 @@ impl Cluster {
         }
     }
 
-    /// Undoes what somebody else has done to what a fix made; `mode` is that of the manifest by the fixes that stand.
-    pub(crate) fn unedit(&mut self, index: usize, mode: u32) {
+    /// Undoes what somebody else has done to what a fix made; `mode` is that of the manifest by the fixes that stand, which a fix
+    /// has given it where it is `closed`. What that fix has found is brought back by its rollback, and stays noted.
+    pub(crate) fn unedit(&mut self, index: usize, mode: u32, closed: bool) {
         let member = &mut self.members[index];
-        let is_of_fix = |edit: &Edit| matches!(edit, Edit::Certificate | Edit::Mode(_));
+        let found = closed && Files::of(&member.root).0.get(MANIFEST).is_some_and(|f| f.mode == mode);
+        let is_of_fix = |edit: &Edit| match edit {
+            Edit::Certificate => true,
+            Edit::Mode(_) => !found,
+            _ => false,
+        };
         if let Some(at) = member.edits.iter().rposition(is_of_fix) {
             member.edits.remove(at).unmake(&member.root, mode);
         }

@@ -138,6 +138,8 @@ struct Story {
     first: Vec<Files>,
     /// Nodes on which a record was closed, so that nothing takes back what it is about.
     closed: Mutex<BTreeSet<usize>>,
+    /// Fixes of which a run has said that the others are told of the end of its turn by asking for its rollback again, by node.
+    untold: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Story {
@@ -153,7 +155,8 @@ impl Story {
         let first = roots.iter().map(|root| files(root)).collect();
         let state = |root| State::open(&state_directory(root)).unwrap().impatient().with_hook(hook);
         let states = roots.iter().map(|root| state(root)).collect();
-        Self { simulation: Simulation::new(cluster, random), roots, states, first, closed: Mutex::default() }
+        let simulation = Simulation::new(cluster, random);
+        Self { simulation, roots, states, first, closed: Mutex::default(), untold: Mutex::default() }
     }
 
     fn goes_on(&self) -> bool {
@@ -174,6 +177,12 @@ impl Story {
             let tell = |progress: &Progress| {
                 seat.waits(matches!(progress, Progress::Waiting { .. }));
                 seat.acts(matches!(progress, Progress::Step { .. }));
+                if let Progress::Remark { what } = progress
+                    && let Some((_, command)) = what.split_once(" until `seaworthy fix --rollback ")
+                {
+                    let id = command.split(' ').next().unwrap().to_owned();
+                    self.untold.lock().unwrap().insert(seat.node, id);
+                }
                 let mut shared = seat.simulation.lock();
                 shared.tell(seat.actor, || format!("{progress:?}"));
                 if matches!(progress, Progress::Turn { doing: "begun", .. }) && rule == PEER_TLS {
@@ -394,7 +403,10 @@ impl Story {
                 match pending {
                     // A rollback that was begun, of a fix that does not count any more.
                     Some(_) => self.find_way_out(seat, attempt),
-                    None => return,
+                    None => {
+                        let Some(id) = self.untold.lock().unwrap().remove(&seat.node) else { return };
+                        self.run(seat, PEER_TLS, &Request::RollBack(id), wait, calm);
+                    }
                 }
                 continue;
             };
@@ -403,6 +415,13 @@ impl Story {
                     Some(other) if other != PEER_TLS => self.find_way_out(seat, attempt),
                     _ => return,
                 },
+                Ended::Outcome(Outcome::Refused { refusals, .. })
+                    if refusals.iter().all(|r| {
+                        r.what.contains(" is not valid before ") && r.instead.contains("wait until then")
+                    }) =>
+                {
+                    seat.pause(Duration::from_secs(120));
+                }
                 Ended::Outcome(Outcome::Refused { .. } | Outcome::Stopped { .. }) => {
                     self.find_way_out(seat, attempt);
                 }
@@ -426,14 +445,12 @@ impl Story {
         let undone = history.pending().next().and_then(|fix| fix.plan.rollback_of.clone());
         // What the messages say: put it back to what the fix made it.
         if attempt >= 2 {
-            let mode = match self.standing(seat.node, MODE).is_empty() {
-                true => self.first[seat.node][MANIFEST].1,
-                false => 0o600,
-            };
+            let closed = !self.standing(seat.node, MODE).is_empty();
+            let mode = if closed { 0o600 } else { self.first[seat.node][MANIFEST].1 };
             if self.closed.lock().unwrap().contains(&seat.node) {
                 self.clear_away(seat.node);
             }
-            seat.simulation.lock().cluster.unedit(seat.node, mode);
+            seat.simulation.lock().cluster.unedit(seat.node, mode, closed);
             seat.pause(Duration::from_secs(10));
         }
         let Some((id, rule)) = next else { return };

@@ -199,7 +199,7 @@ fn settings_from_a_file_are_planned_there_and_variables_of_a_manifest_are_refuse
     });
     let planned = Planned::on(&varied, 0);
     assert_eq!((planned.code, &planned.document["plan"]), (3, &Value::Null));
-    assert!(planned.document["refusals"].to_string().contains("itself sets etcd's variables"));
+    assert!(planned.document["refusals"].to_string().contains("itself sets the variables of etcd"));
 }
 
 #[test]

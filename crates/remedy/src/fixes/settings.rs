@@ -43,9 +43,7 @@ pub(crate) fn plan(
     }
     let names: Vec<&str> = changes.set.keys().chain(&changes.removed).map(String::as_str).collect();
     let title = format!("Change {}", names.join(", "));
-    let mut edit = editor.change(&title, why, &changes, Vec::new())?;
-    // kubelet, which restarts a static pod once its manifest has changed, does not need to be asked.
-    edit.restarts = false;
+    let edit = editor.change(&title, why, &changes, Vec::new())?;
     let verify = vec![Condition::Answers, Condition::RulePasses { rule: rule.to_owned() }];
     let restart = editor.restart(changes.effective(), verify);
     let steps = vec![edit, restart];
@@ -89,7 +87,9 @@ fn effective(name: &str, setting: &Setting, s: &Input<'_>) -> Result<(), Refusal
 
 /// Refuses an address of the loopback interface while kubelet asks elsewhere how the container is.
 fn probed(value: &str, s: &Input<'_>) -> Result<(), Refusal> {
-    if !known_host(value).is_some_and(|address| address.is_loopback()) {
+    let is_loopback =
+        |host: &str| host == "localhost" || known_host(host).is_some_and(|address| address.is_loopback());
+    if !is_loopback(value) {
         return Ok(());
     }
     let declared = declared(s.subject)?;
@@ -105,7 +105,7 @@ fn probed(value: &str, s: &Input<'_>) -> Result<(), Refusal> {
     let runs = |path: &[u8]| s.subject.is_program(path);
     let probes = containers.filter(|c| matches!(c.program(runs), Some(Ok(_)))).flat_map(|c| c.probes);
     let elsewhere: BTreeSet<String> = probes
-        .filter(|probe| !known_host(probe).is_some_and(|address| address.is_loopback()))
+        .filter(|probe| !is_loopback(probe))
         .map(|probe| if probe.is_empty() { "the address of the pod".to_owned() } else { probe })
         .collect();
     match elsewhere.into_iter().collect::<Vec<_>>().join(", ") {

@@ -180,13 +180,16 @@ pub(crate) fn source(subject: &Subject) -> Result<Source, Refusal> {
 pub(crate) struct View {
     pub(crate) container: Option<String>,
     mounts: Vec<(String, String)>,
+    /// The hosts that kubelet's probes of it ask over the network; empty text for the pod's own address.
+    pub(crate) probes: Vec<String>,
 }
 
 impl View {
     pub(crate) fn of(input: &Input<'_>) -> Result<Self, Refusal> {
         let declared = declared(input.subject)?;
         if declared.kind == DeclaredKind::SystemdUnit {
-            return Ok(Self { container: None, mounts: vec![("/".to_owned(), "/".to_owned())] });
+            let everything = vec![("/".to_owned(), "/".to_owned())];
+            return Ok(Self { container: None, mounts: everything, probes: Vec::new() });
         }
         let file = input.declaration.iter().find(|d| d.path == declared.path);
         let file = file.ok_or_else(|| missing(format!("{} was not read", declared.path)))?;
@@ -209,6 +212,7 @@ impl View {
             (Some(one), None) => Ok(Self {
                 container: Some(one.name),
                 mounts: one.mounts.into_iter().map(|m| (m.host, m.container)).collect(),
+                probes: one.probes,
             }),
             _ => Err(missing(format!("which container of {path} runs {component}"))),
         }

@@ -49,11 +49,6 @@ impl Subject {
         self.component == etcd::COMPONENT.name
     }
 
-    /// Returns whether the program at `path` is called as this component's is.
-    pub(crate) fn is_program(&self, path: &[u8]) -> bool {
-        is_program(&self.component, path)
-    }
-
     /// Returns the listeners for peers, or all the others; none where they are not known.
     pub(crate) fn listening(&self, for_peers: bool) -> impl Iterator<Item = &Listener> {
         let listeners = self.listeners.value().into_iter().flatten();

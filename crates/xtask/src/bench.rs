@@ -75,10 +75,7 @@ pub(crate) fn run(wanted: &Bench) -> anyhow::Result<()> {
         ready?.status.success() && node.run("sh", ["-c", "command -v ps"])?.status.success(),
         "the reference needs `ps` and `pgrep`: apt-get install procps"
     );
-    let on_node = |program: &str, arguments: &[&str]| {
-        Ok(node.run(program, arguments.iter().map(|word| (*word).to_owned()))?)
-    };
-    audits(&on_node, reference::OF_ETCD, &mut table)?;
+    audits(&inside(node), reference::OF_ETCD, &mut table)?;
     probe(node, "mTLS", &mut table)?;
     let snapshot = node.run(SEAWORTHY, ["snapshot"])?.stdout;
     drop(cluster);
@@ -89,6 +86,11 @@ pub(crate) fn run(wanted: &Bench) -> anyhow::Result<()> {
     offline(programs, &snapshot, &mut table)?;
     anyhow::ensure!(table.missed == 0, "{} missed", table.missed);
     Ok(())
+}
+
+/// Returns what runs a program on a node of the lab.
+fn inside(node: &Node) -> impl Fn(&str, &[&str]) -> anyhow::Result<Output> {
+    |program, arguments| Ok(node.run(program, arguments.iter().map(|word| (*word).to_owned()))?)
 }
 
 /// Measures audits of a real control-plane node. Its programs are put where only this run looks.
@@ -177,10 +179,7 @@ fn probe(node: &Node, what: &str, table: &mut Table) -> anyhow::Result<()> {
         serde_json::from_slice(&node.run(SEAWORTHY, ["probe", "-f", "json", &target])?.stdout)?;
     let connections = answer.pointer("/probes/0/wire/connections").and_then(Value::as_u64);
     let connections = connections.with_context(|| format!("the probe failed: {answer}"))?;
-    let on_node = |program: &str, arguments: &[&str]| {
-        Ok(node.run(program, arguments.iter().map(|word| (*word).to_owned()))?)
-    };
-    let sides = measured(&on_node, &Plan { warm_up: 1, rounds: ROUNDS, sides: vec![vec![command]] })?;
+    let sides = measured(&inside(node), &Plan { warm_up: 1, rounds: ROUNDS, sides: vec![vec![command]] })?;
     let side = sides.first().context("a side")?;
     let measured = format!("{}, {connections} connections", side.times());
     table.row(&format!("probe of a peer port, {what}"), &measured, at_most(side.median(), 100.0, "ms"));

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaworthy_collect::manifest::StaticPod;
 use seaworthy_evidence::{DeclaredKind, Origin, Setting};
 
 use crate::plan::{Condition, Plan, Refusal, RefusalKind, Stage};
@@ -39,7 +38,7 @@ pub(crate) fn plan(
     }
     let editor = Editor::new(rule, *s)?;
     for value in changes.set.values() {
-        probed(value, s)?;
+        probed(value, &editor)?;
     }
     let names: Vec<&str> = changes.set.keys().chain(&changes.removed).map(String::as_str).collect();
     let title = format!("Change {}", names.join(", "));
@@ -86,33 +85,27 @@ fn effective(name: &str, setting: &Setting, s: &Input<'_>) -> Result<(), Refusal
 }
 
 /// Refuses an address of the loopback interface while kubelet asks elsewhere how the container is.
-fn probed(value: &str, s: &Input<'_>) -> Result<(), Refusal> {
+fn probed(value: &str, editor: &Editor<'_>) -> Result<(), Refusal> {
     let is_loopback =
         |host: &str| host == "localhost" || known_host(host).is_some_and(|address| address.is_loopback());
     if !is_loopback(value) {
         return Ok(());
     }
-    let declared = declared(s.subject)?;
-    let Some(file) = s
-        .declaration
+    let elsewhere: BTreeSet<&str> = editor
+        .view
+        .probes
         .iter()
-        .find(|file| declared.kind == DeclaredKind::StaticPod && file.path == declared.path)
-    else {
-        return Ok(());
-    };
-    let pods = StaticPod::parse(&file.bytes, &Origin::file(&file.path)).map_err(missing)?;
-    let containers = pods.into_iter().filter(|pod| !pod.ignored).flat_map(|pod| pod.containers);
-    let runs = |path: &[u8]| s.subject.is_program(path);
-    let probes = containers.filter(|c| matches!(c.program(runs), Some(Ok(_)))).flat_map(|c| c.probes);
-    let elsewhere: BTreeSet<String> = probes
         .filter(|probe| !is_loopback(probe))
-        .map(|probe| if probe.is_empty() { "the address of the pod".to_owned() } else { probe })
+        .map(|probe| if probe.is_empty() { "the address of the pod" } else { probe })
         .collect();
     match elsewhere.into_iter().collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => Ok(()),
         asked => Err(refuse(
             RefusalKind::Probe,
-            format!("the probes in {} ask {asked}, and it would listen on {value} only", file.path),
+            format!(
+                "the probes in {} ask {asked}, and it would listen on {value} only",
+                declared(editor.s.subject)?.path
+            ),
             "kubelet would find it unhealthy, and restart it again and again",
             format!("give the probes `host: {value}` first, and plan again"),
         )),

@@ -60,16 +60,13 @@ fn advice_is_right_where_it_is_followed() {
     for component in ["kube-scheduler", "kube-controller-manager"] {
         let status = |report: &Report, rule: &str| report[&(rule.to_owned(), component.to_owned())].0.clone();
         shell(&node, component, "cp $m /run/kept.yaml");
-        let more: &[_] = if component == "kube-controller-manager" { OF_CONTROLLER_MANAGER } else { &[] };
-        for (rule, staging) in STAGED.iter().chain(more) {
+        for (rule, staging) in staged(component) {
             shell(&node, component, staging);
             let before = settled(&node, component, |report| status(report, rule) == "fail");
             let (_, advice) = &before[&((*rule).to_owned(), component.to_owned())];
             follow(&node, component, rule, advice);
             let after = settled(&node, component, |report| status(report, rule) == "pass");
-            let good = |status: &str| matches!(status, "pass" | "not-applicable");
-            let was_good = before.iter().filter(|(_, (status, _))| good(status)).map(|(key, _)| key);
-            let worse: Vec<_> = was_good.filter(|key| !good(&after[*key].0)).collect();
+            let worse = worse(&before, &after);
             assert!(worse.is_empty(), "{rule} of {component}: {advice}: {worse:?}");
         }
         // As kubeadm has it, for what comes next.
@@ -84,9 +81,8 @@ fn a_fix_makes_its_rule_pass_and_its_rollback_leaves_no_trace() {
     for component in ["kube-scheduler", "kube-controller-manager"] {
         let status = |report: &Report, rule: &str| report[&(rule.to_owned(), component.to_owned())].0.clone();
         shell(&node, component, "cp $m /run/kept.yaml");
-        let more: &[_] = if component == "kube-controller-manager" { OF_CONTROLLER_MANAGER } else { &[] };
         let mut fixed = Vec::new();
-        for (rule, staging) in STAGED.iter().chain(more) {
+        for (rule, staging) in staged(component) {
             shell(&node, component, staging);
             let before = settled(&node, component, |report| status(report, rule) == "fail");
             let files = state(&node, component);
@@ -101,9 +97,7 @@ fn a_fix_makes_its_rule_pass_and_its_rollback_leaves_no_trace() {
             let (code, said) = fix(&node, &[rule, "--component", component, "--apply"]);
             assert_eq!(code, 0, "{rule} of {component}: {said}");
             let after = settled(&node, component, |report| status(report, rule) == "pass");
-            let good = |status: &str| matches!(status, "pass" | "not-applicable");
-            let was_good = before.iter().filter(|(_, (status, _))| good(status)).map(|(key, _)| key);
-            let worse: Vec<_> = was_good.filter(|key| !good(&after[*key].0)).collect();
+            let worse = worse(&before, &after);
             assert!(worse.is_empty(), "{rule} of {component}: {worse:?}");
             node.run("kubectl", ["get", "--raw", "/readyz"]).expect("the API answers");
             let (code, said) = fix(&node, &[rule, "--component", component, "--apply"]);
@@ -122,6 +116,19 @@ fn a_fix_makes_its_rule_pass_and_its_rollback_leaves_no_trace() {
         }
         assert!(fixed.len() >= 6, "{fixed:?}");
     }
+}
+
+/// Returns the rules that are about a component, each with what makes it fail.
+fn staged(component: &str) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    let more: &[_] = if component == "kube-controller-manager" { OF_CONTROLLER_MANAGER } else { &[] };
+    STAGED.iter().chain(more)
+}
+
+/// Returns what was good before and is not afterwards, by rule and component.
+fn worse<'r>(before: &'r Report, after: &Report) -> Vec<&'r (String, String)> {
+    let good = |status: &str| matches!(status, "pass" | "not-applicable");
+    let was_good = before.iter().filter(|(_, (status, _))| good(status)).map(|(key, _)| key);
+    was_good.filter(|key| !good(&after[*key].0)).collect()
 }
 
 /// Runs `seaworthy fix`, and returns its exit code and what it says.

@@ -20,6 +20,8 @@ struct Layout {
     #[serde(default)]
     kubelet_certificate: Option<String>,
     #[serde(default)]
+    administrators: Vec<String>,
+    #[serde(default)]
     embeds_etcd: Vec<Embedding>,
     #[serde(default)]
     configuration: Option<String>,
@@ -61,12 +63,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect();
         writeln!(
             rust,
-            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, embeds_etcd: &[{embeds}], configuration: {:?}, arguments: &{:?}, writes: &{:?} }},",
+            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, administrators: &{:?}, embeds_etcd: &[{embeds}], configuration: {:?}, arguments: &{:?}, writes: &{:?} }},",
             layout.name,
             layout.static_pods,
             layout.pki,
             layout.authorities,
             layout.kubelet_certificate,
+            layout.administrators,
             layout.configuration,
             layout.arguments.iter().collect::<Vec<_>>(),
             layout.writes

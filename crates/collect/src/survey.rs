@@ -10,11 +10,14 @@ mod drift;
 mod etcd;
 mod files;
 mod instance;
+mod kubeconfig;
 mod listeners;
 mod material;
+mod node;
 mod places;
 mod pods;
 mod processes;
+mod runtime;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -127,6 +130,12 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             user: Some(rustix::process::geteuid().as_raw()),
             processes: gathered.processes,
             kubernetes_cas: trust.uses(),
+            pki: Observed::failed(not_looked()),
+            pki_complete: Observed::failed(not_looked()),
+            shared_domains: Observed::failed(not_looked()),
+            kubeconfigs: Observed::failed(not_looked()),
+            runtimes: Observed::failed(not_looked()),
+            cni: Observed::failed(not_looked()),
             unreadable,
         },
         components: gathered.components,
@@ -135,7 +144,14 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     if let Ok(proc) = &proc {
         places::fill(&mut snapshot, &root, proc);
     }
+    let runtimes = found.as_ref().ok().map(|found| found.runtimes.as_slice());
+    node::fill(&mut snapshot, &survey, proc.as_ref().ok(), runtimes);
     Ok(snapshot)
+}
+
+/// Returns what stands for the evidence of the node's own files before they are looked at, which needs the instances.
+fn not_looked() -> EvidenceError {
+    EvidenceError::new(ErrorKind::NotFound, "it was not looked at")
 }
 
 /// What manifests and units declare, of every kind.

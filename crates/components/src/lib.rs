@@ -6,6 +6,7 @@ pub mod etcd;
 pub mod etcd_proxy;
 pub mod kube_controller_manager;
 pub mod kube_scheduler;
+pub mod purpose;
 pub mod serving;
 
 use seaworthy_evidence::{Origin, Purpose, Settings, Url};

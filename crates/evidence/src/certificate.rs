@@ -146,6 +146,8 @@ pub enum ProblemKind {
     NoSan,
     /// Its extended key usages leave out serverAuth, so others cannot dial this member.
     NoServerAuth,
+    /// It is trusted as a CA, and is none.
+    NotCa,
     /// Its validity has not begun.
     NotYetValid,
     /// The configured revocation list names it.

@@ -214,6 +214,10 @@ pub struct RivalManifest {
 pub struct InstanceFiles {
     /// Its static pod manifest; null when it is not run from one.
     pub manifest: Option<Observed<File>>,
+    /// One clause that says who beside root may put other manifests into the folder of it, or that folder in the place of another;
+    /// empty when nobody may, or there is no manifest.
+    #[serde(default = "crate::node::not_collected::<String>")]
+    pub manifest_open_to: Observed<String>,
     /// Other files in kubelet's manifest directory that declare the same pod.
     pub rival_manifests: Observed<Vec<RivalManifest>>,
     /// Files of its public key infrastructure: those its settings name, and all in and below its own folder of Kubernetes'

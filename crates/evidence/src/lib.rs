@@ -13,6 +13,7 @@ mod certificate;
 mod etcd;
 mod file;
 mod instance;
+mod node;
 mod observed;
 mod origin;
 mod process;
@@ -32,6 +33,9 @@ pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
 pub use instance::{
     AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener, NamedFile,
     PredictedFailure, Purpose, RivalManifest, Side,
+};
+pub use node::{
+    CniFile, ContainerRuntime, CredentialKind, FileUse, KeyFile, Kubeconfig, KubeconfigUser, SharedDomain,
 };
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;

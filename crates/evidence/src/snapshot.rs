@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CaUse, ErrorKind, EtcdClient, EvidenceError, Instance, Observed};
+use crate::node::not_collected;
+use crate::{
+    CaUse, CniFile, ContainerRuntime, ErrorKind, EtcdClient, EvidenceError, Instance, KeyFile, Kubeconfig,
+    Observed, SharedDomain,
+};
 
 /// All evidence of one node at one moment. Immutable, and free of secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +55,24 @@ pub struct Node {
     pub processes: Observed<u32>,
     /// CAs that Kubernetes uses on this node.
     pub kubernetes_cas: Observed<Vec<CaUse>>,
+    /// Certificates, keys and the folders they are in: in and below the folders that layouts have for them, and what settings name.
+    #[serde(default = "not_collected::<Vec<KeyFile>>")]
+    pub pki: Observed<Vec<KeyFile>>,
+    /// True where all of them could be looked at; an error says what could not.
+    #[serde(default = "not_collected::<bool>")]
+    pub pki_complete: Observed<bool>,
+    /// Authorities that are trusted in two of the domains etcd, Kubernetes and front proxy.
+    #[serde(default = "not_collected::<Vec<SharedDomain>>")]
+    pub shared_domains: Observed<Vec<SharedDomain>>,
+    /// The kubeconfigs of administrators and of components.
+    #[serde(default = "not_collected::<Vec<Kubeconfig>>")]
+    pub kubeconfigs: Observed<Vec<Kubeconfig>>,
+    /// Container runtimes that run.
+    #[serde(default = "not_collected::<Vec<ContainerRuntime>>")]
+    pub runtimes: Observed<Vec<ContainerRuntime>>,
+    /// The CNI configuration: the folders and what is in them.
+    #[serde(default = "not_collected::<Vec<CniFile>>")]
+    pub cni: Observed<Vec<CniFile>>,
     /// What could not be read while looking for components.
     pub unreadable: Vec<EvidenceError>,
 }

@@ -522,16 +522,33 @@ impl<'a> Access<'a> {
     /// Returns who beside root and the user of the process may put another file in the place of `path`, because a folder on the way
     /// lets them, as one clause; nothing when nobody may.
     pub fn replaceable_by(&self, path: &str) -> Result<String, EvidenceError> {
+        let open = self.opened(path)?;
+        Ok(open.map_or_else(String::new, |(who, place, how)| {
+            format!("{who} may put another file in the place of {path}: {place} {how}")
+        }))
+    }
+
+    /// Returns who beside root and the user of the process may put other files into a folder on the way to `path`, as one clause that
+    /// names the folder alone; nothing when nobody may.
+    pub fn folder_open_to(&self, path: &str) -> Result<String, EvidenceError> {
+        let open = self.opened(path)?;
+        Ok(open.map_or_else(String::new, |(who, place, how)| {
+            format!("{who} may put other files into {place}, which {how}")
+        }))
+    }
+
+    /// Returns who may replace what is at `path`, through which folder, and how that is kept.
+    fn opened(&self, path: &str) -> Result<Option<(String, String, String)>, EvidenceError> {
         let own = self.subject.as_ref().map_err(Clone::clone)?;
         let way = self.way(path)?;
         let folders = || way.directories.iter().map(|step| &step.inode);
         for (subject, who) in Subject::others(own, folders(), self.users) {
             if let Some(directory) = way.open_directory(&subject)? {
-                let (place, how) = (&directory.path, directory.inode.described(self.users));
-                return Ok(format!("{who} may put another file in the place of {path}: {place} {how}"));
+                let how = directory.inode.described(self.users);
+                return Ok(Some((who, directory.path.clone(), how)));
             }
         }
-        Ok(String::new())
+        Ok(None)
     }
 
     /// Returns the way to `path`, which is absolute. Links are followed as the process follows them.

@@ -16,6 +16,8 @@ pub struct Layout {
     pub authorities: &'static [&'static str],
     /// The certificate with which kubelet is a client of the API server.
     pub kubelet_certificate: Option<&'static str>,
+    /// Kubeconfigs that it makes for people who administer the cluster.
+    pub administrators: &'static [&'static str],
     /// Programs that may run an etcd inside themselves.
     pub embeds_etcd: &'static [Embedding],
     /// The file by which it is configured itself.
@@ -88,6 +90,7 @@ mod tests {
         for layout in ALL {
             let files =
                 layout.authorities.iter().chain(&layout.kubelet_certificate).chain(&layout.configuration);
+            let files = files.chain(layout.administrators);
             let all = layout.static_pods.iter().chain(layout.pki).chain(layout.writes).chain(files);
             for path in all {
                 assert!(path.starts_with('/') && !path.ends_with('/'), "{}: {path}", layout.name);

@@ -56,6 +56,13 @@ pub fn distinguished_name(der: &[u8]) -> Option<String> {
     rest.is_empty().then(|| name_text(&name))
 }
 
+/// Returns the organizations in the subject of a certificate: to Kubernetes, the groups of who presents it
+/// (`k8s.io/apiserver/pkg/authentication/request/x509`).
+pub fn organizations(certificate: &Parsed) -> Vec<String> {
+    let Ok(x509) = parse(certificate.der()) else { return Vec::new() };
+    x509.subject().iter_organization().map(|name| text(name.attr_value())).collect()
+}
+
 /// A certificate that was read: its facts, and the encoding that [`chains_to`](crate::chains_to) verifies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {

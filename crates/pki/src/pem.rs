@@ -75,7 +75,7 @@ fn marker<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 
 /// Decodes base64 with padding; white space is ignored. The result is not reallocated, so that no copy of a
 /// key is left behind.
-fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut out = Zeroizing::new(Vec::with_capacity(text.len() / 4 * 3 + 3));
     let (mut group, mut digits, mut padding) = (0u32, 0u32, 0u32);
     for byte in text.iter().filter(|b| !b.is_ascii_whitespace()) {

@@ -134,7 +134,7 @@ impl<'a> User<'a> {
 }
 
 /// Days before its end at which a certificate counts as expiring.
-const EXPIRING_DAYS: i64 = 30;
+pub(crate) const EXPIRING_DAYS: i64 = 30;
 
 /// Returns all that is wrong with `material` for `usage` at `now`, file by file.
 ///
@@ -521,11 +521,7 @@ impl<'a> Survey<'a> {
         for file in [certificate, client_certificate, trusted].into_iter().filter_map(File::of) {
             for Parsed { certificate, .. } in file.certificates {
                 let (label, key) = (file.label(certificate), &certificate.key);
-                let weak = match key.algorithm.as_str() {
-                    "RSA" => (1..2048).contains(&key.bits),
-                    algorithm => algorithm.starts_with("ECDSA") && (1..224).contains(&key.bits),
-                };
-                if weak {
+                if weak_key(certificate).is_some() {
                     let message = format!(
                         "{label} has an {} key of {} bits, which can be broken: whoever does is accepted \
                          in its place",
@@ -533,9 +529,7 @@ impl<'a> Survey<'a> {
                     );
                     self.add(ProblemKind::WeakKey, false, file.path, &certificate.origin, message);
                 }
-                let signature = &certificate.signature;
-                let collides = ["md2", "md5", "sha1"].iter().any(|hash| signature.starts_with(hash));
-                if (collides || signature.ends_with("SHA1")) && !certificate.self_signed {
+                if let Some(signature) = weak_signature(certificate) {
                     let message = format!(
                         "{label} is signed with {signature}, which can be forged, and which {} refuses \
                          when it is built with Go 1.18 or later",
@@ -605,11 +599,28 @@ fn listed(items: &[impl AsRef<str>]) -> String {
     }
 }
 
-fn plural(days: i64) -> String {
+pub(crate) fn plural(days: i64) -> String {
     if days == 1 { "1 day".to_owned() } else { format!("{days} days") }
 }
 
-fn date(time: Timestamp) -> String {
+/// Returns the key of a certificate that can be broken.
+pub(crate) fn weak_key(certificate: &Certificate) -> Option<String> {
+    let key = &certificate.key;
+    let weak = match key.algorithm.as_str() {
+        "RSA" => (1..2048).contains(&key.bits),
+        algorithm => algorithm.starts_with("ECDSA") && (1..224).contains(&key.bits),
+    };
+    weak.then(|| format!("{} of {} bits", key.algorithm, key.bits))
+}
+
+/// Returns the algorithm of a signature that can be forged.
+pub(crate) fn weak_signature(certificate: &Certificate) -> Option<&str> {
+    let signature = certificate.signature.as_str();
+    let collides = ["md2", "md5", "sha1"].iter().any(|hash| signature.starts_with(hash));
+    ((collides || signature.ends_with("SHA1")) && !certificate.self_signed).then_some(signature)
+}
+
+pub(crate) fn date(time: Timestamp) -> String {
     time.to_string().chars().take(10).collect()
 }
 

@@ -8,6 +8,7 @@ use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, FileKind, Instance, InstanceFiles, Observed, Origin,
     RivalManifest, Setting,
 };
+use seaworthy_host::access::Access;
 use seaworthy_host::cgroup::Owner;
 use seaworthy_host::users::{Account, Users};
 use seaworthy_host::{machine, shell, systemd};
@@ -491,6 +492,8 @@ fn absent(
     let Kind { component, program } = kind;
     let error = not_running(component.name, &declared.path);
     let manifest = is_pod(declared).then(|| survey.root.stat(&declared.path, survey.users));
+    let open_to =
+        Access::of_account(&Account::default(), survey.root, survey.users).folder_open_to(&declared.path);
     let mut instance = Instance {
         id: format!("{} (not running)", component.name),
         component: component.name.to_owned(),
@@ -508,6 +511,10 @@ fn absent(
             .map(|names| instance::unknown(names.purpose, &error))
             .collect(),
         files: InstanceFiles {
+            manifest_open_to: Observed::from_result(
+                open_to,
+                Origin::derived("owners and modes of the folders above it"),
+            ),
             manifest: manifest.map(|file| Observed::from_result(file, Origin::file(&declared.path))),
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             pki: Observed::failed(error.clone()),

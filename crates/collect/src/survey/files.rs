@@ -42,7 +42,14 @@ pub(crate) fn read(
         Err(_) => access,
     });
     let rivals = manifest.clone().map_or(Ok(Vec::new()), |manifest| rivals(manifest?));
+    let open_to = manifest.clone().map_or(Ok(String::new()), |manifest| {
+        Access::of_account(&Account::default(), survey.root, survey.users).folder_open_to(manifest?)
+    });
     InstanceFiles {
+        manifest_open_to: Observed::from_result(
+            open_to,
+            Origin::derived("owners and modes of the folders above it"),
+        ),
         rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
         manifest: manifest.map(|path| match path {
             Ok(path) => observed(survey.root.stat(path, survey.users), path),

@@ -12,7 +12,7 @@ use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
 use seaworthy_settings::{Argument, ConfigText};
 
-use super::{Kind, Survey, config_text};
+use super::{Kind, Survey, config_text, runtime};
 
 /// One process of interest, with what is read of each.
 pub(crate) struct Running {
@@ -32,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) proxies: Vec<Running>,
     pub(crate) api_servers: Vec<Running>,
     pub(crate) kubelets: Vec<Running>,
+    /// Container runtimes.
+    pub(crate) runtimes: Vec<Running>,
     /// Instances of the components that are like the others, by component.
     pub(crate) instances: BTreeMap<&'static str, Vec<Running>>,
     /// Programs that may run an etcd inside themselves.
@@ -59,6 +61,7 @@ impl Found {
             proxies: Vec::new(),
             api_servers: Vec::new(),
             kubelets: Vec::new(),
+            runtimes: Vec::new(),
             instances: BTreeMap::new(),
             embedding: Vec::new(),
             total: scan.total,
@@ -98,6 +101,7 @@ impl Found {
                         }
                         "kube-apiserver" => &mut found.api_servers,
                         "kubelet" => &mut found.kubelets,
+                        name if runtime::is_called(name.as_bytes()) => &mut found.runtimes,
                         name if may_embed(&told, name, &texts) => &mut found.embedding,
                         _ => continue,
                     }
@@ -223,6 +227,7 @@ fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
             || name.starts_with(b"etcd")
             || name == b"kube-apiserver"
             || name == b"kubelet"
+            || runtime::is_called(name)
             || process::is_dynamic_linker(name)
             || seaworthy_layouts::may_embed_etcd(name)
     };

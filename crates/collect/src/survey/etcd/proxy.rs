@@ -54,6 +54,7 @@ impl<'a> Reading<'a> {
             credentials: Vec::new(),
             files: InstanceFiles {
                 manifest: None,
+                manifest_open_to: Observed::failed(unread()),
                 rival_manifests: Observed::failed(unread()),
                 pki: Observed::failed(unread()),
                 access: None,

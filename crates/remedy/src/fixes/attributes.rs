@@ -39,6 +39,15 @@ pub(crate) fn plan(rule: &str, demand: Demand<'_>, s: &Input<'_>) -> Result<Plan
     match demand.of {
         Files::Manifest => {
             if let Some(manifest) = &s.subject.files.manifest {
+                let open_to = s.subject.files.manifest_open_to.as_result().map_err(missing)?;
+                if !open_to.is_empty() {
+                    return Err(refuse(
+                        RefusalKind::Access,
+                        open_to.clone(),
+                        "whatever owner and mode of the manifest are, another one could be put in its place",
+                        "let only root write to that folder, and plan again",
+                    ));
+                }
                 let file = manifest.as_result().map_err(missing)?;
                 found.push(Target::new(file.path.clone(), file, 0));
             }

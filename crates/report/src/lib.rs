@@ -7,6 +7,7 @@
 //! Architecture invariant: no I/O. Everything that came from a node is shown through [`style::plain`], so that an argv
 //! with escape sequences cannot take over a terminal.
 
+pub mod certificates;
 mod document;
 pub mod explain;
 pub mod fix;

@@ -49,6 +49,20 @@ Examples:
   seaworthy fix --rollback               what would be undone of the last fix
   seaworthy fix --rollback ID --apply    undo it";
 
+const CERTIFICATES_EXIT_CODES: &str = "\
+Exit codes:
+  0  done; with --within: no certificate ends within so many days
+  1  with --within: one does, or has ended
+  2  wrong usage: an option, a name or a file it names
+  3  with --within: none that could be seen does, but not all could be seen
+  4  an operation failed
+
+Examples:
+  seaworthy certificates                 all of this node, the first to end first
+  seaworthy certificates -v              with names, files, usages and fingerprints
+  seaworthy certificates --within 30     what has to be renewed this month; exit code 1 if anything has
+  seaworthy certificates -f json         for a script";
+
 const PLAIN_EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -102,6 +116,13 @@ pub(crate) enum Command {
     /// Take a snapshot of this node: all evidence as one JSON document, without secrets
     #[command(after_help = PLAIN_EXIT_CODES)]
     Snapshot(Snapshot),
+    /// List every certificate of this node by its end: who uses it, who issued it, and what is wrong with it
+    ///
+    /// Finds what lies in the folders of certificates and keys, what a setting of any component or a kubeconfig names or embeds
+    /// (also those of administrators), and what the node's listeners serve, whoever made it. CAs are listed as well. It needs no API
+    /// server, changes nothing, and starts no program. Run it as root: what it may not read is listed as such.
+    #[command(after_help = CERTIFICATES_EXIT_CODES)]
+    Certificates(Certificates),
     /// Explain a rule, by its id or by a control number such as 2.4; a section such as 2 lists its controls
     #[command(after_help = PLAIN_EXIT_CODES)]
     Explain {
@@ -226,6 +247,24 @@ pub(crate) struct Snapshot {
     /// Write it to this file (readable by its owner only) instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Certificates {
+    #[command(flatten)]
+    pub(crate) collection: Collection,
+    /// List those of this snapshot instead of the node
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "no_wire", "observe", "timeout"])]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// List only those that end within so many days, and exit with 1 if there are any
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=36500))]
+    pub(crate) within: Option<u32>,
+    /// Show all that is known of each: names, files, usages, settings, fingerprint
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Output format: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod audit;
 mod catalogue;
+mod certificates;
 mod fix;
 mod probe;
 mod snapshot;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Audit(options) => audit::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
+        Command::Certificates(options) => certificates::run(&options),
         Command::Explain { name, catalogue } => catalogue::explain(&name, &catalogue),
         Command::List { benchmark, catalogue } => catalogue::list(benchmark.as_deref(), &catalogue),
         Command::Probe(options) => probe::run(&options),

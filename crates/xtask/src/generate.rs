@@ -9,6 +9,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let files = [
         ("schemas/snapshot-v2.json", pretty(&seaworthy_evidence::json_schema())?),
         ("schemas/report-v1.json", pretty(&seaworthy_report::json::json_schema())?),
+        ("schemas/certificates-v1.json", pretty(&seaworthy_report::certificates::json_schema())?),
         ("schemas/fix-v2.json", pretty(&seaworthy_report::plan::json_schema())?),
         ("schemas/fix-outcome-v2.json", pretty(&seaworthy_report::fix::outcome_json_schema())?),
         ("schemas/fix-status-v2.json", pretty(&seaworthy_report::fix::status_json_schema())?),

@@ -122,7 +122,8 @@ fn judged(options: &cli::Audit, catalogue: &Catalogue) -> anyhow::Result<Options
     Ok(Options { rules: options.rules.clone(), benchmark: benchmark.map(|b| b.id.clone()), waivers })
 }
 
-fn read(path: &Path) -> anyhow::Result<Snapshot> {
+/// Returns the snapshot in a file.
+pub(super) fn read(path: &Path) -> anyhow::Result<Snapshot> {
     let text = read_text(path)?;
     Snapshot::from_json(text.as_bytes()).map_err(|error| {
         let message = format!("{} is not a snapshot: {error}", path.display());

@@ -10,14 +10,12 @@ mod drift;
 mod etcd;
 mod files;
 mod instance;
-mod kubeconfig;
 mod listeners;
 mod material;
 mod node;
 mod places;
 mod pods;
 mod processes;
-mod runtime;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -42,6 +40,7 @@ use declarations::{Declarations, Manifests};
 use etcd::Etcds;
 use etcd::trust::Trust;
 use processes::Found;
+pub(crate) use processes::Running;
 
 /// How long to wait for links that seem to be missing. The peers of a member that has just started, or was cut off, find it
 /// again in a fraction of it.

@@ -54,6 +54,43 @@ const OF_CONTROLLER_MANAGER: &[(&str, &str)] = &[
     ),
 ];
 
+/// The same for rules of the node itself.
+const OF_NODE: &[(&str, &str)] = &[
+    ("cni-mode", ""),
+    ("cni-owner", "chown 1:1 /etc/cni/net.d/*"),
+    ("pki-owner", "chown 1:1 /etc/kubernetes/pki/ca.key"),
+    ("pki-owner", "chmod 777 /etc/kubernetes/pki"),
+    ("pki-certificate-mode", "chmod 666 /etc/kubernetes/pki/apiserver.crt"),
+    ("pki-key-mode", "chmod 644 /etc/kubernetes/pki/ca.key"),
+    ("admin-kubeconfig-mode", "chmod 644 /etc/kubernetes/admin.conf"),
+    ("admin-kubeconfig-owner", "chown 1:1 /etc/kubernetes/super-admin.conf"),
+    ("runtime-socket", "chmod 666 /run/containerd/containerd.sock"),
+    ("system-masters-kubeconfig", ""),
+];
+
+#[test]
+fn advice_for_the_node_is_right_where_it_is_followed() {
+    let node = Node::up(RELEASE, &Progress::new()).expect("a node");
+    let name = node.run("hostname", [""; 0]).expect("its name").trim().to_owned();
+    let status = |report: &Report, rule: &str| report[&(rule.to_owned(), name.clone())].0.clone();
+    for (rule, staging) in OF_NODE {
+        shell(&node, "node", staging);
+        let before = settled(&node, &name, |report| status(report, rule) == "fail");
+        let (_, advice) = &before[&((*rule).to_owned(), name.clone())];
+        let is_command = |text: &&str| ["chmod", "chown", "rm"].iter().any(|word| text.starts_with(word));
+        let commands: Vec<&str> = advice.split('`').skip(1).step_by(2).filter(is_command).collect();
+        assert!(!commands.is_empty(), "{rule}: {advice}");
+        // The file is wanted again by the next run.
+        let kept = "cp -p /etc/kubernetes/super-admin.conf /run/kept.conf";
+        shell(&node, "node", &format!("{kept}; {}", commands.join("; ")));
+        let after = settled(&node, &name, |report| status(report, rule) == "pass");
+        let worse = worse(&before, &after);
+        assert!(worse.is_empty(), "{rule}: {advice}: {worse:?}");
+        shell(&node, "node", "cp -p /run/kept.conf /etc/kubernetes/super-admin.conf");
+    }
+    shell(&node, "node", "chmod 644 /etc/cni/net.d/*");
+}
+
 #[test]
 fn advice_is_right_where_it_is_followed() {
     let node = Node::up(RELEASE, &Progress::new()).expect("a node");

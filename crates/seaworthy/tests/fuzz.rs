@@ -245,6 +245,28 @@ fn manifest() {
 }
 
 #[test]
+fn kubeconfig() {
+    fuzz("kubeconfig", 3000, |bytes| {
+        let read = |_: &str| Ok(bytes.to_vec());
+        let now = Timestamp::UNIX_EPOCH;
+        let found = seaworthy_collect::kubeconfig::parse("/k", bytes, &origin(), read, &[], now);
+        let users = found.as_ref().map(|found| found.users.len()).map_err(Clone::clone);
+        if let Err(error) = &users {
+            assert_eq!(error.message, "/k could not be read as a kubeconfig");
+        }
+        size(&users)
+    });
+}
+
+#[test]
+fn runtime() {
+    fuzz("runtime", 3000, |bytes| {
+        let said = [true, false].map(|containerd| seaworthy_collect::runtime::said(containerd, bytes));
+        size(&said) / 2
+    });
+}
+
+#[test]
 fn pem() {
     fuzz("pem", 4000, |bytes| {
         let now = Timestamp::UNIX_EPOCH;

@@ -15,7 +15,8 @@ use seaworthy_host::users::Account;
 use seaworthy_pki::{Beside, Parsed, Purpose, Usage, accepts_issuer, misuse};
 
 use super::processes::Running;
-use super::{Kind, Survey, files, kubeconfig, runtime, tree};
+use super::{Kind, Survey, files, tree};
+use crate::{kubeconfig, runtime};
 
 /// Where every file belongs to root, whoever uses it.
 const KUBERNETES: &str = "/etc/kubernetes/";
@@ -727,7 +728,7 @@ mod tests {
         let all = node.kubeconfigs.value().unwrap();
         let kind = |path: &str| {
             let found = all.iter().find(|found| found.path == path).unwrap();
-            found.users.as_result().map(<[_]>::len).map_err(|error| error.kind)
+            found.users.as_result().map(Vec::len).map_err(|error| error.kind)
         };
         assert_eq!(kind("/etc/kubernetes/admin.conf"), Ok(1));
         assert_eq!(kind("/etc/kubernetes/super-admin.conf"), Err(ErrorKind::TooLarge));

@@ -12,7 +12,8 @@ use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
 use seaworthy_settings::{Argument, ConfigText};
 
-use super::{Kind, Survey, config_text, runtime};
+use super::{Kind, Survey, config_text};
+use crate::runtime;
 
 /// One process of interest, with what is read of each.
 pub(crate) struct Running {

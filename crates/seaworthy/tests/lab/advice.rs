@@ -23,11 +23,26 @@ use crate::oracle::{eventually, sh};
 const SETTLES: Duration = Duration::from_secs(20);
 
 /// The rules whose advice nobody can follow here, and why.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 16] = [
     ("kubeconfig-mode", "etcd has no kubeconfig; crates/kubeadm/tests/failures.rs follows it for others"),
     ("kubeconfig-owner", "as kubeconfig-mode"),
     ("loopback-only", "it is not about etcd; crates/kubeadm/tests/failures.rs follows it"),
     ("profiling", "as loopback-only"),
+    (
+        "admin-kubeconfig-mode",
+        "it is about a node of Kubernetes; crates/kubeadm/tests/failures.rs follows it",
+    ),
+    ("admin-kubeconfig-owner", "as admin-kubeconfig-mode"),
+    ("cni-mode", "as admin-kubeconfig-mode"),
+    ("cni-owner", "as admin-kubeconfig-mode"),
+    ("pki-certificate-mode", "as admin-kubeconfig-mode"),
+    ("pki-key-mode", "as admin-kubeconfig-mode"),
+    ("pki-owner", "as admin-kubeconfig-mode"),
+    ("runtime-socket", "as admin-kubeconfig-mode"),
+    ("system-masters-kubeconfig", "as admin-kubeconfig-mode"),
+    ("node-certificate-expiry", "it is what a person does with the CA at hand"),
+    ("node-certificate-soundness", "as node-certificate-expiry"),
+    ("separate-trust-domains", "as node-certificate-expiry"),
 ];
 
 /// A rule that is made to fail on the first member.

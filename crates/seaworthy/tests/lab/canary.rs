@@ -63,7 +63,7 @@ fn assert_silent(node: &Node, secrets: &Secrets) -> String {
     let peer = format!("{}:2380", node.address);
     let client = format!("{}:2379", node.address);
     let snapshot = "/tmp/snapshot.json";
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 16] = [
         &["snapshot"],
         &["snapshot", "--no-wire"],
         &["snapshot", "--observe", "0.2"],
@@ -73,6 +73,9 @@ fn assert_silent(node: &Node, secrets: &Secrets) -> String {
         &["audit", "--format", "json"],
         &["audit", "--benchmark", "cis-kubernetes", "--verbose"],
         &["audit", "--snapshot", snapshot, "--verbose"],
+        &["certificates"],
+        &["certificates", "--verbose"],
+        &["certificates", "--snapshot", snapshot, "--format", "json"],
         &["probe", &peer, &client],
         &["probe", "--format", "json", &peer, &client],
         &["explain", "etcd-peer-tls"],
@@ -333,6 +336,7 @@ fn a_key_where_a_certificate_should_be_does_not_leave() {
         for arguments in [
             &["snapshot"][..],
             &["audit", "--verbose"],
+            &["certificates", "--verbose"],
             &["audit", "--snapshot", &format!("{PKI_DIR}/ca.crt")],
         ] {
             let leaks = secrets.leaks(&arguments.join(" "), &seaworthy(node, arguments));

@@ -8,8 +8,7 @@ use seaworthy_host::root::Root;
 use seaworthy_host::users::Account;
 use toml_span::Value;
 
-use super::Survey;
-use super::processes::Running;
+use crate::survey::{Running, Survey};
 
 /// Where CNI configuration is unless somebody says otherwise (containerd, CRI-O).
 pub(crate) const CNI: &str = "/etc/cni/net.d";
@@ -77,6 +76,21 @@ struct Said {
 /// Returns whether a program of this name is a container runtime.
 pub(crate) fn is_called(name: &[u8]) -> bool {
     matches!(name, b"containerd" | b"crio")
+}
+
+/// Returns the folders for CNI configuration, and the socket, that a file of containerd (else of CRI-O) says, with the files that it
+/// imports.
+///
+/// # Errors
+///
+/// When it is no TOML. Nothing in it is told.
+pub fn said(
+    containerd: bool,
+    bytes: &[u8],
+) -> Result<(Vec<String>, Option<String>, Vec<String>), EvidenceError> {
+    let mut said = Said::default();
+    let imports = said.take(if containerd { &CONTAINERD } else { &CRI_O }, "it", bytes)?;
+    Ok((said.folders(), said.socket, imports))
 }
 
 /// Returns the runtime that is `running`.

@@ -69,11 +69,14 @@ struct User {
 }
 
 /// What is in a kubeconfig.
-pub(crate) struct Read {
-    pub(crate) users: Vec<KubeconfigUser>,
-    pub(crate) authorities: Result<Vec<Parsed>, EvidenceError>,
+#[derive(Debug)]
+pub struct Read {
+    /// The identities.
+    pub users: Vec<KubeconfigUser>,
+    /// The CAs by which it knows API servers.
+    pub authorities: Result<Vec<Parsed>, EvidenceError>,
     /// The files that it names, as absolute paths.
-    pub(crate) named: Vec<String>,
+    pub named: Vec<String>,
 }
 
 /// Returns what is in the kubeconfig `bytes` at `path`. Files that it names are had by `read`; those by whose certificates its users are
@@ -82,7 +85,7 @@ pub(crate) struct Read {
 /// # Errors
 ///
 /// When it is no kubeconfig. Nothing in the file is told.
-pub(crate) fn parse(
+pub fn parse(
     path: &str,
     bytes: &[u8],
     origin: &Origin,

@@ -35,7 +35,7 @@ use seaworthy_host::users::Users;
 use seaworthy_settings::ConfigText;
 
 use attribution::Attributions;
-use declarations::{Declarations, Manifests};
+use declarations::{Declarations, Supervisors};
 use etcd::Etcds;
 use etcd::trust::Trust;
 use processes::Found;
@@ -149,10 +149,10 @@ struct Declared {
 impl Declared {
     fn find(survey: &Survey<'_>, found: Option<&Found>) -> Self {
         let mut unreadable = Vec::new();
-        let manifests = Arc::new(Manifests::find(survey, found, &mut unreadable));
+        let supervisors = Arc::new(Supervisors::find(survey, found, &mut unreadable));
         let mut of = |kind: Kind| {
             let running = found.map_or(&[][..], |found| found.of(kind));
-            Declarations::find(survey, kind, &manifests, running, &mut unreadable)
+            Declarations::find(survey, kind, &supervisors, running, &mut unreadable)
         };
         let etcd = of(Kind::ETCD);
         let others = Kind::like_the_others().map(of).collect();
@@ -189,7 +189,8 @@ fn gather<'a>(
     blind: Option<EvidenceError>,
     unreadable: &mut Vec<EvidenceError>,
 ) -> Gathered {
-    let read = |kind: Kind| found.of(kind).iter().map(move |running| instance::Reading::read(kind, running));
+    let read =
+        |kind: Kind| found.of(kind).iter().map(move |running| instance::Reading::read(found, kind, running));
     let mut readings: Vec<_> = Kind::like_the_others().flat_map(read).collect();
     let answers = listeners::ask_all(survey, &etcds.servers, &etcds.proxies, &readings);
     let doubts = etcds.settle(&answers);

@@ -409,7 +409,8 @@ mod tests {
         let survey =
             Survey { options: &options, root: &root, users: &seaworthy_host::users::Users::default() };
         let started = Instant::now();
-        let answers = ask_all(&survey, &[Server::read(&running)], &[], &[]);
+        let answers =
+            ask_all(&survey, &[Server::read(&super::super::processes::Found::default(), &running)], &[], &[]);
         assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
         let mut unasked = 0;
         for listener in silent {

@@ -220,7 +220,7 @@ mod tests {
             &format!("--key-file={key}"),
             &format!("--trusted-ca-file={other_ca}"),
         ]);
-        let servers = [Server::read(&server)];
+        let servers = [Server::read(&crate::survey::processes::Found::default(), &server)];
         let read = |arguments: &[String]| {
             let arguments: Vec<&str> =
                 std::iter::once("kube-apiserver").chain(arguments.iter().map(String::as_str)).collect();

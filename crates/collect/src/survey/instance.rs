@@ -47,11 +47,6 @@ impl<'a> Reading<'a> {
         Self { kind, running, sockets, version, resolved }
     }
 
-    /// Returns whether it is of this kind.
-    pub(crate) fn is_of(&self, kind: Kind) -> bool {
-        self.kind.component.name == kind.component.name
-    }
-
     /// Returns the instance as evidence, joined with what its listeners said.
     pub(crate) fn finish(
         mut self,

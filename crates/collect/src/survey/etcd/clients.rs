@@ -50,12 +50,8 @@ impl Known {
             let none = Settings::default();
             let settings = server.resolved.settings.value().unwrap_or(&none);
             let reader = Reader::of_process(server.running);
-            let [client, peer] = [&CLIENT, &PEER].map(|names| {
-                let matters = |name: &&str| [names.certificate, names.trusted].contains(name);
-                let path =
-                    |name: &str| Some(settings.get(name).filter(|s| s.set && matters(&name))?.value.clone());
-                Files::named(survey, &reader, names, path)
-            });
+            let [client, peer] =
+                [&CLIENT, &PEER].map(|names| Files::without_keys(survey, &reader, settings, names));
             for trusted in [client.trusted, peer.trusted] {
                 let cas = known.of(trusted);
                 known.cas.extend(cas);

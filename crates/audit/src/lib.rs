@@ -11,6 +11,7 @@ mod report;
 mod trail;
 mod waiver;
 
+use rayon::prelude::*;
 use seaworthy_catalogue::{Benchmark, Catalogue, Implementation, Rule, Status, Subject};
 use seaworthy_components::Component;
 use seaworthy_evidence::{Instance, Snapshot};
@@ -39,8 +40,8 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
     let benchmark = options.benchmark.as_deref().and_then(|name| catalogue.benchmark(name));
     let evidence = serde_json::to_value(snapshot).unwrap_or_default();
     let mut findings: Vec<Finding> = select(catalogue, benchmark, &options.rules)
-        .into_iter()
-        .flat_map(|rule| judge_rule(catalogue, rule, snapshot, &evidence))
+        .into_par_iter()
+        .flat_map_iter(|rule| judge_rule(catalogue, rule, snapshot, &evidence))
         .filter(|finding| is_selected(finding, benchmark, &options.rules))
         .collect();
     let waiver_notices = options.waivers.apply(&mut findings, snapshot.taken_at);

@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 
+use rayon::prelude::*;
 use seaworthy_evidence::{ErrorKind, EvidenceError, FileKind, Origin};
 use seaworthy_host::root::Root;
 use seaworthy_host::shell;
@@ -140,7 +142,7 @@ impl StaticPods {
     fn read_directory(&mut self, root: &Root, directory: &Path) {
         match root.stat(directory, &Users::default()).map(|file| file.kind) {
             Ok(FileKind::Directory) => {}
-            Ok(FileKind::Regular) => return self.read_file(root, directory),
+            Ok(FileKind::Regular) => return self.add(StaticPod::read(root, directory)),
             Ok(FileKind::Other) => return,
             Err(error) if error.kind == ErrorKind::NotFound => return,
             Err(error) => return self.errors.push(error),
@@ -149,29 +151,34 @@ impl StaticPods {
             Ok(names) => names,
             Err(error) => return self.errors.push(error),
         };
-        for name in names.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
+        let read = |name: &OsString| {
             let path = directory.join(name);
             match root.stat(&path, &Users::default()) {
-                Ok(file) if file.kind == FileKind::Regular => self.read_file(root, &path),
+                Ok(file) if file.kind == FileKind::Regular => StaticPod::read(root, &path),
                 // kubelet does not descend, and skips what is no file.
-                Ok(_) => {}
-                Err(error) => self.errors.push(error),
+                other => other.map(|_| Vec::new()),
             }
+        };
+        let visible = names.par_iter().filter(|name| !name.as_encoded_bytes().starts_with(b"."));
+        for pods in visible.map(read).collect::<Vec<_>>() {
+            self.add(pods);
         }
     }
 
-    fn read_file(&mut self, root: &Root, path: &Path) {
-        match root.read(path, yaml::CAP) {
-            Ok(bytes) => match StaticPod::parse(&bytes, &root.origin(path)) {
-                Ok(pods) => self.pods.extend(pods),
-                Err(error) => self.errors.push(error),
-            },
+    fn add(&mut self, pods: Result<Vec<StaticPod>, EvidenceError>) {
+        match pods {
+            Ok(pods) => self.pods.extend(pods),
             Err(error) => self.errors.push(error),
         }
     }
 }
 
 impl StaticPod {
+    /// Returns the pods in the file at `path`.
+    fn read(root: &Root, path: &Path) -> Result<Vec<Self>, EvidenceError> {
+        Self::parse(&root.read(path, yaml::CAP)?, &root.origin(path))
+    }
+
     /// Returns the pods in the manifest `bytes` (YAML or JSON), which are from the file `origin`.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::join;
+use rayon::prelude::*;
 use seaworthy_components::{Component, Program};
 use seaworthy_evidence::{
     ErrorKind, EtcdClient, EvidenceError, Instance, Node, Observed, Origin, Snapshot, Tool,
@@ -36,9 +37,10 @@ use seaworthy_host::users::Users;
 use seaworthy_settings::ConfigText;
 
 use attribution::Attributions;
-use declarations::{Declarations, Manifests};
+use declarations::{Declarations, Supervisors};
 use etcd::Etcds;
 use etcd::trust::Trust;
+use instance::Reading;
 use processes::Found;
 pub(crate) use processes::Running;
 
@@ -107,15 +109,15 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let proc = Proc::of_host(&root);
     let found = proc.as_ref().map_err(Clone::clone).and_then(|proc| Found::look(proc, &mut unreadable));
     let declared = || Declared::find(&survey, found.as_ref().ok());
-    let etcds = || found.as_ref().map(|found| Etcds::read(&survey, found));
+    let read = || found.as_ref().map(|found| Read::of(&survey, found));
     let trust = || Trust::read(&survey, found.as_ref().ok());
-    let (declared, (etcds, trust)) = join(declared, || join(etcds, trust));
+    let (declared, (read, trust)) = join(declared, || join(read, trust));
     unreadable.extend(declared.unreadable.iter().cloned());
-    let gathered = match (&found, etcds) {
-        (Ok(found), Ok(etcds)) => {
+    let gathered = match (&found, read) {
+        (Ok(found), Ok(read)) => {
             let blind = proc.as_ref().ok().and_then(Proc::hides_processes);
             unreadable.extend(blind.clone());
-            gather(&survey, found, etcds, &declared, &trust, blind, &mut unreadable)
+            gather(&survey, found, read, &declared, &trust, blind, &mut unreadable)
         }
         (Err(error), _) | (_, Err(error)) => Gathered::nothing(error),
     };
@@ -164,10 +166,10 @@ struct Declared {
 impl Declared {
     fn find(survey: &Survey<'_>, found: Option<&Found>) -> Self {
         let mut unreadable = Vec::new();
-        let manifests = Arc::new(Manifests::find(survey, found, &mut unreadable));
+        let supervisors = Arc::new(Supervisors::find(survey, found, &mut unreadable));
         let mut of = |kind: Kind| {
             let running = found.map_or(&[][..], |found| found.of(kind));
-            Declarations::find(survey, kind, &manifests, running, &mut unreadable)
+            Declarations::find(survey, kind, &supervisors, running, &mut unreadable)
         };
         let etcd = of(Kind::ETCD);
         let others = Kind::like_the_others().map(of).collect();
@@ -194,44 +196,70 @@ impl Gathered {
     }
 }
 
+/// What was read of the processes, before anything is asked.
+struct Read<'a> {
+    etcds: Etcds<'a>,
+    /// In the order of [`Kind::like_the_others`].
+    others: Vec<Vec<Reading<'a>>>,
+}
+
+impl<'a> Read<'a> {
+    fn of(survey: &Survey<'_>, found: &'a Found) -> Self {
+        let read = |kind: Kind| {
+            found.of(kind).par_iter().map(|running| Reading::read(found, kind, running)).collect()
+        };
+        let kinds: Vec<Kind> = Kind::like_the_others().collect();
+        let (etcds, others) =
+            join(|| Etcds::read(survey, found), || kinds.into_par_iter().map(read).collect());
+        Self { etcds, others }
+    }
+}
+
 /// Asks the listeners, and puts every instance together.
 fn gather<'a>(
     survey: &Survey<'_>,
     found: &'a Found,
-    mut etcds: Etcds<'a>,
+    read: Read<'a>,
     declared: &Declared,
     trust: &Trust,
     blind: Option<EvidenceError>,
     unreadable: &mut Vec<EvidenceError>,
 ) -> Gathered {
-    let read = |kind: Kind| found.of(kind).iter().map(move |running| instance::Reading::read(kind, running));
-    let mut readings: Vec<_> = Kind::like_the_others().flat_map(read).collect();
-    let answers = listeners::ask_all(survey, &etcds.servers, &etcds.proxies, &readings);
+    let Read { mut etcds, others } = read;
+    let answers = listeners::ask_all(survey, &etcds.servers, &etcds.proxies, others.iter().flatten());
     let doubts = etcds.settle(&answers);
     // An empty list claims that there is none, which somebody who may not see every process cannot, nor every executable where
     // one may be a component by another name.
     let hidden = blind.clone().or_else(|| found.unseen.clone());
+    let clients = std::mem::take(&mut etcds.clients);
+    let finish_etcds = || {
+        let mut unread = Vec::new();
+        let attributions = Attributions::find(survey.root, &declared.etcd, found.of(Kind::ETCD), &mut unread);
+        (etcds.finish(survey, &declared.etcd, &attributions, trust, &answers), unread)
+    };
+    let finish = |(declared, readings): (&Declarations, Vec<Reading<'_>>)| {
+        let mut unread = Vec::new();
+        let attributions = Attributions::find(survey.root, declared, found.of(declared.kind), &mut unread);
+        let finish = |reading: Reading<'_>| reading.finish(survey, declared, &attributions, &answers);
+        let mut all: Vec<Instance> = readings.into_iter().map(finish).collect();
+        all.extend(declared.without_process(survey, &all));
+        (declared.kind.component, all, unread)
+    };
+    let finish_others = || declared.others.par_iter().zip(others).map(finish).collect::<Vec<_>>();
+    let (((etcd, proxies), unread), others) = join(finish_etcds, finish_others);
+    unreadable.extend(unread);
+    if !etcd.is_empty() {
+        unreadable.extend(doubts.iter().cloned());
+    }
     let mut components = BTreeMap::new();
     let mut insert = |component: &Component, instances: Vec<Instance>, doubt: Option<EvidenceError>| {
         components.insert(component.name.to_owned(), listed(instances, doubt));
     };
-    let clients = std::mem::take(&mut etcds.clients);
-    let attributions = Attributions::find(survey.root, &declared.etcd, found.of(Kind::ETCD), unreadable);
-    let (etcd, proxies) = etcds.finish(survey, &declared.etcd, &attributions, trust, &answers);
-    if !etcd.is_empty() {
-        unreadable.extend(doubts.iter().cloned());
-    }
     insert(Kind::ETCD.component, etcd, doubts.into_iter().next().or_else(|| hidden.clone()));
     insert(&seaworthy_components::etcd_proxy::COMPONENT, proxies, hidden.clone());
-    for declared in &declared.others {
-        let attributions = Attributions::find(survey.root, declared, found.of(declared.kind), unreadable);
-        let (mine, rest) = readings.into_iter().partition(|reading| reading.is_of(declared.kind));
-        readings = rest;
-        let finish =
-            |reading: instance::Reading<'_>| reading.finish(survey, declared, &attributions, &answers);
-        let mut all: Vec<Instance> = Vec::into_iter(mine).map(finish).collect();
-        all.extend(declared.without_process(survey, &all));
-        insert(declared.kind.component, all, hidden.clone());
+    for (component, instances, unread) in others {
+        unreadable.extend(unread);
+        insert(component, instances, hidden.clone());
     }
     Gathered {
         components,

@@ -23,19 +23,28 @@ pub(crate) fn documents<T: DeserializeOwned>(bytes: &[u8], origin: &Origin) -> V
             Err(EvidenceError::new(ErrorKind::Malformed, format!("{origin}: not UTF-8")).at(origin)),
         ];
     }
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_reader_input_bytes: Some(CAP),
-            max_nodes: 50_000,
-            max_depth: 64,
-        },
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        legacy_octal_numbers: true,
-        with_snippet: false,
+    let read = |duplicate_keys| {
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_reader_input_bytes: Some(CAP),
+                max_nodes: 50_000,
+                max_depth: 64,
+            },
+            duplicate_keys: duplicate_keys,
+            legacy_octal_numbers: true,
+            with_snippet: false,
+        };
+        serde_saphyr::read_with_options(&mut Cursor::new(bytes), options).collect::<Vec<_>>()
     };
-    serde_saphyr::read_with_options(&mut Cursor::new(bytes), options)
-        .map(|document| document.map_err(|error| malformed(&error, origin)))
-        .collect()
+    // To let the last key win, the parser keeps each mapping until its end, which takes twice as long.
+    let mut documents = read(DuplicateKeyPolicy::Error);
+    let is_duplicate = |error: &serde_saphyr::Error| {
+        matches!(error.without_snippet(), serde_saphyr::Error::DuplicateMappingKey { .. })
+    };
+    if documents.iter().any(|document| document.as_ref().is_err_and(is_duplicate)) {
+        documents = read(DuplicateKeyPolicy::LastWins);
+    }
+    documents.into_iter().map(|document| document.map_err(|error| malformed(&error, origin))).collect()
 }
 
 /// Returns the origin in the same file at which `value` is written: for an alias, where its anchor is.

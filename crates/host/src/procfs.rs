@@ -459,7 +459,12 @@ impl ProcessEntry {
     pub fn has_own_namespace(&self, kind: &str) -> Result<bool, EvidenceError> {
         let own = format!("/proc/self/ns/{kind}");
         let own = std::fs::read_link(&own).map_err(|error| EvidenceError::from_io(&error, own))?;
-        Ok(self.read_link(&format!("ns/{kind}"))? != own.as_os_str().as_bytes())
+        Ok(self.namespace(kind)? != own.as_os_str().as_bytes())
+    }
+
+    /// Returns the name of its namespace of this kind, which is the same for all processes in it: `net:[4026531840]`.
+    pub(crate) fn namespace(&self, kind: &str) -> Result<Vec<u8>, EvidenceError> {
+        self.read_link(&format!("ns/{kind}"))
     }
 
     /// Returns its working directory, and its root, as paths from the root of the audit, or from that of its mount namespace

@@ -1,7 +1,7 @@
 //! Sockets of a process: the inodes behind its file descriptors, joined with the sockets of its own network
 //! namespace.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -40,33 +40,47 @@ pub struct TcpSocket {
 }
 
 impl Sockets {
-    /// Returns the sockets that `process` has open.
+    /// Returns the sockets that `process` has open, as [`Self::of_processes`] does.
     ///
     /// # Errors
     ///
     /// `PermissionDenied` when its file descriptors may not be seen, `TooLarge` when a table has more than 64
     /// MiB or more than 1024 of its sockets listen, `Vanished`.
     pub fn of_process(process: &ProcessEntry) -> Result<Self, EvidenceError> {
-        // The descriptors come first: a connection that is made in between is left out instead of being
-        // unowned.
-        let mut wanted = process.socket_inodes()?;
-        let mut sockets = Self::default();
-        sockets.read_table(process, "net/unix", Self::read_unix, &mut wanted)?;
-        // The kernel answers for our own network only; `/proc/PID` shows that of the process.
-        let ours = process.has_own_namespace("net").is_ok_and(|own| !own);
-        let add = |state, socket| sockets.add(state, socket, &mut wanted);
-        if !ours || sock_diag::for_each_tcp(add).is_err() {
-            sockets.read_table(process, "net/tcp", Self::read_tcp, &mut wanted)?;
-            sockets.read_table(process, "net/tcp6", Self::read_tcp, &mut wanted)?;
+        Self::of_processes(&[process]).pop().unwrap_or_else(|| Ok(Self::default()))
+    }
+
+    /// Returns the sockets that each of `processes` has open. What a network has is read once for all that are in it: to come
+    /// to the end of its connections, the kernel walks all of a hash table, milliseconds on a large machine.
+    pub fn of_processes(processes: &[&ProcessEntry]) -> Vec<Result<Self, EvidenceError>> {
+        let mut all = Vec::with_capacity(processes.len());
+        let mut networks: BTreeMap<Vec<u8>, Network<'_>> = BTreeMap::new();
+        for (index, process) in processes.iter().enumerate() {
+            // The descriptors come first: a connection that is made in between is left out instead of being
+            // unowned.
+            all.push(process.socket_inodes().map(|inodes| {
+                let network =
+                    process.namespace("net").unwrap_or_else(|_| process.pid().to_string().into_bytes());
+                networks.entry(network).or_default().add(index, process, inodes);
+                Self::default()
+            }));
         }
-        if sockets.listening.len() + sockets.unix_listening.len() > MAX_LISTENING {
+        networks.into_values().for_each(|network| network.read(&mut all));
+        let checked =
+            |(sockets, process): (Result<Self, EvidenceError>, &&ProcessEntry)| sockets?.checked(process);
+        all.into_iter().zip(processes).map(checked).collect()
+    }
+
+    /// Returns them sorted.
+    fn checked(mut self, process: &ProcessEntry) -> Result<Self, EvidenceError> {
+        if self.listening.len() + self.unix_listening.len() > MAX_LISTENING {
             let message = format!("{}: more than {MAX_LISTENING} listening sockets", process.origin("fd"));
             return Err(EvidenceError::new(ErrorKind::TooLarge, message).at(process.origin("fd")));
         }
-        sockets.listening.sort_unstable();
-        sockets.established.sort_unstable();
-        sockets.unix_listening.sort_unstable();
-        Ok(sockets)
+        self.listening.sort_unstable();
+        self.established.sort_unstable();
+        self.unix_listening.sort_unstable();
+        Ok(self)
     }
 
     /// Takes out the connections that `process` has closed by now.
@@ -75,30 +89,80 @@ impl Sockets {
             self.established.retain(|socket| open.contains(&socket.inode));
         }
     }
+}
 
-    /// Adds a TCP socket if its inode is `wanted`, which then is not wanted any more; returns whether others are.
-    fn add(&mut self, state: TcpState, socket: TcpSocket, wanted: &mut HashSet<u64>) -> bool {
-        if wanted.remove(&socket.inode) {
+/// Some processes in one network namespace, and the sockets that are looked for.
+#[derive(Default)]
+struct Network<'p> {
+    /// Each with its number.
+    processes: Vec<(usize, &'p ProcessEntry)>,
+    /// The inodes of sockets, each with the numbers of the processes that have it open.
+    wanted: HashMap<u64, Vec<usize>>,
+    found: BTreeMap<usize, Sockets>,
+}
+
+impl<'p> Network<'p> {
+    fn add(&mut self, index: usize, process: &'p ProcessEntry, inodes: HashSet<u64>) {
+        self.processes.push((index, process));
+        self.found.insert(index, Sockets::default());
+        inodes.into_iter().for_each(|inode| self.wanted.entry(inode).or_default().push(index));
+    }
+
+    /// Puts what there is into `all`, at the numbers of the processes.
+    fn read(mut self, all: &mut [Result<Sockets, EvidenceError>]) {
+        let processes = std::mem::take(&mut self.processes);
+        // The tables are those of any process in the network that is still there.
+        let mut outcome = Ok(());
+        for (_, process) in &processes {
+            outcome = self.read_by(process);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        for (index, sockets) in self.found {
+            let sockets = outcome.clone().map(|()| sockets);
+            all.iter_mut().skip(index).take(1).for_each(|to| *to = sockets.clone());
+        }
+    }
+
+    fn read_by(&mut self, process: &ProcessEntry) -> Result<(), EvidenceError> {
+        self.read_table(process, "net/unix", Self::read_unix)?;
+        // The kernel answers for our own network only; `/proc/PID` shows that of the process.
+        let ours = process.has_own_namespace("net").is_ok_and(|own| !own);
+        if !ours || sock_diag::for_each_tcp(|state, socket| self.add_tcp(state, socket)).is_err() {
+            self.read_table(process, "net/tcp", Self::read_tcp)?;
+            self.read_table(process, "net/tcp6", Self::read_tcp)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a TCP socket if its inode is wanted, which then is not wanted any more; returns whether others are.
+    fn add_tcp(&mut self, state: TcpState, socket: TcpSocket) -> bool {
+        for sockets in self.owners(socket.inode) {
             match state {
-                TcpState::Established => self.established.push(socket),
-                TcpState::Listen => self.listening.push(socket),
+                TcpState::Established => sockets.established.push(socket),
+                TcpState::Listen => sockets.listening.push(socket),
                 TcpState::Other => {}
             }
         }
-        !wanted.is_empty()
+        !self.wanted.is_empty()
     }
 
-    /// Adds the sockets with a `wanted` inode in the table `name` of the process by `read`.
+    /// Returns the sockets of the processes that have this one open.
+    fn owners(&mut self, inode: u64) -> impl Iterator<Item = &mut Sockets> {
+        let owners = self.wanted.remove(&inode).unwrap_or_default();
+        self.found.iter_mut().filter(move |(index, _)| owners.contains(index)).map(|(_, sockets)| sockets)
+    }
+
+    /// Adds the sockets that are wanted and in the table `name` of the process, by `read`.
     fn read_table(
         &mut self,
         process: &ProcessEntry,
         name: &str,
-        read: fn(&mut Self, &mut dyn BufRead, &mut HashSet<u64>) -> io::Result<()>,
-        wanted: &mut HashSet<u64>,
+        read: fn(&mut Self, &mut dyn BufRead) -> io::Result<()>,
     ) -> Result<(), EvidenceError> {
-        // Each table is read only until all sockets have been found: to come to the end of a TCP table, the kernel
-        // walks all of its hash table of connections, milliseconds on a large machine.
-        if wanted.is_empty() {
+        // Each table is read only until all sockets have been found.
+        if self.wanted.is_empty() {
             return Ok(());
         }
         let table = match process.open_file(name) {
@@ -108,7 +172,7 @@ impl Sockets {
             Err(error) => return Err(error),
         };
         let mut table = BufReader::with_capacity(1 << 16, table.take(CAP));
-        read(self, &mut table, wanted).map_err(|error| match Errno::from_io_error(&error) {
+        read(self, &mut table).map_err(|error| match Errno::from_io_error(&error) {
             Some(errno) => process.error(name, errno),
             None => EvidenceError::from_io(&error, process.origin(name)).at(process.origin(name)),
         })?;
@@ -121,22 +185,21 @@ impl Sockets {
     }
 
     /// Reads a table of the form of `/proc/net/tcp` or `/proc/net/tcp6`.
-    fn read_tcp(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
+    fn read_tcp(&mut self, table: &mut dyn BufRead) -> io::Result<()> {
         for_each_line(table, |line| match parse_tcp(line) {
-            Some((state, socket)) => self.add(state, socket, wanted),
+            Some((state, socket)) => self.add_tcp(state, socket),
             None => true,
         })
     }
 
     /// Reads a table of the form of `/proc/net/unix`.
-    fn read_unix(&mut self, table: &mut dyn BufRead, wanted: &mut HashSet<u64>) -> io::Result<()> {
+    fn read_unix(&mut self, table: &mut dyn BufRead) -> io::Result<()> {
         for_each_line(table, |line| {
-            if let Some((inode, listener)) = parse_unix(line)
-                && wanted.remove(&inode)
-            {
-                self.unix_listening.extend(listener.map(<[u8]>::to_vec));
+            if let Some((inode, listener)) = parse_unix(line) {
+                self.owners(inode)
+                    .for_each(|sockets| sockets.unix_listening.extend(listener.map(<[u8]>::to_vec)));
             }
-            !wanted.is_empty()
+            !self.wanted.is_empty()
         })
     }
 }
@@ -270,19 +333,23 @@ mod tests {
             .map(|listener| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
             .collect();
         let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
-        let [mut asked, mut read] = [Sockets::default(), Sockets::default()];
-        let mut wanted = process.socket_inodes().unwrap();
+        let [mut asked, mut read] = [(); 2].map(|()| {
+            let mut network = Network::default();
+            network.add(0, &process, process.socket_inodes().unwrap());
+            network
+        });
         for table in ["net/tcp", "net/tcp6"] {
-            read.read_table(&process, table, Sockets::read_tcp, &mut wanted.clone()).unwrap();
+            read.read_table(&process, table, Network::read_tcp).unwrap();
         }
         // A kernel without sock_diag says nothing.
-        if sock_diag::for_each_tcp(|state, socket| asked.add(state, socket, &mut wanted)).is_err() {
+        if sock_diag::for_each_tcp(|state, socket| asked.add_tcp(state, socket)).is_err() {
             return;
         }
+        let [asked, read] = [&asked.found[&0], &read.found[&0]];
         // Other tests open and close sockets meanwhile.
         for (listener, client) in listeners.iter().flatten().zip(clients) {
             let (local, remote) = (listener.local_addr().unwrap(), client.local_addr().unwrap());
-            for sockets in [&asked, &read] {
+            for sockets in [asked, read] {
                 assert!(sockets.listening.iter().any(|s| s.local == local), "{sockets:?}");
                 assert!(
                     sockets.established.iter().any(|s| (s.local, s.remote) == (remote, local)),
@@ -331,11 +398,14 @@ mod tests {
             00000000:00000000 00:00000000 00000000     0        0 15 1 0\n\
             6: 0A00000A:094C 0B00000A:C353 08 00000000:00000000 00:00000000 00000000     0        0 16 1 0\n\
             7: an end that the kernel need not come to";
-        let mut sockets = Sockets::default();
+        let process = Proc::open("/proc").unwrap().process(std::process::id()).unwrap();
+        let mut network = Network::default();
         let mut rest = table.as_bytes();
-        let mut wanted = HashSet::from([11, 12, 14, 15, 16]);
-        sockets.read_tcp(&mut rest, &mut wanted).unwrap();
-        assert!(wanted.is_empty() && rest.starts_with(b"7: an end"), "read on: {wanted:?}");
+        network.add(0, &process, HashSet::from([11, 12, 14, 15, 16]));
+        network.add(1, &process, HashSet::from([11]));
+        network.read_tcp(&mut rest).unwrap();
+        assert!(network.wanted.is_empty() && rest.starts_with(b"7: an end"), "read on: {:?}", network.wanted);
+        let sockets = &network.found[&0];
         let tcp = |local: &str, remote: &str, inode| TcpSocket {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
@@ -349,14 +419,16 @@ mod tests {
             sockets.established,
             [tcp("10.0.0.10:2380", "10.0.0.11:50000", 12), tcp("10.0.0.10:2380", "10.0.0.12:50000", 14)]
         );
+        assert_eq!(network.found[&1].listening, [tcp("127.0.0.1:2380", "0.0.0.0:0", 11)], "two have it open");
 
         let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 21 /run/etcd socket 21\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 22 /run/connected\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 23\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 24 @abstract\n";
-        sockets.read_unix(&mut table.as_bytes(), &mut (20..25).collect()).unwrap();
-        assert_eq!(sockets.unix_listening, [&b"/run/etcd socket 21"[..], b"@abstract"]);
+        network.add(2, &process, (20..25).collect());
+        network.read_unix(&mut table.as_bytes()).unwrap();
+        assert_eq!(network.found[&2].unix_listening, [&b"/run/etcd socket 21"[..], b"@abstract"]);
     }
 
     proptest! {

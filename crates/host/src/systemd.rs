@@ -35,43 +35,55 @@ const DROP_INS_CAP: usize = 4096;
 /// Most entries of a directory that names units which are looked at.
 const WANTED_CAP: usize = 4096;
 
-/// Returns the names of the services that systemd has started and not given up, which it notes in `/run/systemd/units`, and of
-/// those that it starts with the node, as far as `word` is in their file. What could not be read is noted in `unreadable`.
-pub fn wanted(root: &Root, word: &[u8], unreadable: &mut Vec<EvidenceError>) -> BTreeSet<String> {
-    let mut list = |directory: &str| {
-        let entries = match root.list(directory, WANTED_CAP) {
-            Err(error) if error.kind != ErrorKind::NotFound => {
-                unreadable.push(error);
-                Vec::new()
-            }
-            entries => entries.unwrap_or_default(),
+/// The services that systemd has started and not given up, which it notes in `/run/systemd/units`, and those that it starts
+/// with the node; but for its own, which run what it brings along.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The text of each one's file; none of one that cannot be read.
+    texts: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Wanted {
+    /// Returns those of a node. What could not be read is noted in `unreadable`.
+    pub fn read(root: &Root, unreadable: &mut Vec<EvidenceError>) -> Self {
+        let mut list = |directory: &str| {
+            let entries = match root.list(directory, WANTED_CAP) {
+                Err(error) if error.kind != ErrorKind::NotFound => {
+                    unreadable.push(error);
+                    Vec::new()
+                }
+                entries => entries.unwrap_or_default(),
+            };
+            entries.into_iter().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
-        entries.into_iter().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
-    };
-    let started = list("/run/systemd/units");
-    let mut names: Vec<String> =
-        started.iter().filter_map(|name| name.strip_prefix("invocation:").map(str::to_owned)).collect();
-    let mut files: HashMap<String, &str> = HashMap::new();
-    for directory in UNIT_DIRECTORIES {
-        for name in list(directory) {
-            if [".wants", ".requires"].iter().any(|end| name.ends_with(end)) {
-                names.extend(list(&format!("{directory}/{name}")));
+        let started = list("/run/systemd/units");
+        let mut names: BTreeSet<String> =
+            started.iter().filter_map(|name| name.strip_prefix("invocation:").map(str::to_owned)).collect();
+        let mut files: HashMap<String, &str> = HashMap::new();
+        for directory in UNIT_DIRECTORIES {
+            for name in list(directory) {
+                if [".wants", ".requires"].iter().any(|end| name.ends_with(end)) {
+                    names.extend(list(&format!("{directory}/{name}")));
+                }
+                files.entry(name).or_insert(directory);
             }
-            files.entry(name).or_insert(directory);
         }
+        let text = |name: &String| {
+            let template = specifiers::template(name);
+            let file = [Some(name), template.as_ref()].into_iter().flatten();
+            let (file, directory) = file.filter_map(|name| files.get_key_value(name)).next()?;
+            Some(root.read(Path::new(directory).join(file), CAP).ok())
+        };
+        names.retain(|name| name.ends_with(".service") && !name.starts_with("systemd-"));
+        Self { texts: names.into_iter().filter_map(|name| Some((name.clone(), text(&name)?))).collect() }
     }
-    let mentions = |name: &String| {
-        let template = specifiers::template(name);
-        let file =
-            [Some(name), template.as_ref()].into_iter().flatten().find_map(|name| files.get_key_value(name));
-        let Some((file, directory)) = file else { return false };
-        // One that cannot be read may mention it.
-        let text = root.read(Path::new(directory).join(file), CAP);
-        text.map_or(true, |text| text.windows(word.len()).any(|part| part == word))
-    };
-    // systemd's own services run what systemd brings along.
-    names.retain(|name| name.ends_with(".service") && !name.starts_with("systemd-"));
-    names.into_iter().collect::<BTreeSet<_>>().into_iter().filter(mentions).collect()
+
+    /// Returns the names of those with `word` in their file, and of those whose file cannot be read, which may mention it.
+    pub fn mentioning(&self, word: &[u8]) -> BTreeSet<String> {
+        let mentions = |text: &[u8]| text.windows(word.len()).any(|part| part == word);
+        let named = self.texts.iter().filter(|(_, text)| text.as_deref().is_none_or(mentions));
+        named.map(|(name, _)| name.clone()).collect()
+    }
 }
 
 /// What a service unit declares.

@@ -202,7 +202,7 @@ impl<'a> Attributions<'a> {
             Ok(declared) => return declared.as_ref().filter(|d| is_pod(d)).map(|d| Ok(d.path.as_str())),
             Err(error) => error,
         };
-        let unread = self.all.kubelet.unread.is_some();
+        let unread = self.all.supervisors.unread.is_some();
         let may_be = match self.verdicts.get(&pid) {
             Some(Verdict::AnyOf { candidates, unread: none }) => {
                 let sole = self.sole_manifest(candidates).filter(|_| none.is_none());
@@ -299,7 +299,7 @@ impl Decide<'_> {
     /// Returns the verdict on a process in the group of the pod `uid`; `None` when its name is not known.
     fn pod(&mut self, uid: &str, process: &Placed) -> Option<Verdict> {
         let declares = |pod: &&StaticPod| pod.uid.as_ref().is_some_and(|theirs| same_uid(theirs, uid));
-        let by_manifest: Vec<_> = self.all.kubelet.pods.iter().filter(declares).collect();
+        let by_manifest: Vec<_> = self.all.supervisors.pods.iter().filter(declares).collect();
         if !by_manifest.is_empty() {
             return Some(self.declared_by(&by_manifest, process, AttributedBy::PodUid, None));
         }
@@ -314,17 +314,17 @@ impl Decide<'_> {
     /// be read.
     fn is_static(&self, uid: &str) -> bool {
         let declares = |pod: &StaticPod| pod.uid.as_ref().is_some_and(|theirs| same_uid(theirs, uid));
-        pods::may_be_static(uid) || self.all.kubelet.pods.iter().any(declares)
+        pods::may_be_static(uid) || self.all.supervisors.pods.iter().any(declares)
     }
 
     /// Returns the verdict on a process in a static pod that is called so.
     fn named(&self, pod: &PodName, process: &Placed, by: AttributedBy) -> Verdict {
         let candidates: Vec<(&StaticPod, &str)> =
-            self.all.kubelet.pods.iter().filter_map(|one| Some((one, on_some_node(one, pod)?))).collect();
+            self.all.supervisors.pods.iter().filter_map(|one| Some((one, on_some_node(one, pod)?))).collect();
         // `etcd-events-m1` is `etcd` on the node `events-m1`, or `etcd-events` on `m1`.
         let exact = candidates.iter().filter(|(_, node)| self.is_this_node(node));
         let exact: Vec<&StaticPod> = exact.map(|(one, _)| *one).collect();
-        let unread = self.all.kubelet.unread.clone();
+        let unread = self.all.supervisors.unread.clone();
         match (exact.is_empty(), unread) {
             (false, unread) => self.declared_by(&exact, process, by, unread),
             (true, Some(error)) => Verdict::Unknown { error, may_be_pod: true },
@@ -339,7 +339,7 @@ impl Decide<'_> {
         let same = |known: &String| {
             known == name || (label(known) == label(name) && known.contains('.') != name.contains('.'))
         };
-        self.all.kubelet.node_names.iter().any(same)
+        self.all.supervisors.node_names.iter().any(same)
     }
 
     /// Returns the declarations of an etcd in the manifests of these pods.
@@ -399,16 +399,16 @@ impl Decide<'_> {
                 (_, None) => Verdict::OneOf(manifests),
             },
             Ok(Owner::Container { .. }) => {
-                Verdict::AnyOf { candidates: manifests, unread: self.all.kubelet.unread.clone() }
+                Verdict::AnyOf { candidates: manifests, unread: self.all.supervisors.unread.clone() }
             }
             _ => {
                 // Where systemd runs the node, what it started is in the group of a service.
                 let units = self.all.units().map(|(index, _)| index).filter(free);
-                let units = units.filter(|_| !self.all.systemd_runs);
-                let unread_unit = self.all.unread_unit.clone().filter(|_| !self.all.systemd_runs);
+                let units = units.filter(|_| !self.all.systemd_runs());
+                let unread_unit = self.all.unread_unit.clone().filter(|_| !self.all.systemd_runs());
                 Verdict::AnyOf {
                     candidates: manifests.into_iter().chain(units).collect(),
-                    unread: self.all.kubelet.unread.clone().or(unread_unit),
+                    unread: self.all.supervisors.unread.clone().or(unread_unit),
                 }
             }
         }
@@ -416,7 +416,7 @@ impl Decide<'_> {
 
     /// Returns the verdict on a process in a pod whose manifest may be one that could not be read, if there is one.
     fn unread(&self) -> Option<Verdict> {
-        let error = self.all.kubelet.unread.clone()?;
+        let error = self.all.supervisors.unread.clone()?;
         Some(Verdict::Unknown { error, may_be_pod: true })
     }
 

@@ -10,8 +10,9 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::access::Access;
 use seaworthy_host::cgroup::Owner;
+use seaworthy_host::systemd::{self, Wanted};
 use seaworthy_host::users::{Account, Users};
-use seaworthy_host::{machine, shell, systemd};
+use seaworthy_host::{machine, shell};
 use seaworthy_settings::{Argument, Given, Variable};
 
 use super::etcd::server;
@@ -20,8 +21,8 @@ use super::{Kind, Survey, config_text, files, instance, not_running};
 use crate::kubelet::{Kubelet, static_pod_directories};
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
-/// What kubelet is given to run, whatever it is.
-pub(crate) struct Manifests {
+/// What kubelet and systemd are told to run, whatever it is.
+pub(crate) struct Supervisors {
     /// Every static pod.
     pub(super) pods: Vec<StaticPod>,
     /// Manifests of one pod.
@@ -32,10 +33,12 @@ pub(crate) struct Manifests {
     pub(super) node_names: BTreeSet<String>,
     /// The host name.
     host: String,
+    /// The services of systemd, if it runs the node.
+    services: Option<Wanted>,
 }
 
-impl Manifests {
-    /// Returns the manifests of the kubelets among the `processes`. What could not be read is noted in `unreadable`.
+impl Supervisors {
+    /// Returns systemd and the kubelets among the `processes`. What could not be read is noted in `unreadable`.
     pub(crate) fn find(
         survey: &Survey<'_>,
         processes: Option<&Found>,
@@ -49,7 +52,7 @@ impl Manifests {
         Self::of(survey, &kubelets, unreadable)
     }
 
-    /// Returns the manifests of these `kubelets`.
+    /// Returns systemd and these `kubelets`.
     fn of(survey: &Survey<'_>, kubelets: &[Kubelet<'_>], unreadable: &mut Vec<EvidenceError>) -> Self {
         let (directories, errors) = static_pod_directories(kubelets);
         let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
@@ -68,6 +71,7 @@ impl Manifests {
             unread,
             node_names: node_names.filter(|name| !name.is_empty()).collect(),
             host,
+            services: runs_systemd(survey).then(|| Wanted::read(survey.root, unreadable)),
         }
     }
 
@@ -83,7 +87,7 @@ impl Manifests {
 /// Every declaration of a component on the node.
 pub(crate) struct Declarations {
     pub(super) kind: Kind,
-    pub(super) kubelet: Arc<Manifests>,
+    pub(super) supervisors: Arc<Supervisors>,
     found: Vec<Declaration>,
     /// The units that were looked for.
     units: BTreeMap<String, Unit>,
@@ -91,8 +95,6 @@ pub(crate) struct Declarations {
     wanted: BTreeSet<String>,
     /// Why the unit that distributions install may declare one.
     pub(super) unread_unit: Option<EvidenceError>,
-    /// Whether systemd runs the node.
-    pub(super) systemd_runs: bool,
 }
 
 /// One declaration of an instance.
@@ -120,12 +122,12 @@ pub(super) enum Unit {
 }
 
 impl Declarations {
-    /// Returns the declarations of `kind` in the manifests and in systemd's units. `running` are its processes. What could
+    /// Returns the declarations of `kind` in manifests and in systemd's units. `running` are its processes. What could
     /// not be read is noted in `unreadable`.
     pub(crate) fn find(
         survey: &Survey<'_>,
         kind: Kind,
-        manifests: &Arc<Manifests>,
+        supervisors: &Arc<Supervisors>,
         running: &[Running],
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
@@ -134,34 +136,30 @@ impl Declarations {
             Owner::Service { unit } => Some(unit),
             _ => None,
         });
-        Self::read(survey, kind, manifests, services, unreadable)
+        Self::read(survey, kind, supervisors, services, unreadable)
     }
 
     /// Returns the declarations of `kind`, which these `services` run.
     pub(super) fn read(
         survey: &Survey<'_>,
         kind: Kind,
-        manifests: &Arc<Manifests>,
+        supervisors: &Arc<Supervisors>,
         services: impl Iterator<Item = String>,
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
-        let is_directory =
-            |path| survey.root.stat(path, survey.users).map(|file| file.kind == FileKind::Directory);
         let mut all = Self {
             kind,
-            kubelet: Arc::clone(manifests),
+            supervisors: Arc::clone(supervisors),
             found: Vec::new(),
             units: BTreeMap::new(),
             wanted: BTreeSet::new(),
             unread_unit: None,
-            // As sd_booted(3) tells it.
-            systemd_runs: is_directory("/run/systemd/system").unwrap_or(false),
         };
         let declare = Declare { survey, kind };
-        all.found.extend(manifests.pods.iter().flat_map(|pod| declare.of_pod(pod)));
+        all.found.extend(supervisors.pods.iter().flat_map(|pod| declare.of_pod(pod)));
         all.found.dedup_by(|a, b| a.declared == b.declared);
-        if all.systemd_runs {
-            all.wanted = systemd::wanted(survey.root, kind.component.name.as_bytes(), unreadable);
+        if let Some(services) = &supervisors.services {
+            all.wanted = services.mentioning(kind.component.name.as_bytes());
         }
         let wanted = all.wanted.iter().cloned();
         let names: BTreeSet<String> = services.chain(wanted).chain([kind.program.unit.to_owned()]).collect();
@@ -173,7 +171,7 @@ impl Declarations {
 
     /// Adds the unit `name`, if there is one.
     fn look_for(&mut self, declare: &Declare<'_>, name: &str, unreadable: &mut Vec<EvidenceError>) {
-        let unit = match systemd::Unit::find(declare.survey.root, name, &self.kubelet.host) {
+        let unit = match systemd::Unit::find(declare.survey.root, name, &self.supervisors.host) {
             Ok(None) => return,
             Ok(Some(unit)) if let Some(command) = declare.started_by(&unit) => {
                 self.found.push(declare.of_unit(&unit, command));
@@ -208,6 +206,11 @@ impl Declarations {
         self.found.get(index)
     }
 
+    /// Returns whether systemd runs the node.
+    pub(super) fn systemd_runs(&self) -> bool {
+        self.supervisors.services.is_some()
+    }
+
     /// Returns the manifests, each with its number.
     pub(super) fn manifests(&self) -> impl Iterator<Item = (usize, &Declaration)> {
         self.found.iter().enumerate().filter(|(_, found)| is_pod(&found.declared))
@@ -224,14 +227,14 @@ impl Declarations {
     ///
     /// When none is known, but a file that kubelet may well be able to read could not be read.
     pub(crate) fn rivals(&self, manifest: &str) -> Result<Vec<RivalManifest>, EvidenceError> {
-        let files = self.kubelet.rivals_of(manifest);
+        let files = self.supervisors.rivals_of(manifest);
         let rival = |path: &&str| RivalManifest {
             path: (*path).to_owned(),
             wins: files.last() == Some(path),
             origin: Origin::file(*path),
         };
         let rivals: Vec<_> = files.iter().filter(|path| **path != manifest).map(rival).collect();
-        match &self.kubelet.unread {
+        match &self.supervisors.unread {
             Some(error) if rivals.is_empty() && error.kind != ErrorKind::Malformed => Err(error.clone()),
             _ => Ok(rivals),
         }
@@ -248,7 +251,7 @@ impl Declarations {
             return Vec::new();
         }
         let runs = |path: &str| {
-            let rivals = self.kubelet.rivals_of(path);
+            let rivals = self.supervisors.rivals_of(path);
             !rivals.iter().any(|r| claimed.contains(r)) && rivals.last().is_none_or(|last| *last == path)
         };
         let lost = self.manifests().map(|(_, found)| &found.declared);
@@ -261,6 +264,12 @@ impl Declarations {
         let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
         lost.map(|d| absent(survey, self.kind, d, self.rivals(&d.path))).collect()
     }
+}
+
+/// Returns whether systemd runs the node, as sd_booted(3) tells it.
+fn runs_systemd(survey: &Survey<'_>) -> bool {
+    let file = survey.root.stat("/run/systemd/system", survey.users);
+    file.is_ok_and(|file| file.kind == FileKind::Directory)
 }
 
 pub(super) fn is_pod(declared: &Declared) -> bool {
@@ -583,7 +592,7 @@ pub(super) mod tests {
 
     fn read(survey: &Survey<'_>, services: Vec<String>) -> Declarations {
         let unreadable = &mut Vec::new();
-        let pods = Arc::new(Manifests::of(survey, &[], unreadable));
+        let pods = Arc::new(Supervisors::of(survey, &[], unreadable));
         Declarations::read(survey, Kind::ETCD, &pods, services.into_iter(), unreadable)
     }
 
@@ -648,7 +657,7 @@ pub(super) mod tests {
             ];
             declarations(&files, |_, survey| {
                 let unreadable = &mut Vec::new();
-                let pods = Arc::new(Manifests::of(survey, &[], unreadable));
+                let pods = Arc::new(Supervisors::of(survey, &[], unreadable));
                 let found = Declarations::read(survey, kind, &pods, Vec::new().into_iter(), unreadable);
                 match &found.found[0].declared.fatal {
                     Observed::Seen { value, .. } => {

@@ -33,10 +33,12 @@ pub(super) struct Etcds<'a> {
 
 impl<'a> Etcds<'a> {
     pub(super) fn read(survey: &Survey<'_>, found: &'a Found) -> Self {
-        let mut servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
+        let mut servers: Vec<Server<'_>> =
+            found.servers.iter().map(|running| Server::read(found, running)).collect();
         let clients = clients::read(survey, &found.api_servers, &servers);
-        let doubts = embedded::find(&found.embedding, &mut servers);
-        Self { servers, proxies: found.proxies.iter().map(Reading::read).collect(), clients, doubts }
+        let doubts = embedded::find(found, &mut servers);
+        let proxies = found.proxies.iter().map(|running| Reading::read(found, running)).collect();
+        Self { servers, proxies, clients, doubts }
     }
 
     /// Takes out the programs that turned out to run no etcd, and returns why there may be others.

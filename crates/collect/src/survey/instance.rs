@@ -12,7 +12,7 @@ use super::attribution::Attributions;
 use super::declarations::Declarations;
 use super::listeners::{self, Answers};
 use super::material::{Circumstances, Files, Names, Reader};
-use super::processes::Running;
+use super::processes::{Found, Running};
 use super::{Kind, Survey, drift, files};
 
 /// One process with what was read of it on the node.
@@ -26,7 +26,7 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// Reads the settings and sockets of one process.
-    pub(crate) fn read(kind: Kind, running: &'a Running) -> Self {
+    pub(crate) fn read(found: &Found, kind: Kind, running: &'a Running) -> Self {
         let version = match running.built_release() {
             Some((release, origin)) => Observed::seen(release, origin),
             None => {
@@ -43,13 +43,8 @@ impl<'a> Reading<'a> {
             runs: true,
             read: &mut read,
         });
-        let sockets = Sockets::of_process(&running.entry);
+        let sockets = found.sockets(running);
         Self { kind, running, sockets, version, resolved }
-    }
-
-    /// Returns whether it is of this kind.
-    pub(crate) fn is_of(&self, kind: Kind) -> bool {
-        self.kind.component.name == kind.component.name
     }
 
     /// Returns the instance as evidence, joined with what its listeners said.

@@ -116,11 +116,11 @@ enum Job<'a> {
 
 /// Asks every listening socket of the servers and proxies what it speaks, and every server for its members, at the same
 /// time as far as there are threads, and all within the limit of one probe. Asks nothing when the wire is off.
-pub(crate) fn ask_all(
+pub(crate) fn ask_all<'r>(
     survey: &Survey<'_>,
     servers: &[Server<'_>],
     proxies: &[proxy::Reading<'_>],
-    others: &[instance::Reading<'_>],
+    others: impl Iterator<Item = &'r instance::Reading<'r>>,
 ) -> Answers {
     let mut answers = Answers { off: !survey.options.wire, ..Answers::default() };
     if answers.off {
@@ -129,7 +129,7 @@ pub(crate) fn ask_all(
     let mut jobs: Vec<Job<'_>> = servers.iter().filter(|s| s.embedded.is_none()).map(Job::Members).collect();
     let sockets = servers.iter().map(|s| (s.running, s.sockets.as_ref(), s.embedded.as_ref().map(|_| s)));
     let of_proxies = proxies.iter().map(|p| (p.running, p.sockets.as_ref(), None));
-    let of_others = others.iter().map(|p| (p.running, p.sockets.as_ref(), None));
+    let of_others = others.map(|p| (p.running, p.sockets.as_ref(), None));
     for (running, sockets, embedded) in sockets.chain(of_proxies).chain(of_others) {
         let mut all: Vec<Socket> = sockets.into_iter().flat_map(addresses).collect();
         // Sorted, but an IPv4 and an IPv6 socket may have the same address here.
@@ -409,7 +409,12 @@ mod tests {
         let survey =
             Survey { options: &options, root: &root, users: &seaworthy_host::users::Users::default() };
         let started = Instant::now();
-        let answers = ask_all(&survey, &[Server::read(&running)], &[], &[]);
+        let answers = ask_all(
+            &survey,
+            &[Server::read(&super::super::processes::Found::default(), &running)],
+            &[],
+            std::iter::empty(),
+        );
         assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
         let mut unasked = 0;
         for listener in silent {

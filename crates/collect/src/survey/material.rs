@@ -187,6 +187,17 @@ impl Files {
         Self::named(survey, reader, names, path)
     }
 
+    /// Reads those of them that hold certificates: to read a key takes as long as many of these.
+    pub(crate) fn without_keys(
+        survey: &Survey<'_>,
+        reader: &Reader<'_>,
+        settings: &BTreeMap<String, Setting>,
+        names: &Names,
+    ) -> Self {
+        let names = Names { key: "", client_key: "", revocations: "", ..*names };
+        Self::read(survey, reader, settings, &names)
+    }
+
     /// Reads the files whose paths `path` returns by the names in `names`.
     pub(crate) fn named(
         survey: &Survey<'_>,

@@ -1,5 +1,9 @@
 //! Where the host has the files of a process that sees them at other paths: what is to be done to them is done from there.
 
+use std::cell::LazyCell;
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
 use seaworthy_evidence::{Etcd, File, Instance, Observed, Origin, Snapshot};
 use seaworthy_host::mounts::Mounts;
 use seaworthy_host::procfs::{Proc, ProcessEntry};
@@ -7,35 +11,39 @@ use seaworthy_host::root::Root;
 
 /// Fills in where programs of the host find the files of every instance.
 pub(crate) fn fill(snapshot: &mut Snapshot, root: &Root, proc: &Proc) {
-    let mut host: Option<Mounts> = None;
-    for instances in snapshot.components.values_mut() {
-        let Observed::Seen { value, .. } = instances else { continue };
-        for instance in value {
-            let Some(pid) = instance.process.value().map(|process| process.pid) else { continue };
-            let Ok(process) = proc.process(pid) else { continue };
-            let Ok(own) = Root::of_process(&process) else { continue };
-            for file in files(instance) {
-                let inside = matches!(file.origin, Origin::File { pid: Some(of), .. } if of == pid);
-                if !inside {
-                    continue;
-                }
-                file.on_node = Some(match is_same(root, &file.path, &own, &file.path) {
-                    true => file.path.clone(),
-                    false => {
-                        // What the first process of the host sees is the host's.
-                        let first = || proc.process(1).and_then(|first| first.mounts()).unwrap_or_default();
-                        place(file, root, host.get_or_insert_with(first), &own, &process)
-                    }
-                });
-            }
+    let instances = snapshot.components.values_mut().filter_map(|instances| match instances {
+        Observed::Seen { value, .. } => Some(value),
+        Observed::Failed { .. } => None,
+    });
+    // What the first process of the host sees is the host's.
+    let host = LazyLock::new(|| proc.process(1).and_then(|first| first.mounts()).unwrap_or_default());
+    instances.flatten().collect::<Vec<_>>().into_par_iter().for_each(|instance| {
+        let Some(pid) = instance.process.value().map(|process| process.pid) else { return };
+        let Ok(process) = proc.process(pid) else { return };
+        let Ok(own) = Root::of_process(&process) else { return };
+        let mounts = LazyCell::new(|| process.mounts().unwrap_or_default());
+        let inside =
+            |file: &&mut File| matches!(file.origin, Origin::File { pid: Some(of), .. } if of == pid);
+        for file in files(instance).filter(inside) {
+            file.on_node = Some(match is_same(root, &file.path, &own, &file.path) {
+                true => file.path.clone(),
+                false => place(file, root, &host, &own, &process, &mounts),
+            });
         }
-    }
+    });
 }
 
-/// Returns where the host has `file`, which the process with the root `own` sees; where only that has it, through its root.
-fn place(file: &File, root: &Root, host: &Mounts, own: &Root, process: &ProcessEntry) -> String {
-    let mounts = process.mounts().unwrap_or_default();
-    let mut places = host.seen_as(&file.path, &mounts);
+/// Returns where the host has `file`, which the process with the root `own` and these `mounts` sees; where only that has it,
+/// through its root.
+fn place(
+    file: &File,
+    root: &Root,
+    host: &Mounts,
+    own: &Root,
+    process: &ProcessEntry,
+    mounts: &Mounts,
+) -> String {
+    let mut places = host.seen_as(&file.path, mounts);
     let found = places.find(|place| is_same(root, place, own, &file.path));
     found.unwrap_or_else(|| format!("/proc/{}/root{}", process.pid(), file.path))
 }

@@ -1,7 +1,7 @@
 //! The processes of interest: etcd, its proxies, and those that tell about them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use seaworthy_components::etcd::Version;
 use seaworthy_components::etcd::process::{self, Built, Recognised};
@@ -10,6 +10,7 @@ use seaworthy_host::cgroup::Cgroup;
 use seaworthy_host::procfs::{FileId, Glimpse, Proc, ProcessEntry};
 use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
+use seaworthy_host::sockets::Sockets;
 use seaworthy_settings::{Argument, ConfigText};
 
 use super::{Kind, Survey, config_text};
@@ -28,6 +29,7 @@ pub(crate) struct Running {
 }
 
 /// The processes of interest.
+#[derive(Default)]
 pub(crate) struct Found {
     pub(crate) servers: Vec<Running>,
     pub(crate) proxies: Vec<Running>,
@@ -42,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) total: u32,
     /// Why there may be an etcd among the processes that was not recognised.
     pub(crate) unseen: Option<EvidenceError>,
+    /// The sockets of all of them, by pid, once somebody wants to know.
+    sockets: OnceLock<HashMap<u32, Result<Sockets, EvidenceError>>>,
 }
 
 impl Found {
@@ -58,13 +62,6 @@ impl Found {
                 || glimpse.exe.is_some() && tells_something(&programs.of(&proc.executable(glimpse.pid)))
         })?;
         let mut found = Self {
-            servers: Vec::new(),
-            proxies: Vec::new(),
-            api_servers: Vec::new(),
-            kubelets: Vec::new(),
-            runtimes: Vec::new(),
-            instances: BTreeMap::new(),
-            embedding: Vec::new(),
             total: scan.total,
             unseen: (scan.unseen > 0).then(|| {
                 let message = format!(
@@ -74,6 +71,7 @@ impl Found {
                 );
                 EvidenceError::new(ErrorKind::PermissionDenied, message).at(Origin::proc("/proc"))
             }),
+            ..Self::default()
         };
         for entry in scan.processes {
             let argv = match entry.argv() {
@@ -121,6 +119,22 @@ impl Found {
             true => &self.servers,
             false => self.instances.get(kind.component.name).map(Vec::as_slice).unwrap_or_default(),
         }
+    }
+
+    /// Returns the sockets of one of them, of the moment at which those of the first one were asked for.
+    pub(crate) fn sockets(&self, of: &Running) -> Result<Sockets, EvidenceError> {
+        let all = self.sockets.get_or_init(|| {
+            let lists = [&self.servers, &self.proxies, &self.embedding];
+            let entries: Vec<_> = lists
+                .into_iter()
+                .chain(self.instances.values())
+                .flatten()
+                .map(|running| &running.entry)
+                .collect();
+            let pids = entries.iter().map(|entry| entry.pid());
+            pids.zip(Sockets::of_processes(&entries)).collect()
+        });
+        all.get(&of.pid()).cloned().unwrap_or_else(|| Sockets::of_process(&of.entry))
     }
 }
 

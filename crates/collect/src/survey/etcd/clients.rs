@@ -50,7 +50,8 @@ impl Known {
             let none = Settings::default();
             let settings = server.resolved.settings.value().unwrap_or(&none);
             let reader = Reader::of_process(server.running);
-            let [client, peer] = [&CLIENT, &PEER].map(|names| Files::read(survey, &reader, settings, names));
+            let [client, peer] =
+                [&CLIENT, &PEER].map(|names| Files::without_keys(survey, &reader, settings, names));
             for trusted in [client.trusted, peer.trusted] {
                 let cas = known.of(trusted);
                 known.cas.extend(cas);
@@ -220,7 +221,7 @@ mod tests {
             &format!("--key-file={key}"),
             &format!("--trusted-ca-file={other_ca}"),
         ]);
-        let servers = [Server::read(&server)];
+        let servers = [Server::read(&crate::survey::processes::Found::default(), &server)];
         let read = |arguments: &[String]| {
             let arguments: Vec<&str> =
                 std::iter::once("kube-apiserver").chain(arguments.iter().map(String::as_str)).collect();

@@ -7,7 +7,7 @@ use seaworthy_evidence::{ErrorKind, EvidenceError, Listener, Member, Observed, P
 use seaworthy_host::sockets::Sockets;
 
 use super::super::listeners::{self, Answers};
-use super::super::processes::Running;
+use super::super::processes::{Found, Running};
 use super::server::Server;
 
 /// An etcd inside another program.
@@ -38,13 +38,13 @@ impl Embedded {
     }
 }
 
-/// Adds to `servers` the etcds that seem to run inside the programs in `embedding`. Returns why it could not be seen of
+/// Adds to `servers` the etcds that seem to run inside programs that may do so. Returns why it could not be seen of
 /// others whether they run one.
-pub(crate) fn find<'a>(embedding: &'a [Running], servers: &mut Vec<Server<'a>>) -> Vec<EvidenceError> {
+pub(crate) fn find<'a>(found: &'a Found, servers: &mut Vec<Server<'a>>) -> Vec<EvidenceError> {
     let mut doubts = Vec::new();
-    for running in embedding {
+    for running in &found.embedding {
         let program = running.program_name();
-        match look(running, &program) {
+        match look(found, running, &program) {
             Ok(Some(server)) => servers.push(server),
             Ok(None) => {}
             Err(error) if error.kind == ErrorKind::Vanished => {}
@@ -54,12 +54,12 @@ pub(crate) fn find<'a>(embedding: &'a [Running], servers: &mut Vec<Server<'a>>) 
     doubts
 }
 
-fn look<'a>(running: &'a Running, program: &str) -> Result<Option<Server<'a>>, EvidenceError> {
+fn look<'a>(found: &Found, running: &'a Running, program: &str) -> Result<Option<Server<'a>>, EvidenceError> {
     let open =
         running.entry.open_paths(|path| path.ends_with(DATABASE.as_bytes()) || path.ends_with(b".wal"))?;
     let open: Vec<_> = open.iter().map(|path| String::from_utf8_lossy(path)).collect();
     let Some(directory) = open.iter().find_map(|path| path.strip_suffix(DATABASE)) else { return Ok(None) };
-    let sockets = Sockets::of_process(&running.entry)?;
+    let sockets = found.sockets(running)?;
     if listeners::addresses(&sockets).next().is_none() {
         return Ok(None);
     }

@@ -194,7 +194,7 @@ pub(crate) fn tls_hosts<'a>(urls: impl Iterator<Item = &'a Url>) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::super::super::Options;
-    use super::super::super::processes::Running;
+    use super::super::super::processes::{Found, Running};
     use super::*;
     use seaworthy_host::root::Root;
     use seaworthy_host::users::Users;
@@ -228,7 +228,7 @@ mod tests {
         for (list, name, live, want) in cases {
             let data = format!("--data-dir={}", directory.path().join(name).display());
             let running = Running::ourselves(&["--name=m1", list, &data]);
-            let (cluster, _) = cluster(&survey, &Server::read(&running), live);
+            let (cluster, _) = cluster(&survey, &Server::read(&Found::default(), &running), live);
             assert_eq!(cluster.value().map(|c| c.members.len()), want, "{list} {name}: {cluster:?}");
         }
     }

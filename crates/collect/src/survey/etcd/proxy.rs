@@ -9,7 +9,7 @@ use seaworthy_host::sockets::Sockets;
 
 use super::super::Survey;
 use super::super::listeners::{self, Answers};
-use super::super::processes::Running;
+use super::super::processes::{Found, Running};
 
 /// One proxy process with what was read of it on the node.
 pub(crate) struct Reading<'a> {
@@ -20,8 +20,8 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// Reads the settings and sockets of one process.
-    pub(crate) fn read(running: &'a Running) -> Self {
-        let sockets = Sockets::of_process(&running.entry);
+    pub(crate) fn read(found: &Found, running: &'a Running) -> Self {
+        let sockets = found.sockets(running);
         Self { running, sockets, settings: etcd_proxy::resolve(running.arguments()) }
     }
 

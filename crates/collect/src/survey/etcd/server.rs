@@ -24,7 +24,7 @@ use super::super::attribution::Attributions;
 use super::super::declarations::Declarations;
 use super::super::listeners::{self, Answers, Socket};
 use super::super::material::{CLIENT, Circumstances, Files, Names, PEER, Reader};
-use super::super::processes::Running;
+use super::super::processes::{Found, Running};
 use super::super::{Kind, Survey, drift, files, instance};
 use super::allowed::Restriction;
 use super::embedded::{self, Embedded};
@@ -55,8 +55,8 @@ pub(crate) struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Reads the settings and sockets of one process.
-    pub(crate) fn read(running: &'a Running) -> Self {
-        let (sockets, resolved) = join(|| Sockets::of_process(&running.entry), || resolve(running, None));
+    pub(crate) fn read(found: &Found, running: &'a Running) -> Self {
+        let (sockets, resolved) = join(|| found.sockets(running), || resolve(running, None));
         Self::new(running, resolved, sockets, None)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use rayon::prelude::*;
 use seaworthy_components::etcd::settings;
 use seaworthy_evidence::{
     CaUse, Certificate, Cluster, ErrorKind, EvidenceError, Impostor, Observed, Origin, Purpose, Setting,
@@ -472,8 +473,10 @@ impl Held {
         match tree::walk(root, folder) {
             Ok(paths) if paths.is_empty() => return,
             Ok(paths) => {
-                for path in paths.iter().filter(|path| path.ends_with(".crt") || path.ends_with(".pem")) {
-                    self.file(survey, root, path);
+                let named = |path: &&String| path.ends_with(".crt") || path.ends_with(".pem");
+                let read = |path: &String| certificates(survey, root, path);
+                for list in paths.par_iter().filter(named).map(read).collect::<Vec<_>>() {
+                    self.keep(list);
                 }
             }
             Err(error) => {
@@ -486,9 +489,10 @@ impl Held {
 
     /// Remembers the certificates in the file `path`, if it holds any.
     fn file(&mut self, survey: &Survey<'_>, root: &Root, path: &str) {
-        let read = root
-            .read(path, 1 << 20)
-            .and_then(|b| seaworthy_pki::certificates_from_pem(&b, root.origin(path), survey.options.now));
+        self.keep(certificates(survey, root, path));
+    }
+
+    fn keep(&mut self, read: Result<Vec<Parsed>, EvidenceError>) {
         match read {
             Ok(list) => self.chains.push(list),
             Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Io) => {
@@ -497,6 +501,10 @@ impl Held {
             Err(_) => {}
         }
     }
+}
+
+fn certificates(survey: &Survey<'_>, root: &Root, path: &str) -> Result<Vec<Parsed>, EvidenceError> {
+    seaworthy_pki::certificates_from_pem(&root.read(path, 1 << 20)?, root.origin(path), survey.options.now)
 }
 
 /// Another etcd of this node.
@@ -513,7 +521,7 @@ impl Neighbour {
     pub(crate) fn of(survey: &Survey<'_>, server: &Server<'_>) -> Option<Self> {
         let settings = server.resolved.settings.value()?;
         let reader = Reader::of_process(server.running);
-        let sides = [&PEER, &CLIENT].map(|names| Files::read(survey, &reader, settings, names));
+        let sides = [&PEER, &CLIENT].map(|names| Files::without_keys(survey, &reader, settings, names));
         let leaves = sides.iter().flat_map(Files::leaves);
         Some(Self {
             pid: server.running.pid(),

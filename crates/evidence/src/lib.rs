@@ -13,6 +13,7 @@ mod certificate;
 mod etcd;
 mod file;
 mod instance;
+mod kube_apiserver;
 mod observed;
 mod origin;
 mod process;
@@ -32,6 +33,9 @@ pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
 pub use instance::{
     AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener, NamedFile,
     PredictedFailure, Purpose, RivalManifest, Side,
+};
+pub use kube_apiserver::{
+    Anonymous, AtRest, Audit, AuditLevel, AuditLog, Authorization, KubeApiserver, Level, TokenKey,
 };
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;

@@ -34,7 +34,7 @@ pub(super) struct Etcds<'a> {
 impl<'a> Etcds<'a> {
     pub(super) fn read(survey: &Survey<'_>, found: &'a Found) -> Self {
         let mut servers: Vec<Server<'_>> = found.servers.iter().map(Server::read).collect();
-        let clients = clients::read(survey, &found.api_servers, &servers);
+        let clients = clients::read(survey, found.api_servers(), &servers);
         let doubts = embedded::find(&found.embedding, &mut servers);
         Self { servers, proxies: found.proxies.iter().map(Reading::read).collect(), clients, doubts }
     }

@@ -41,6 +41,7 @@ pub static PROGRAM: Program = Program {
     resolve: settings::of,
     listens: |_| Vec::new(),
     credentials: &[],
+    special: None,
 };
 
 /// What etcd needs of its data directory: to read, write and search it.

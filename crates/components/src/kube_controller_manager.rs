@@ -46,6 +46,7 @@ pub static PROGRAM: Program = Program {
     resolve,
     listens: serving::listens,
     credentials: serving::CREDENTIALS,
+    special: None,
 };
 
 /// The settings that a snapshot keeps.

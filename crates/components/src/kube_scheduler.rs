@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use crate::configuration::{self, at, first_document, malformed, options, utf8};
 use crate::{Component, Program, serving};
 
 /// Schedulers.
@@ -41,6 +42,7 @@ pub static PROGRAM: Program = Program {
     resolve,
     listens: serving::listens,
     credentials: serving::CREDENTIALS,
+    special: None,
 };
 
 /// The settings that a snapshot keeps.
@@ -142,6 +144,7 @@ fn read_file(given: &mut Given<'_>, resolved: &mut Resolved) {
 
 /// The only version that releases take from 1.29 on, and one that those before may take.
 const VERSION: &str = "kubescheduler.config.k8s.io/v1";
+const KIND: &str = "KubeSchedulerConfiguration";
 const OLD_VERSION: &str = "kubescheduler.config.k8s.io/v1beta";
 
 /// Returns why an instance of a `release` exits with this configuration file, and where. The file is decoded strictly
@@ -174,7 +177,7 @@ fn refused(
                     false => Err(unknown(format!("{message}, in no release that is known"), line)),
                 }
             }
-            _ => Err(malformed(path, text, line)),
+            _ => Err(malformed(path, text, KIND, line)),
         };
     }
     let File { api_version, kind, .. } = parsed(path, text)?;
@@ -184,9 +187,9 @@ fn refused(
     };
     let line = version.referenced.line();
     Ok(match version.value.as_str() {
-        _ if kind.value != "KubeSchedulerConfiguration" => {
+        _ if kind.value != KIND => {
             let line = kind.referenced.line();
-            Some((format!("{path}:{line}: kind is not KubeSchedulerConfiguration"), at(line)))
+            Some((format!("{path}:{line}: kind is not {KIND}"), at(line)))
         }
         VERSION => None,
         old if old.starts_with(OLD_VERSION) && !TABLE.knows(release) => {
@@ -350,53 +353,7 @@ impl<'de> Visitor<'de> for Shape {
 }
 
 fn parsed(path: &str, text: &ConfigText) -> Result<File, EvidenceError> {
-    let content = utf8(path, text)?;
-    serde_saphyr::from_str_with_options(first_document(content), options())
-        .map_err(|error| malformed(path, text, error.location().map_or(1, |location| location.line())))
-}
-
-fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false }
-}
-
-fn utf8<'a>(path: &str, text: &'a ConfigText) -> Result<&'a str, EvidenceError> {
-    let fail = |kind, message: String| EvidenceError::new(kind, message).at(text.origin.clone());
-    if text.bytes.len() > ConfigText::MAX {
-        return Err(fail(ErrorKind::TooLarge, format!("{path}: larger than {} KiB", ConfigText::MAX >> 10)));
-    }
-    std::str::from_utf8(&text.bytes).map_err(|_| fail(ErrorKind::Malformed, format!("{path} is not UTF-8")))
-}
-
-/// Returns the error for a file that could not be read. The library's message may quote the file, which may hold a key.
-fn malformed(path: &str, text: &ConfigText, line: u64) -> EvidenceError {
-    let message = format!("{path}:{line}: this is no KubeSchedulerConfiguration that could be read");
-    EvidenceError::new(ErrorKind::Malformed, message).at(text.origin.clone())
-}
-
-/// Returns the place at a `line` of the file that is `origin`.
-fn at(origin: &Origin, line: u64) -> Origin {
-    match origin {
-        Origin::File { path, pid, .. } => {
-            Origin::File { path: path.clone(), pid: *pid, line: u32::try_from(line).ok(), column: None }
-        }
-        other => other.clone(),
-    }
-}
-
-/// Returns the first document of a YAML file, which is the one that a component reads.
-fn first_document(text: &str) -> &str {
-    let mut begun = false;
-    let mut offset = 0;
-    for line in text.split_inclusive('\n') {
-        let marks = line.starts_with("---") || line.starts_with("...");
-        if begun && marks {
-            return text.get(..offset).unwrap_or(text);
-        }
-        let blank = line.trim().is_empty() || line.starts_with(['#', '%']) || line.trim() == "---";
-        begun |= !blank;
-        offset += line.len();
-    }
-    text
+    configuration::parse(path, text, KIND)
 }
 
 /// Puts what the configuration file says in the place of the flags that it replaces.

@@ -2,15 +2,17 @@
 //!
 //! Architecture invariant: no I/O of its own. What must be read is read by the caller, through the closures that it passes in.
 
+mod configuration;
 pub mod etcd;
 pub mod etcd_proxy;
+pub mod kube_apiserver;
 pub mod kube_controller_manager;
 pub mod kube_scheduler;
 pub mod purpose;
 pub mod serving;
 
-use seaworthy_evidence::{Origin, Purpose, Settings, Url};
-use seaworthy_settings::{Argument, Given, Resolved};
+use seaworthy_evidence::{EvidenceError, Instance, Origin, Purpose, Settings, Url};
+use seaworthy_settings::{Argument, ConfigText, Given, Resolved};
 
 /// A kind of program.
 #[derive(Debug)]
@@ -56,6 +58,21 @@ pub struct Program {
     pub listens: fn(&Settings) -> Vec<(Url, Origin)>,
     /// The settings that name its key material.
     pub credentials: &'static [KeyFiles],
+    /// Adds what only its instances have, if that follows from its settings and the files that they name.
+    pub special: Option<fn(&mut Instance, &mut ReadFile<'_>)>,
+}
+
+/// Reads a file as an instance has it. Where it reads it only when it starts, which the second argument says, a file that was
+/// changed since is an error.
+pub type ReadFile<'a> = dyn FnMut(&str, Reads) -> Result<ConfigText, EvidenceError> + 'a;
+
+/// When a component reads a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Whenever it changes.
+    Again,
+    /// Only when it starts.
+    Once,
 }
 
 /// The settings that name the key material for one purpose.
@@ -83,6 +100,7 @@ impl Program {
 pub static ALL: &[&Component] = &[
     &etcd::COMPONENT,
     &etcd_proxy::COMPONENT,
+    &kube_apiserver::COMPONENT,
     &kube_controller_manager::COMPONENT,
     &kube_scheduler::COMPONENT,
 ];

@@ -51,6 +51,8 @@ pub struct Needed {
 /// What a file must hold. Whether it is sound is judged with the key material.
 #[derive(Clone, Copy, Debug)]
 pub enum Content {
+    /// Anything, but something.
+    Anything,
     /// Certificates in PEM (`k8s.io/client-go/util/cert.ParseCertsPEM`).
     Certificates,
     /// One certificate in PEM, and no second.
@@ -134,6 +136,7 @@ fn lacks(
     let certificates = count("-----BEGIN CERTIFICATE-----");
     let key = ["", "EC ", "RSA "].map(|kind| format!("-----BEGIN {kind}PRIVATE KEY-----"));
     Ok(match content {
+        Content::Anything => None,
         Content::Certificates | Content::Certificate if certificates == 0 => {
             Some(format!("{path} does not contain any valid RSA or ECDSA certificates"))
         }

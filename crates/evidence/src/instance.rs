@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigFile, Credentials, Etcd, EtcdProxy, EvidenceError, File, FileAccess, IgnoredKey, Observed, Origin,
-    PkiFile, Problem, Process, Settings, Url, Wire,
+    ConfigFile, Credentials, Etcd, EtcdProxy, EvidenceError, File, FileAccess, IgnoredKey, KubeApiserver,
+    Observed, Origin, PkiFile, Problem, Process, Settings, Url, Wire,
 };
 
 /// One running component on a node, or one that is only declared.
 ///
-/// A rule sees it as `self`, and what only its component has by the name of that: `etcd`, `etcd_proxy`.
+/// A rule sees it as `self`, and what only its component has by the name of that: `etcd`, `kube_apiserver`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
@@ -43,6 +43,8 @@ pub struct Instance {
     pub etcd: Option<Box<Etcd>>,
     /// What only a proxy of etcd has; null for every other component.
     pub etcd_proxy: Option<EtcdProxy>,
+    /// What only a kube-apiserver has; null for every other component.
+    pub kube_apiserver: Option<Box<KubeApiserver>>,
 }
 
 impl Instance {
@@ -90,12 +92,18 @@ pub struct Listener {
     pub origin: Origin,
 }
 
-/// What a listener serves.
+/// What a listener serves, or what key material is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
+    /// Requests that an API server passes on to extensions of the API.
+    Aggregation,
     /// The API of clients.
     Client,
+    /// Requests to etcd.
+    Etcd,
+    /// Requests to kubelets.
+    Kubelet,
     /// Metrics and health only.
     Metrics,
     /// The traffic between members.

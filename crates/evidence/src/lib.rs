@@ -13,6 +13,7 @@ mod certificate;
 mod etcd;
 mod file;
 mod instance;
+mod kube_apiserver;
 mod node;
 mod observed;
 mod origin;
@@ -33,6 +34,9 @@ pub use file::{File, FileAccess, FileKind, PkiContent, PkiFile};
 pub use instance::{
     AttributedBy, Declared, DeclaredKind, Drift, Instance, InstanceFiles, KeyMaterial, Listener, NamedFile,
     PredictedFailure, Purpose, RivalManifest, Side,
+};
+pub use kube_apiserver::{
+    Anonymous, AtRest, Audit, AuditLevel, AuditLog, Authorization, KubeApiserver, Level, TokenKey,
 };
 pub use node::{
     CniFile, ContainerRuntime, CredentialKind, FileUse, KeyFile, Kubeconfig, KubeconfigUser, SharedDomain,

@@ -49,13 +49,15 @@ pub struct Material<'a> {
     pub revocations: Option<Source<'a, RevocationList>>,
 }
 
-/// One side of etcd's transport.
+/// Who dials and who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Clients dial, etcd answers.
     Client,
     /// Members dial each other, so each is a server and a client.
     Peer,
+    /// It dials those that are named, and trusts them by other CAs than they trust it by.
+    Outgoing(&'static str),
 }
 
 /// What the material is used for.
@@ -204,6 +206,7 @@ impl<'a> Survey<'a> {
         match self.usage.side {
             Side::Client => "clients",
             Side::Peer => "its peers",
+            Side::Outgoing(others) => others,
         }
     }
 
@@ -272,7 +275,9 @@ impl<'a> Survey<'a> {
         let peer = self.usage.side == Side::Peer;
         let client = File::of(&self.material.client_certificate).filter(|_| peer);
         let separate = peer && self.material.client_certificate.is_some();
-        let own = File::of(&self.material.certificate).map(|file| (file, true, peer && !separate));
+        let outgoing = matches!(self.usage.side, Side::Outgoing(_));
+        let own =
+            File::of(&self.material.certificate).map(|file| (file, !outgoing, outgoing || peer && !separate));
         let mut needed = Vec::new();
         for (file, serves, dials) in own.into_iter().chain(client.map(|file| (file, false, true))) {
             let Some((leaf, rest)) = file.certificates.split_first() else { continue };
@@ -291,6 +296,7 @@ impl<'a> Survey<'a> {
     }
 
     fn leaf_validity(&mut self, identity: &Identity<'_>) {
+        let refused = format!("{} refuse it", self.others());
         let consequence = match (self.usage.side, identity.serves) {
             (Side::Client, _) => "clients refuse to connect",
             (Side::Peer, true) => {
@@ -298,6 +304,7 @@ impl<'a> Survey<'a> {
                  either side"
             }
             (Side::Peer, false) => "this member can dial its peers no longer once its connections end",
+            (Side::Outgoing(_), _) => &refused,
         };
         let user = self.usage.user;
         let (name, when) = (user.name(), user.reads_certificates());
@@ -331,6 +338,9 @@ impl<'a> Survey<'a> {
 
     /// Compares the names of a leaf with the hosts that others dial.
     fn names(&mut self, identity: &Identity<'_>) {
+        if matches!(self.usage.side, Side::Outgoing(_)) {
+            return;
+        }
         let Identity { file, leaf: Parsed { certificate, .. }, .. } = identity;
         let (label, others) = (file.label(certificate), self.others());
         if certificate.sans.dns.is_empty() && certificate.sans.ip.is_empty() {
@@ -428,7 +438,8 @@ impl<'a> Survey<'a> {
             let listed = listed(certificate.usages.as_deref().unwrap_or_default());
             self.lacks_usage(identity, usage, format!("{label} is for {listed}, not {}", usage.name()));
         }
-        let trusted = File::of(&self.material.trusted)?;
+        let is_judged_by_them = |_: &Source<'_, [Parsed]>| !matches!(self.usage.side, Side::Outgoing(_));
+        let trusted = File::of(&self.material.trusted.filter(is_judged_by_them))?;
         // The leaf's own validity has been judged; its chain is judged as if it were valid.
         let at = self.now.min(certificate.not_after).max(certificate.not_before);
         match chains_to(leaf, rest, trusted.certificates, usage, at) {
@@ -449,7 +460,9 @@ impl<'a> Survey<'a> {
                 // Clients bring their own idea of whom to trust.
                 let (breaks, consequence) = match self.usage.side {
                     Side::Client => (false, "clients that trust the same file refuse to connect"),
-                    Side::Peer => (true, "peers that trust the same file refuse the connection"),
+                    Side::Peer | Side::Outgoing(_) => {
+                        (true, "peers that trust the same file refuse the connection")
+                    }
                 };
                 let message = format!(
                     "{} does not chain to {} ({error}): {consequence}",
@@ -465,6 +478,7 @@ impl<'a> Survey<'a> {
     fn lacks_usage(&mut self, identity: &Identity<'_>, usage: Usage, what: String) {
         let green = "although health endpoints stay green, and no snapshot can be sent";
         let (kind, message) = match (usage, self.usage.side) {
+            (_, Side::Outgoing(others)) => (ProblemKind::NoClientAuth, format!("{what}: {others} refuse it")),
             (Usage::Client, _) => (
                 ProblemKind::NoClientAuth,
                 format!("{what}: this member cannot dial its peers, {green} by it"),

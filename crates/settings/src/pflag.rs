@@ -105,7 +105,7 @@ impl Flag {
                 "a whole number of 32 bits",
             ),
             "float32" | "float64" => (value.parse::<f64>().is_ok(), "a number"),
-            "duration" => (is_duration(value), "a time such as 1h30m"),
+            "duration" => (parse_duration(value).is_some(), "a time such as 1h30m"),
             "ip" => {
                 let text = value.trim();
                 (text.is_empty() || text.parse::<IpAddr>().is_ok(), "an IP address")
@@ -302,7 +302,9 @@ impl Line {
                 given.iter().map(|(_, value, _)| value.as_str()).chain([last.as_str()]).collect();
             let kind = flag.filter(|_| name == gates::FLAG).map(|flag| flag.kind);
             let gates = kind.and_then(|kind| gates::in_effect(kind, all.iter().copied()));
-            let value = gates.unwrap_or_else(|| all.join(","));
+            // An empty value adds no element.
+            let elements: Vec<&str> = all.into_iter().filter(|value| !value.is_empty()).collect();
+            let value = gates.unwrap_or_else(|| elements.join(","));
             return Ok(setting(value, takes, origin.clone(), "set by flag"));
         }
         let mut found = setting(last.clone(), takes, origin.clone(), "set by flag");
@@ -394,25 +396,33 @@ pub fn parse_int(text: &str) -> Option<i128> {
     Some(if negative { -number } else { number })
 }
 
-/// Returns whether Go's `time.ParseDuration` takes `text`.
-fn is_duration(text: &str) -> bool {
+/// Returns the seconds in `text` as Go's `time.ParseDuration` reads it.
+pub fn parse_duration(text: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
-        return true;
+        return Some(0.0);
     }
-    let mut parts = 0;
+    let (mut parts, mut sum) = (0, 0.0);
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (value, unit) = rest.split_at(number);
-        if value.parse::<f64>().is_err() {
-            return false;
-        }
-        let found = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find_map(|u| unit.strip_prefix(u));
-        // `ms` is no `m` with something behind it.
-        let Some(after) = unit.strip_prefix("ms").or(found) else { return false };
-        (rest, parts) = (after, parts + 1);
+        let value: f64 = value.parse().ok()?;
+        // `ms` comes before `m`.
+        let (after, seconds) =
+            UNITS.iter().find_map(|(name, seconds)| Some((unit.strip_prefix(name)?, seconds)))?;
+        (rest, parts, sum) = (after, parts + 1, sum + value * seconds);
     }
-    parts > 0
+    (parts > 0).then_some(if text.starts_with('-') { -sum } else { sum })
 }
 
 /// Returns whether a component with these `arguments` prints its help or its version and exits. `--version=v1.2.3` only changes what
@@ -450,10 +460,10 @@ mod tests {
             assert_eq!(parse_int(text), want, "{text}");
         }
         for text in ["0", "1h30m", "-5s", "1.5ms", ".5s", "10µs"] {
-            assert!(is_duration(text), "{text}");
+            assert!(parse_duration(text).is_some(), "{text}");
         }
         for text in ["", "5", "x", "1hx", "s", "1 s"] {
-            assert!(!is_duration(text), "{text}");
+            assert!(parse_duration(text).is_none(), "{text}");
         }
     }
 

@@ -532,7 +532,11 @@ fn absent(
         },
         etcd: None,
         etcd_proxy: None,
+        kube_apiserver: None,
     };
+    if let Some(examine) = program.special {
+        examine(&mut instance, &mut |_, _| Err(error.clone()));
+    }
     if component.name == COMPONENT.name {
         server::without_process(&mut instance, declared, &error);
     }

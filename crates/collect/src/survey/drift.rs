@@ -288,19 +288,19 @@ pub(crate) fn configuration(
 /// replaced since the process was started.
 pub(crate) fn replaced(
     component: &str,
-    file: &ConfigFile,
+    path: &str,
+    changed: Option<Timestamp>,
     process: &Process,
     now: Timestamp,
 ) -> Option<EvidenceError> {
-    let changed = file.changed_at?;
+    let changed = changed?;
     let how = match order(changed, process, now) {
         Order::Before => return None,
         Order::After => "since then",
         Order::Unknown => "perhaps since then, which the clock of the node does not tell",
     };
     let message = format!(
-        "whether {component} runs with what is in {} is not known: it was started at {}, and the file was changed or replaced at {}, {how}",
-        file.path,
+        "whether {component} runs with what is in {path} is not known: it was started at {}, and the file was changed or replaced at {}, {how}",
         at(process.started_at),
         at(changed)
     );

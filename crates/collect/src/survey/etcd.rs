@@ -35,7 +35,7 @@ impl<'a> Etcds<'a> {
     pub(super) fn read(survey: &Survey<'_>, found: &'a Found) -> Self {
         let mut servers: Vec<Server<'_>> =
             found.servers.iter().map(|running| Server::read(found, running)).collect();
-        let clients = clients::read(survey, &found.api_servers, &servers);
+        let clients = clients::read(survey, found.api_servers(), &servers);
         let doubts = embedded::find(found, &mut servers);
         let proxies = found.proxies.iter().map(|running| Reading::read(found, running)).collect();
         Self { servers, proxies, clients, doubts }

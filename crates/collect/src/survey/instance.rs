@@ -1,12 +1,14 @@
 //! One instance of a component that is like the others: read, asked, and put together by what the component says of itself.
 
 use jiff::Timestamp;
+use seaworthy_components::Reads;
 use seaworthy_evidence::{
     ErrorKind, EvidenceError, Instance, KeyMaterial, Listener, Observed, Origin, Process, Purpose, Setting,
     Settings, Url,
 };
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{Given, Resolved};
+use seaworthy_pki::Side;
+use seaworthy_settings::{ConfigText, Given, Resolved};
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
@@ -89,7 +91,7 @@ impl<'a> Reading<'a> {
             Some(error) if drifts.is_empty() => Observed::failed(error.clone()),
             _ => Observed::seen(drifts, Origin::derived("the declaration and the process")),
         };
-        Instance {
+        let mut instance = Instance {
             id: format!("{} (pid {pid})", component.name),
             component: component.name.to_owned(),
             process,
@@ -110,16 +112,43 @@ impl<'a> Reading<'a> {
             settings: settings.clone(),
             etcd: None,
             etcd_proxy: None,
+            kube_apiserver: None,
+        };
+        if let Some(examine) = program.special {
+            let process = instance.process.clone();
+            examine(&mut instance, &mut |path, reads| self.file(path, reads, &process, survey.options.now));
         }
+        instance
+    }
+
+    /// Returns a file that a setting names as the process has it.
+    fn file(
+        &self,
+        path: &str,
+        reads: Reads,
+        process: &Observed<Process>,
+        now: Timestamp,
+    ) -> Result<ConfigText, EvidenceError> {
+        let text = self.running.config(path)?;
+        if reads == Reads::Once {
+            let component = self.kind.component.name;
+            drift::replaced(component, path, text.changed_at, process.as_result()?, now)
+                .map_or(Ok(()), Err)?;
+        }
+        Ok(text)
     }
 
     /// Returns why it is not known whether the process has what is in its configuration file now.
     fn unread(&self, process: &Observed<Process>, now: Timestamp) -> Option<EvidenceError> {
         match self.resolved.config_file.as_ref()? {
             Observed::Failed { error, .. } => Some(error.clone()),
-            Observed::Seen { value, .. } => {
-                drift::replaced(self.kind.component.name, value, process.value()?, now)
-            }
+            Observed::Seen { value, .. } => drift::replaced(
+                self.kind.component.name,
+                &value.path,
+                value.changed_at,
+                process.value()?,
+                now,
+            ),
         }
     }
 
@@ -161,17 +190,23 @@ impl<'a> Reading<'a> {
             };
             let names = Names::of(names);
             let files = Files::read(survey, reader, settings, &names);
+            let side = match purpose {
+                Purpose::Aggregation => Side::Outgoing("extension API servers"),
+                Purpose::Etcd => Side::Outgoing("etcd's members"),
+                Purpose::Kubelet => Side::Outgoing("kubelets"),
+                Purpose::Client | Purpose::Metrics | Purpose::Peer => Side::Client,
+            };
             let circumstances = Circumstances {
                 dialled: &[],
                 dials_from: &[],
-                client_auth: false,
+                client_auth: side != Side::Client,
                 checks_client_names: false,
                 restriction: None,
                 user: seaworthy_pki::User::Kubernetes(self.kind.component.name),
             };
             KeyMaterial {
                 purpose,
-                problems: files.problems(survey, seaworthy_pki::Side::Client, circumstances),
+                problems: files.problems(survey, side, circumstances),
                 files: Observed::seen(
                     files.credentials(),
                     Origin::derived(format!("the settings {}", all.join(", "))),

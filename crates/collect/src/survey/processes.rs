@@ -33,7 +33,8 @@ pub(crate) struct Running {
 pub(crate) struct Found {
     pub(crate) servers: Vec<Running>,
     pub(crate) proxies: Vec<Running>,
-    pub(crate) api_servers: Vec<Running>,
+    /// What is called like an API server, and whose executable does not tell that it is one.
+    api_servers: Vec<Running>,
     pub(crate) kubelets: Vec<Running>,
     /// Container runtimes.
     pub(crate) runtimes: Vec<Running>,
@@ -111,6 +112,11 @@ impl Found {
             list.push(Running { entry, argv, first, told, root, cgroup });
         }
         Ok(found)
+    }
+
+    /// Returns the API servers.
+    pub(crate) fn api_servers(&self) -> impl Iterator<Item = &Running> {
+        self.instances.get("kube-apiserver").into_iter().chain([&self.api_servers]).flatten()
     }
 
     /// Returns the processes that are instances of this kind.

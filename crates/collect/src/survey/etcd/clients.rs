@@ -24,12 +24,17 @@ const API_SERVER: Names = Names {
 
 /// Returns the clients among `api_servers`. Whom they accept, and who accepts them, is told of the etcd `servers` on this
 /// node and of the CAs in Kubernetes' folders.
-pub(crate) fn read(survey: &Survey<'_>, api_servers: &[Running], servers: &[Server<'_>]) -> Vec<EtcdClient> {
-    if api_servers.is_empty() {
+pub(crate) fn read<'r>(
+    survey: &Survey<'_>,
+    api_servers: impl Iterator<Item = &'r Running>,
+    servers: &[Server<'_>],
+) -> Vec<EtcdClient> {
+    let mut api_servers = api_servers.peekable();
+    if api_servers.peek().is_none() {
         return Vec::new();
     }
     let known = Known::read(survey, servers);
-    api_servers.iter().map(|running| client(survey, running, &known)).collect()
+    api_servers.map(|running| client(survey, running, &known)).collect()
 }
 
 /// Certificates on this node that matter to a client.
@@ -225,7 +230,7 @@ mod tests {
         let read = |arguments: &[String]| {
             let arguments: Vec<&str> =
                 std::iter::once("kube-apiserver").chain(arguments.iter().map(String::as_str)).collect();
-            read(&survey, &[Running::ourselves(&arguments)], &servers).pop().unwrap()
+            read(&survey, [Running::ourselves(&arguments)].iter(), &servers).pop().unwrap()
         };
         let client = read(&[
             "--etcd-servers=https://10.0.0.1:2379,https://10.0.0.2:2379".to_owned(),

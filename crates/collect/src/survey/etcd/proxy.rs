@@ -61,6 +61,7 @@ impl<'a> Reading<'a> {
                 kubeconfigs: Observed::failed(unread()),
             },
             etcd: None,
+            kube_apiserver: None,
             etcd_proxy: Some(EtcdProxy {
                 kind,
                 endpoints: settings.map(|s| s.endpoints.clone()).unwrap_or_default(),

@@ -493,6 +493,7 @@ impl Finish<'_, '_> {
             settings,
             etcd: Some(Box::new(etcd)),
             etcd_proxy: None,
+            kube_apiserver: None,
         }
     }
 

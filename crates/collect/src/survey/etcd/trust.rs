@@ -78,11 +78,12 @@ impl Trust {
     /// servers and kubelet present, and those in Kubernetes' folders and in the API server's `--etcd-certfile`.
     pub(crate) fn read(survey: &Survey<'_>, found: Option<&Found>) -> Self {
         let mut trust = Self::default();
-        let servers = found.map_or(&[][..], |f| &f.api_servers);
+        let mut servers = found.into_iter().flat_map(Found::api_servers).peekable();
+        let none = servers.peek().is_none();
         for server in servers {
             trust.read_api_server(survey, server);
         }
-        if servers.is_empty() {
+        if none {
             for path in seaworthy_layouts::ALL.iter().flat_map(|layout| layout.authorities) {
                 trust.read_ca(survey, survey.root, "Kubernetes' CA", path, true);
             }

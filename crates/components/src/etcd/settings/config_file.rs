@@ -503,7 +503,7 @@ fn section_setting(side: Purpose, leaf: &str) -> Option<&'static str> {
 fn section_name(side: Purpose) -> &'static str {
     match side {
         Purpose::Peer => "peer-transport-security",
-        Purpose::Client | Purpose::Metrics => "client-transport-security",
+        _ => "client-transport-security",
     }
 }
 

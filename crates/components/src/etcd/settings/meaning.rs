@@ -14,6 +14,7 @@ pub fn listen_urls(settings: &BTreeMap<String, Setting>, purpose: Purpose) -> Ve
         Purpose::Client => &["listen-client-urls", "listen-client-http-urls"],
         Purpose::Metrics => &["listen-metrics-urls"],
         Purpose::Peer => &["listen-peer-urls"],
+        _ => &[],
     };
     names.iter().flat_map(|name| urls(settings, name)).collect()
 }
@@ -24,8 +25,8 @@ pub fn listen_urls(settings: &BTreeMap<String, Setting>, purpose: Purpose) -> Ve
 pub fn advertised(settings: &BTreeMap<String, Setting>, purpose: Purpose) -> Vec<(Url, Origin)> {
     match purpose {
         Purpose::Client => urls(settings, "advertise-client-urls"),
-        Purpose::Metrics => Vec::new(),
         Purpose::Peer => urls(settings, "initial-advertise-peer-urls"),
+        _ => Vec::new(),
     }
 }
 

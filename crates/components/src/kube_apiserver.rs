@@ -285,6 +285,7 @@ mod tests {
             listeners: Observed::failed(none()),
             credentials: Vec::new(),
             files: InstanceFiles {
+                manifest_open_to: Observed::failed(none()),
                 manifest: None,
                 rival_manifests: Observed::failed(none()),
                 pki: Observed::failed(none()),

@@ -12,6 +12,10 @@ use serde::Deserialize;
 struct Layout {
     name: String,
     #[serde(default)]
+    signs: Vec<String>,
+    #[serde(default)]
+    control_plane: Option<String>,
+    #[serde(default)]
     static_pods: Vec<String>,
     #[serde(default)]
     pki: Vec<String>,
@@ -22,7 +26,7 @@ struct Layout {
     #[serde(default)]
     administrators: Vec<String>,
     #[serde(default)]
-    embeds_etcd: Vec<Embedding>,
+    embeds: Vec<Embedding>,
     #[serde(default)]
     configuration: Option<String>,
     #[serde(default)]
@@ -39,6 +43,7 @@ struct Embedding {
     program: String,
     #[serde(default)]
     word: Option<String>,
+    components: Vec<String>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,14 +62,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Err(format!("{file}: the name is {}", layout.name).into());
         }
         let embeds: String = layout
-            .embeds_etcd
+            .embeds
             .iter()
-            .map(|e| format!("Embedding {{ program: {:?}, word: {:?} }}, ", e.program, e.word))
+            .map(|e| {
+                format!(
+                    "Embedding {{ program: {:?}, word: {:?}, components: &{:?} }}, ",
+                    e.program, e.word, e.components
+                )
+            })
             .collect();
         writeln!(
             rust,
-            "    Layout {{ name: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, administrators: &{:?}, embeds_etcd: &[{embeds}], configuration: {:?}, arguments: &{:?}, writes: &{:?} }},",
+            "    Layout {{ name: {:?}, signs: &{:?}, control_plane: {:?}, static_pods: &{:?}, pki: &{:?}, authorities: &{:?}, kubelet_certificate: {:?}, administrators: &{:?}, embeds: &[{embeds}], configuration: {:?}, arguments: &{:?}, writes: &{:?} }},",
             layout.name,
+            layout.signs,
+            layout.control_plane,
             layout.static_pods,
             layout.pki,
             layout.authorities,

@@ -52,6 +52,7 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
     Report {
         tool: snapshot.tool.clone(),
         node: snapshot.node.name.clone(),
+        layout: snapshot.node.layout.value().cloned(),
         user: snapshot.node.user,
         taken_at: snapshot.taken_at,
         benchmark: benchmark.map(|b| (b.id.clone(), b.title.clone())),
@@ -128,12 +129,17 @@ fn judge_rule(catalogue: &Catalogue, rule: &Rule, snapshot: &Snapshot, evidence:
         let instances = match snapshot.instances(component.name) {
             Err(error) => return vec![finding(component.name, Judgement::unknown(error))],
             Ok([]) => {
-                let nothing = format!("no {} runs on this node", component.name);
-                let seen = match snapshot.node.processes.value() {
-                    Some(1) => format!("{nothing} (1 process was looked at)"),
-                    Some(count) => format!("{nothing} ({count} processes were looked at)"),
-                    None => nothing,
-                };
+                let mut seen = format!("no {} runs on this node", component.name);
+                match snapshot.node.processes.value() {
+                    Some(1) => seen.push_str(" (1 process was looked at)"),
+                    Some(count) => seen.push_str(&format!(" ({count} processes were looked at)")),
+                    None => {}
+                }
+                let elsewhere =
+                    snapshot.node.layout.value().and_then(|layout| layout.control_plane.as_deref());
+                if let Some(elsewhere) = elsewhere.filter(|_| component.of_control_plane) {
+                    seen.push_str(&format!("; {elsewhere} runs the control plane where no node shows it"));
+                }
                 return vec![finding(&snapshot.node.name, Judgement::not_applicable(seen))];
             }
             Ok(instances) => instances,

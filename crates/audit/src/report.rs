@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use seaworthy_catalogue::{Assessment, Rule, Severity, Status};
-use seaworthy_evidence::{EvidenceError, Tool};
+use seaworthy_evidence::{EvidenceError, NodeLayout, Tool};
 
 use crate::{Evidence, Judgement, Reason, WaiverNotice};
 
@@ -13,6 +13,8 @@ pub struct Report {
     pub tool: Tool,
     /// The node's name.
     pub node: String,
+    /// How the node is arranged, if that is known.
+    pub layout: Option<NodeLayout>,
     /// The user id that the evidence was collected as, if that is known.
     pub user: Option<u32>,
     /// When the snapshot was taken.

@@ -10,6 +10,7 @@ mod drift;
 mod etcd;
 mod files;
 mod instance;
+mod layout;
 mod listeners;
 mod material;
 mod node;
@@ -34,6 +35,7 @@ use seaworthy_host::machine;
 use seaworthy_host::procfs::Proc;
 use seaworthy_host::root::Root;
 use seaworthy_host::users::Users;
+use seaworthy_layouts::Layout;
 use seaworthy_settings::ConfigText;
 
 use attribution::Attributions;
@@ -53,6 +55,8 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Folder below which the host's files are read.
     pub root: PathBuf,
+    /// How the node is arranged, where somebody says so.
+    pub layout: Option<&'static Layout>,
     /// Whether to connect to the node's own listeners.
     pub wire: bool,
     /// How long to watch the peer ports passively; not at all without it.
@@ -129,6 +133,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             name: machine::hostname(&root),
             root: options.root.display().to_string(),
             user: Some(rustix::process::geteuid().as_raw()),
+            layout: layout::of(&survey),
             processes: gathered.processes,
             kubernetes_cas: trust.uses(),
             pki: Observed::failed(not_looked()),
@@ -259,7 +264,7 @@ fn gather<'a>(
     insert(&seaworthy_components::etcd_proxy::COMPONENT, proxies, hidden.clone());
     for (component, instances, unread) in others {
         unreadable.extend(unread);
-        insert(component, instances, hidden.clone());
+        insert(component, instances, found.inside(component).or_else(|| hidden.clone()));
     }
     Gathered {
         components,

@@ -23,8 +23,13 @@ use seaworthy_evidence::{Url, without_userinfo};
 use crate::{Component, Program, etcd_proxy};
 
 /// etcd servers.
-pub static COMPONENT: Component =
-    Component { name: "etcd", special: Some(("etcd", "Etcd")), settings: SETTINGS, program: Some(&PROGRAM) };
+pub static COMPONENT: Component = Component {
+    name: "etcd",
+    of_control_plane: true,
+    special: Some(("etcd", "Etcd")),
+    settings: SETTINGS,
+    program: Some(&PROGRAM),
+};
 
 /// The program of etcd servers.
 pub static PROGRAM: Program = Program {

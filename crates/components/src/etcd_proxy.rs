@@ -12,6 +12,7 @@ use crate::Component;
 /// Processes of the etcd program that are no members.
 pub static COMPONENT: Component = Component {
     name: "etcd-proxy",
+    of_control_plane: false,
     special: Some(("etcd_proxy", "EtcdProxy")),
     settings: &[],
     program: None,

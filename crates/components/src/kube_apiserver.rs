@@ -16,6 +16,7 @@ use crate::{Component, KeyFiles, Program};
 /// API servers.
 pub static COMPONENT: Component = Component {
     name: "kube-apiserver",
+    of_control_plane: true,
     special: Some(("kube_apiserver", "KubeApiserver")),
     settings: SETTINGS,
     program: Some(&PROGRAM),

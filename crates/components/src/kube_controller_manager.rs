@@ -8,8 +8,13 @@ use crate::serving::{self, Content, Needed};
 use crate::{Component, Program};
 
 /// Controller managers.
-pub static COMPONENT: Component =
-    Component { name: "kube-controller-manager", special: None, settings: SETTINGS, program: Some(&PROGRAM) };
+pub static COMPONENT: Component = Component {
+    name: "kube-controller-manager",
+    of_control_plane: true,
+    special: None,
+    settings: SETTINGS,
+    program: Some(&PROGRAM),
+};
 
 /// The program of controller managers.
 pub static PROGRAM: Program = Program {

@@ -16,8 +16,13 @@ use crate::configuration::{self, at, first_document, malformed, options, utf8};
 use crate::{Component, Program, serving};
 
 /// Schedulers.
-pub static COMPONENT: Component =
-    Component { name: "kube-scheduler", special: None, settings: SETTINGS, program: Some(&PROGRAM) };
+pub static COMPONENT: Component = Component {
+    name: "kube-scheduler",
+    of_control_plane: true,
+    special: None,
+    settings: SETTINGS,
+    program: Some(&PROGRAM),
+};
 
 /// The program of schedulers.
 pub static PROGRAM: Program = Program {

@@ -22,6 +22,8 @@ pub struct Component {
     /// What only its instances have: the variable of rules, which is also the field of an instance, and the definition in the
     /// snapshot's schema.
     pub special: Option<(&'static str, &'static str)>,
+    /// Whether it is a part of the control plane, and so on no other node.
+    pub of_control_plane: bool,
     /// The settings that a snapshot keeps, by flag name. All others are left out.
     pub settings: &'static [&'static str],
     /// How it is started and what it makes of that; none where its processes are known by another component's program.

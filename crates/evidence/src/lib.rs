@@ -39,7 +39,8 @@ pub use kube_apiserver::{
     Anonymous, AtRest, Audit, AuditLevel, AuditLog, Authorization, KubeApiserver, Level, TokenKey,
 };
 pub use node::{
-    CniFile, ContainerRuntime, CredentialKind, FileUse, KeyFile, Kubeconfig, KubeconfigUser, SharedDomain,
+    CniFile, ContainerRuntime, CredentialKind, FileUse, KeyFile, Kubeconfig, KubeconfigUser, NodeLayout,
+    SharedDomain,
 };
 pub use observed::{ErrorKind, EvidenceError, Observed};
 pub use origin::Origin;

@@ -5,6 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Certificate, ErrorKind, EvidenceError, File, Observed, PkiContent, Problem};
 
+/// How a distribution arranges the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLayout {
+    /// Its name: `kubeadm`.
+    pub name: String,
+    /// Who runs the control plane elsewhere, where no node shows it; null where nodes of it run it.
+    pub control_plane: Option<String>,
+    /// One clause that says how it is known.
+    pub why: String,
+}
+
 /// A file or folder of the node's public key infrastructure: in or below a folder that a layout has for it, or named by a setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::node::not_collected;
 use crate::{
     CaUse, CniFile, ContainerRuntime, ErrorKind, EtcdClient, EvidenceError, Instance, KeyFile, Kubeconfig,
-    Observed, SharedDomain,
+    NodeLayout, Observed, SharedDomain,
 };
 
 /// All evidence of one node at one moment. Immutable, and free of secrets.
@@ -51,6 +51,9 @@ pub struct Node {
     pub root: String,
     /// The user id that the audit ran as; null in a snapshot of a version that did not collect it.
     pub user: Option<u32>,
+    /// How it is arranged; an error where that is not known.
+    #[serde(default = "not_collected::<NodeLayout>")]
+    pub layout: Observed<NodeLayout>,
     /// Number of processes seen; an error when `/proc` could not be read.
     pub processes: Observed<u32>,
     /// CAs that Kubernetes uses on this node.

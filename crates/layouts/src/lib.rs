@@ -8,6 +8,10 @@
 pub struct Layout {
     /// Its name: `kubeadm`.
     pub name: &'static str,
+    /// Files and folders that its nodes have, all of them, and others have not.
+    pub signs: &'static [&'static str],
+    /// Who runs the control plane elsewhere, where no node shows it.
+    pub control_plane: Option<&'static str>,
     /// The folders from which kubelet takes static pods.
     pub static_pods: &'static [&'static str],
     /// Folders of certificates and keys, that of etcd first.
@@ -18,8 +22,8 @@ pub struct Layout {
     pub kubelet_certificate: Option<&'static str>,
     /// Kubeconfigs that it makes for people who administer the cluster.
     pub administrators: &'static [&'static str],
-    /// Programs that may run an etcd inside themselves.
-    pub embeds_etcd: &'static [Embedding],
+    /// Programs that may run components inside themselves.
+    pub embeds: &'static [Embedding],
     /// The file by which it is configured itself.
     pub configuration: Option<&'static str>,
     /// Where its configuration has the arguments of a component, by the component's name.
@@ -35,13 +39,15 @@ impl Layout {
     }
 }
 
-/// A program that may run another one inside itself.
+/// A program that may run components inside itself.
 #[derive(Debug)]
 pub struct Embedding {
     /// Its name.
     pub program: &'static str,
     /// The word of its command line with which it does; `None` where it always does.
     pub word: Option<&'static str>,
+    /// The names of these components.
+    pub components: &'static [&'static str],
 }
 
 /// Every layout, by name.
@@ -68,33 +74,19 @@ pub fn pki() -> impl Iterator<Item = &'static str> {
     ALL.iter().flat_map(|layout| layout.pki).copied()
 }
 
-/// Returns whether a program called `name` is one of those that may run an etcd inside themselves, or a part of one.
-pub fn may_embed_etcd(name: &[u8]) -> bool {
-    ALL.iter().flat_map(|layout| layout.embeds_etcd).any(|e| name.starts_with(e.program.as_bytes()))
+/// Returns whether a program called `name` is one of those that may run components inside themselves, or a part of one.
+pub fn may_embed(name: &[u8]) -> bool {
+    embeddings().any(|e| name.starts_with(e.program.as_bytes()))
 }
 
-/// Returns whether the program `name` with these `words` in its command line is known to run an etcd inside itself.
-pub fn embeds_etcd<'w>(name: &str, words: impl Iterator<Item = &'w [u8]> + Clone) -> bool {
-    let does = |e: &Embedding| {
+/// Returns the components that the program `name` with these `words` in its command line is known to run inside itself.
+pub fn embedded<'w>(name: &str, words: impl Iterator<Item = &'w [u8]> + Clone) -> Vec<&'static str> {
+    let does = |e: &&Embedding| {
         e.program == name && e.word.is_none_or(|word| words.clone().any(|given| given == word.as_bytes()))
     };
-    ALL.iter().flat_map(|layout| layout.embeds_etcd).any(does)
+    embeddings().filter(does).flat_map(|e| e.components).copied().collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_path_is_absolute() {
-        for layout in ALL {
-            let files =
-                layout.authorities.iter().chain(&layout.kubelet_certificate).chain(&layout.configuration);
-            let files = files.chain(layout.administrators);
-            let all = layout.static_pods.iter().chain(layout.pki).chain(layout.writes).chain(files);
-            for path in all {
-                assert!(path.starts_with('/') && !path.ends_with('/'), "{}: {path}", layout.name);
-            }
-        }
-    }
+fn embeddings() -> impl Iterator<Item = &'static Embedding> {
+    ALL.iter().flat_map(|layout| layout.embeds)
 }

@@ -268,6 +268,7 @@ impl Node {
             wire,
             observe: None,
             timeout: self.timeout,
+            layout: None,
             patience,
             now: Timestamp::now(),
         };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::{Format, Output};
@@ -191,6 +192,9 @@ pub(crate) struct Collection {
     /// Read the host's files below this folder (when running in a container: the mount of the host's /)
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,
+    /// The distribution that arranged the node, where its files do not tell
+    #[arg(long, value_name = "LAYOUT", value_parser = layouts())]
+    pub(crate) layout: Option<String>,
     /// Do not connect to the node's listeners
     #[arg(long)]
     pub(crate) no_wire: bool,
@@ -213,7 +217,7 @@ pub(crate) struct Audit {
     #[arg(short, long = "rule", value_name = "GLOB", value_delimiter = ',')]
     pub(crate) rules: Vec<String>,
     /// Audit this snapshot instead of the node; repeatable
-    #[arg(long = "snapshot", value_name = "FILE", conflicts_with_all = ["root", "no_wire", "observe", "timeout"])]
+    #[arg(long = "snapshot", value_name = "FILE", conflicts_with_all = ["root", "layout", "no_wire", "observe", "timeout"])]
     pub(crate) snapshots: Vec<PathBuf>,
     /// Output format, text or json, with a file to write it to; repeatable
     #[arg(short, long = "format", value_name = "FORMAT[=PATH]", default_value = "text")]
@@ -387,6 +391,10 @@ impl From<Severity> for seaworthy_catalogue::Severity {
             Severity::Critical => Self::Critical,
         }
     }
+}
+
+fn layouts() -> PossibleValuesParser {
+    PossibleValuesParser::new(seaworthy_layouts::ALL.iter().map(|layout| layout.name))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

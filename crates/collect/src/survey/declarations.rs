@@ -586,6 +586,7 @@ pub(super) mod tests {
             wire: false,
             observe: None,
             timeout: Duration::ZERO,
+            layout: None,
             patience: Duration::ZERO,
             now: Timestamp::UNIX_EPOCH,
         };

@@ -362,6 +362,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: Duration::ZERO,
+            layout: None,
             patience: Duration::ZERO,
             now: Timestamp::UNIX_EPOCH,
         };

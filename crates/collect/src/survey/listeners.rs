@@ -402,6 +402,7 @@ mod tests {
             wire: true,
             observe: None,
             timeout: std::time::Duration::from_millis(200),
+            layout: None,
             patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         };

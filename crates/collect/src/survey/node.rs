@@ -631,6 +631,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: Duration::ZERO,
+            layout: None,
             patience: Duration::ZERO,
             now: "2027-06-01T12:00:00Z".parse().unwrap(),
         };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use seaworthy_components::Component;
 use seaworthy_components::etcd::Version;
 use seaworthy_components::etcd::process::{self, Built, Recognised};
 use seaworthy_evidence::{Build, ErrorKind, EvidenceError, Observed, Origin, Process};
@@ -40,7 +41,7 @@ pub(crate) struct Found {
     pub(crate) runtimes: Vec<Running>,
     /// Instances of the components that are like the others, by component.
     pub(crate) instances: BTreeMap<&'static str, Vec<Running>>,
-    /// Programs that may run an etcd inside themselves.
+    /// Programs that may run components inside themselves.
     pub(crate) embedding: Vec<Running>,
     pub(crate) total: u32,
     /// Why there may be an etcd among the processes that was not recognised.
@@ -125,6 +126,19 @@ impl Found {
             true => &self.servers,
             false => self.instances.get(kind.component.name).map(Vec::as_slice).unwrap_or_default(),
         }
+    }
+
+    /// Returns why there is an instance of `component` of which nothing is known: a program runs it inside itself.
+    pub(crate) fn inside(&self, component: &Component) -> Option<EvidenceError> {
+        let runs_it = |running: &&Running| {
+            let argv: Vec<Vec<u8>> = running.argv.iter().map(|a| a.text.clone()).collect();
+            known_inside(&running.program_name(), &argv).contains(&component.name)
+        };
+        let running = self.embedding.iter().find(runs_it)?;
+        let (program, name, pid) = (running.program_name(), component.name, running.pid());
+        let message =
+            format!("{program} (pid {pid}) runs {name} inside itself, and its settings there are not known");
+        Some(EvidenceError::new(ErrorKind::Unsupported, message).at(running.entry.origin("cmdline")))
     }
 
     /// Returns the sockets of one of them, of the moment at which those of the first one were asked for.
@@ -250,7 +264,7 @@ fn is_interesting(glimpse: &Glimpse<'_>) -> bool {
             || name == b"kubelet"
             || runtime::is_called(name)
             || process::is_dynamic_linker(name)
-            || seaworthy_layouts::may_embed_etcd(name)
+            || seaworthy_layouts::may_embed(name)
     };
     known(glimpse.argv0_name()) || glimpse.program().is_some_and(known)
 }
@@ -306,17 +320,21 @@ fn embeds(told: &Told) -> Option<bool> {
     }
 }
 
-/// Returns whether an executable may run an etcd inside itself: by what it says, else by its `name` and its command line
+/// Returns whether an executable may run components inside itself: an etcd by what it says, else by its `name` and its command line
 /// `argv`. One of Go that is called etcd and is another program may be an etcd whose modules somebody has renamed.
 fn may_embed(told: &Told, name: &str, argv: &[Vec<u8>]) -> bool {
     let renamed = matches!(told, Ok(Program::Go(_))) && built(told) == Built::Other && process::is_etcd(name);
-    renamed || embeds(told).unwrap_or_else(|| is_known_to_embed(name, argv))
+    let known = known_inside(name, argv);
+    let of_etcd = || known.contains(&Kind::ETCD.component.name);
+    renamed
+        || embeds(told).unwrap_or_else(of_etcd)
+        || known.iter().any(|name| *name != Kind::ETCD.component.name)
 }
 
-/// Returns whether the program `name` with the command line `argv` is one that is known to run an etcd inside itself. Some
-/// put their whole command line into argv\[0\].
-fn is_known_to_embed(name: &str, argv: &[Vec<u8>]) -> bool {
-    seaworthy_layouts::embeds_etcd(name, argv.iter().flat_map(|text| text.split(|b| *b == b' ')))
+/// Returns the components that the program `name` with the command line `argv` is known to run inside itself. Some put their
+/// whole command line into argv\[0\].
+fn known_inside(name: &str, argv: &[Vec<u8>]) -> Vec<&'static str> {
+    seaworthy_layouts::embedded(name, argv.iter().flat_map(|text| text.split(|b| *b == b' ')))
 }
 
 /// Returns the file name of the executable, or of argv[0] when the executable could not be read.
@@ -346,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_that_may_embed_an_etcd_are_known() {
+    fn programs_that_run_components_inside_themselves_are_known() {
         let cases = [
             ("k3s", "/usr/local/bin/k3s server   ", true),
             ("k3s", "k3s agent", false),
@@ -358,10 +376,11 @@ mod tests {
             ("etcd-wrapper", "/etcd-wrapper start-etcd", true),
             ("kubectl", "kubectl get server", false),
         ];
+        assert_eq!(known_inside("k3s", &[b"k3s agent".to_vec()]), ["kubelet", "kube-proxy"]);
         for (name, line, want) in cases {
             let split: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
             for argv in [split, vec![line.as_bytes().to_vec()]] {
-                assert_eq!(is_known_to_embed(name, &argv), want, "{name}: {line}");
+                assert_eq!(known_inside(name, &argv).contains(&"etcd"), want, "{name}: {line}");
             }
         }
     }

@@ -26,6 +26,7 @@ pub(super) fn run(options: &cli::Snapshot) -> anyhow::Result<Exit> {
 pub(super) fn take(options: &cli::Collection) -> anyhow::Result<Snapshot> {
     let collection = seaworthy_collect::Options {
         root: options.root.clone(),
+        layout: options.layout.as_deref().and_then(seaworthy_layouts::named),
         wire: !options.no_wire,
         observe: options.observe,
         timeout: options.timeout,

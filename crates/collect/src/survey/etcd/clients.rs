@@ -217,6 +217,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: std::time::Duration::ZERO,
+            layout: None,
             patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::from_second(1_800_000_000).unwrap(),
         };

@@ -210,6 +210,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: Duration::from_millis(100),
+            layout: None,
             patience: Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         };

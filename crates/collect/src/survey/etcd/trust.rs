@@ -593,6 +593,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: std::time::Duration::ZERO,
+            layout: None,
             patience: std::time::Duration::ZERO,
             now: jiff::Timestamp::UNIX_EPOCH,
         }

@@ -140,7 +140,8 @@ struct Entry {
     file: File,
     holds: PkiContent,
     certificates: Result<Vec<Parsed>, EvidenceError>,
-    key: Option<PrivateKey>,
+    /// What a private key is read from, where a certificate has to fit it.
+    key: Vec<u8>,
     uses: BTreeSet<FileUse>,
     users: Vec<User>,
     of_etcd: bool,
@@ -209,7 +210,6 @@ impl<'s> Material<'s> {
 
     fn entry(&self, file: File, holds: PkiContent, bytes: &[u8]) -> Entry {
         let now = self.survey.options.now;
-        let path = file.on_node.as_deref().unwrap_or(&file.path);
         let certificates = match holds {
             PkiContent::Certificate => seaworthy_pki::certificates_from_pem(bytes, file.origin.clone(), now)
                 .or_else(|error| {
@@ -222,8 +222,7 @@ impl<'s> Material<'s> {
             }
             PkiContent::Directory | PkiContent::Other => Ok(Vec::new()),
         };
-        let is_key = holds == PkiContent::PrivateKey;
-        let key = is_key.then(|| seaworthy_pki::private_key_from_pem(bytes, path).ok()).flatten();
+        let key = if holds == PkiContent::PrivateKey { bytes.to_vec() } else { Vec::new() };
         let (uses, users) = (BTreeSet::new(), Vec::new());
         Entry { file, holds, certificates, key, uses, users, of_etcd: false, judged: false }
     }
@@ -396,10 +395,12 @@ impl<'s> Material<'s> {
     fn evidence(mut self) -> Vec<KeyFile> {
         let entries = std::mem::take(&mut self.entries);
         // The key that is used with a certificate, by the component and the setting that names it.
-        let mut keys: BTreeMap<(&str, &str), &PrivateKey> = BTreeMap::new();
-        for entry in entries.values() {
-            if let Some(key) = &entry.key {
-                keys.extend(entry.uses.iter().map(|u| ((u.component.as_str(), u.setting.as_str()), key)));
+        let mut keys: BTreeMap<(&str, &str), PrivateKey> = BTreeMap::new();
+        for (place, entry) in entries.iter().filter(|(_, entry)| !entry.key.is_empty()) {
+            let mut uses = entry.uses.iter().filter(|by| purpose::is_key(&by.setting)).peekable();
+            let read = uses.peek().and_then(|_| seaworthy_pki::private_key_from_pem(&entry.key, place).ok());
+            if let Some(key) = read {
+                keys.extend(uses.map(|by| ((by.component.as_str(), by.setting.as_str()), key.clone())));
             }
         }
         let host = Access::of_account(&Account::default(), self.survey.root, self.survey.users);
@@ -471,7 +472,7 @@ impl Entry {
     fn problems(
         &self,
         place: &str,
-        keys: &BTreeMap<(&str, &str), &PrivateKey>,
+        keys: &BTreeMap<(&str, &str), PrivateKey>,
         survey: &Survey<'_>,
     ) -> Vec<Problem> {
         let mut purpose = Purpose::default();
@@ -485,7 +486,7 @@ impl Entry {
             purpose.dials |= matches!(named.role, Role::Dials | Role::ServesAndDials);
             purpose.trusts |= named.role == Role::Trusts;
             let key = named.key.and_then(|key| keys.get(&(by.component.as_str(), key)));
-            beside.key = beside.key.or(key.copied());
+            beside.key = beside.key.or(key);
         }
         match &self.certificates {
             Ok(certificates) => misuse(place, certificates, purpose, beside, survey.options.now),
@@ -521,7 +522,6 @@ fn kubeconfigs(
     let survey = material.survey;
     // By where the host has it.
     let mut found: BTreeMap<String, (Kubeconfig, Option<u32>)> = BTreeMap::new();
-    let mut missed = None;
     let of_people = seaworthy_layouts::ALL.iter().flat_map(|layout| layout.administrators).copied();
     for path in of_people.chain([OF_ROOT]) {
         let file = survey.root.stat(path, survey.users);
@@ -537,7 +537,7 @@ fn kubeconfigs(
                 Observed::Seen { value, .. } => value,
                 Observed::Failed { error } if error.kind == ErrorKind::NotRunning => continue,
                 Observed::Failed { error } => {
-                    missed.get_or_insert_with(|| error.clone());
+                    material.miss(error.clone());
                     continue;
                 }
             };
@@ -591,10 +591,7 @@ fn kubeconfigs(
         }
         all.push(kubeconfig);
     }
-    match missed {
-        Some(error) => Observed::failed(error),
-        None => Observed::seen(all, Origin::derived("the layouts, the settings and root's home")),
-    }
+    Observed::seen(all, Origin::derived("the layouts, the settings and root's home"))
 }
 
 /// Returns a kubeconfig of which nothing is known yet but owner and mode.

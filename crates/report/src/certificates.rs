@@ -13,7 +13,7 @@ use seaworthy_evidence::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::style::{self, BOLD, DIM, MIN_WIDTH, paint, plain, wrap};
+use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`].
 pub const FORMAT: &str = "seaworthy.dev/certificates/v1";
@@ -21,6 +21,8 @@ pub const FORMAT: &str = "seaworthy.dev/certificates/v1";
 pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/certificates-v1.json";
 /// How the place of a certificate begins that a listener serves.
 const SERVED: &str = "served at ";
+/// Fewest columns that the table has room in.
+const NARROWEST: usize = 60;
 /// Days before its end at which a certificate is shown as one that ends soon.
 const SOON: i64 = 30;
 
@@ -358,7 +360,7 @@ pub fn text(inventory: &Inventory, within: Option<u32>, width: usize, verbose: b
     out += "\n";
     if !all.is_empty() {
         out += "\n";
-        table(&mut out, all, width.max(MIN_WIDTH), verbose);
+        table(&mut out, all, width.max(NARROWEST), verbose);
     }
     if !inventory.other_problems.is_empty() {
         let _ = writeln!(out, "\n{}", paint(BOLD, "Other problems"));
@@ -565,10 +567,10 @@ mod tests {
         };
         for width in [10, 40, 80, 200] {
             let mut out = String::new();
-            table(&mut out, &[entry(&long), entry("CN=a")], width.max(MIN_WIDTH), false);
+            table(&mut out, &[entry(&long), entry("CN=a")], width.max(NARROWEST), false);
             let plain: Vec<String> = out.lines().map(without_styles).collect();
             let widest = plain.iter().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(width.max(MIN_WIDTH)), "{width}: {widest:?}");
+            assert!(widest <= Some(width.max(NARROWEST)), "{width}: {widest:?}");
             assert!(plain.iter().all(|line| !line.contains('\u{1b}')));
         }
     }

@@ -71,7 +71,7 @@ pub(crate) fn fill(
         return;
     };
     let found: Vec<_> = runtimes.iter().map(|running| runtime::read(survey, running)).collect();
-    let mut folders: Vec<(Result<Vec<String>, EvidenceError>, Result<&Root, EvidenceError>)> = Vec::new();
+    let mut folders: Vec<Folders<'_>> = Vec::new();
     for (runtime, running) in found.iter().zip(runtimes) {
         let root = running.root.as_ref().map_err(Clone::clone);
         folders.push((runtime.cni_folders.as_result().cloned(), root));
@@ -90,11 +90,11 @@ fn origin() -> Origin {
     Origin::derived("the folders of certificates and keys, settings and kubeconfigs")
 }
 
+/// Folders from which a runtime takes CNI configuration, and the root below which they are.
+type Folders<'r> = (Result<Vec<String>, EvidenceError>, Result<&'r Root, EvidenceError>);
+
 /// Returns the files of the folders from which runtimes take CNI configuration, each once.
-fn cni(
-    survey: &Survey<'_>,
-    folders: Vec<(Result<Vec<String>, EvidenceError>, Result<&Root, EvidenceError>)>,
-) -> Result<Vec<CniFile>, EvidenceError> {
+fn cni(survey: &Survey<'_>, folders: Vec<Folders<'_>>) -> Result<Vec<CniFile>, EvidenceError> {
     let mut found: BTreeMap<String, CniFile> = BTreeMap::new();
     for (folders, root) in folders {
         for folder in folders? {
@@ -171,7 +171,11 @@ impl<'s> Material<'s> {
     /// Adds everything in and below a folder of the host.
     fn walk(&mut self, folder: &str) {
         match tree::walk(self.survey.root, folder) {
-            Ok(paths) => paths.iter().for_each(|path| drop(self.add(path))),
+            Ok(paths) => {
+                for path in paths {
+                    let _ = self.add(&path);
+                }
+            }
             Err(error) => self.miss(error),
         }
     }
@@ -325,6 +329,8 @@ impl<'s> Material<'s> {
 
     /// Returns the authorities that are trusted in two domains. Those of an etcd that runs here are judged with it.
     fn shared_domains(&self, unread: Option<&EvidenceError>) -> Observed<Vec<SharedDomain>> {
+        /// Who trusts it on either side.
+        type Sides<'e> = (BTreeSet<&'e str>, BTreeSet<&'e str>);
         struct Trusted<'e> {
             domain: Domain,
             who: String,
@@ -352,8 +358,7 @@ impl<'s> Material<'s> {
             .filter(|parsed| parsed.certificate.ca)
             .cloned()
             .collect();
-        let mut shared: BTreeMap<(String, Domain, Domain), (BTreeSet<&str>, BTreeSet<&str>)> =
-            BTreeMap::new();
+        let mut shared: BTreeMap<(String, Domain, Domain), Sides<'_>> = BTreeMap::new();
         for one in &trusted {
             for other in trusted.iter().filter(|other| other.domain > one.domain) {
                 if with_etcd && one.domain == Domain::Etcd {
@@ -373,8 +378,7 @@ impl<'s> Material<'s> {
                 other.roots.iter().filter(|root| accepts(root, one.roots)).for_each(&mut common);
             }
         }
-        let told = |((subject, one, other), (ones, others)): (_, (BTreeSet<&str>, BTreeSet<&str>))| {
-            let (subject, one, other): (String, Domain, Domain) = (subject, one, other);
+        let told = |((subject, one, other), (ones, others)): ((String, Domain, Domain), Sides<'_>)| {
             let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
             let message = format!(
                 "what {subject} issues is accepted for {} ({}) and for {} ({}), so a certificate that was issued for the one opens the other",

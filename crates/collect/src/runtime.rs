@@ -78,19 +78,15 @@ pub(crate) fn is_called(name: &[u8]) -> bool {
     matches!(name, b"containerd" | b"crio")
 }
 
-/// Returns the folders for CNI configuration, and the socket, that a file of containerd (else of CRI-O) says, with the files that it
-/// imports.
+/// Returns the folders for CNI configuration that a file of containerd (else of CRI-O) says, and the files that it imports.
 ///
 /// # Errors
 ///
 /// When it is no TOML. Nothing in it is told.
-pub fn said(
-    containerd: bool,
-    bytes: &[u8],
-) -> Result<(Vec<String>, Option<String>, Vec<String>), EvidenceError> {
+pub fn said(containerd: bool, bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), EvidenceError> {
     let mut said = Said::default();
     let imports = said.take(if containerd { &CONTAINERD } else { &CRI_O }, "it", bytes)?;
-    Ok((said.folders(), said.socket, imports))
+    Ok((said.folders(), imports))
 }
 
 /// Returns the runtime that is `running`.
@@ -277,7 +273,8 @@ mod tests {
         let three = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nconf_dir = '/three'";
         let without = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '/opt'";
         let drop_in = "/etc/containerd/conf.d/a.toml";
-        let cases: [(&[(&str, &str)], &[&str], Option<&str>); 6] = [
+        type Case<'c> = (&'c [(&'c str, &'c str)], &'c [&'c str], Option<&'c str>);
+        let cases: [Case<'_>; 6] = [
             (&[], &[CNI], None),
             (&[(main, one)], &["/one"], None),
             (&[(main, two), ("/etc/containerd/conf.d/.x.toml", three)], &["/two"], Some("/run/c.sock")),
@@ -287,20 +284,8 @@ mod tests {
         ];
         for (texts, folders, socket) in cases {
             let said = said(&CONTAINERD, texts, None).unwrap();
-            assert_eq!(
-                (&said.folders()[..], said.socket.as_deref()),
-                (&folders.map_to_strings()[..], socket)
-            );
-        }
-    }
-
-    trait Strings {
-        fn map_to_strings(&self) -> Vec<String>;
-    }
-
-    impl Strings for &[&str] {
-        fn map_to_strings(&self) -> Vec<String> {
-            self.iter().map(|text| (*text).to_owned()).collect()
+            assert_eq!(said.folders(), folders);
+            assert_eq!(said.socket.as_deref(), socket);
         }
     }
 

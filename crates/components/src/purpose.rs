@@ -82,6 +82,11 @@ pub fn of(setting: &str) -> Option<&'static Named> {
     ALL.iter().find(|named| named.setting == setting)
 }
 
+/// Returns whether `setting` names a private key that belongs to a certificate.
+pub fn is_key(setting: &str) -> bool {
+    ALL.iter().any(|named| named.key == Some(setting))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

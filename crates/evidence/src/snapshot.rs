@@ -61,7 +61,7 @@ pub struct Node {
     /// Certificates, keys and the folders they are in: in and below the folders that layouts have for them, and what settings name.
     #[serde(default = "not_collected::<Vec<KeyFile>>")]
     pub pki: Observed<Vec<KeyFile>>,
-    /// True where all of them could be looked at; an error says what could not.
+    /// True where all of them, and all kubeconfigs of components, could be looked at; an error says what could not.
     #[serde(default = "not_collected::<bool>")]
     pub pki_complete: Observed<bool>,
     /// Authorities that are trusted in two of the domains etcd, Kubernetes and front proxy.

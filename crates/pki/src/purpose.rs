@@ -82,11 +82,13 @@ pub fn misuse(
     }
     // A certificate that has expired, or is of another usage, is told as that.
     let valid = certificate.not_before <= now && now <= certificate.not_after;
-    if purpose.dials && valid && Usage::Client.allowed_by(certificate) && !beside.authorities.is_empty() {
-        if let Err(reason) = chains_to(leaf, rest, beside.authorities, Usage::Client, now) {
-            let message = format!("{named} is of no use to a client here: {reason}");
-            add(ProblemKind::UnknownCa, true, origin, message);
-        }
+    let fits = purpose.dials && valid && Usage::Client.allowed_by(certificate);
+    if fits
+        && !beside.authorities.is_empty()
+        && let Err(reason) = chains_to(leaf, rest, beside.authorities, Usage::Client, now)
+    {
+        let message = format!("{named} is of no use to a client here: {reason}");
+        add(ProblemKind::UnknownCa, true, origin, message);
     }
     found
 }

@@ -13,7 +13,7 @@ use seaworthy_evidence::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::style::{self, BOLD, DIM, MIN_WIDTH, paint, plain, wrap};
+use crate::style::{self, BOLD, DIM, paint, plain, wrap};
 
 /// The format of [`json`].
 pub const FORMAT: &str = "seaworthy.dev/certificates/v1";
@@ -21,6 +21,8 @@ pub const FORMAT: &str = "seaworthy.dev/certificates/v1";
 pub const SCHEMA_ID: &str = "https://seaworthy.dev/schemas/certificates-v1.json";
 /// How the place of a certificate begins that a listener serves.
 const SERVED: &str = "served at ";
+/// Fewest columns that the table has room in.
+const NARROWEST: usize = 60;
 /// Days before its end at which a certificate is shown as one that ends soon.
 const SOON: i64 = 30;
 
@@ -98,7 +100,7 @@ impl Inventory {
             }
         }
         let mut certificates: Vec<Entry> = found.entries.into_values().map(Known::entry).collect();
-        certificates.retain(|entry| within.is_none_or(|days| entry.days_left < i64::from(days)));
+        certificates.retain(|entry| within.is_none_or(|days| entry.days_left <= i64::from(days)));
         certificates.sort_by(|a, b| (a.not_after, &a.subject).cmp(&(b.not_after, &b.subject)));
         Self {
             format: FORMAT,
@@ -358,7 +360,7 @@ pub fn text(inventory: &Inventory, within: Option<u32>, width: usize, verbose: b
     out += "\n";
     if !all.is_empty() {
         out += "\n";
-        table(&mut out, all, width.max(MIN_WIDTH), verbose);
+        table(&mut out, all, width.max(NARROWEST), verbose);
     }
     if !inventory.other_problems.is_empty() {
         let _ = writeln!(out, "\n{}", paint(BOLD, "Other problems"));
@@ -395,7 +397,7 @@ fn table(out: &mut String, all: &[Entry], width: usize, verbose: bool) {
         longest.unwrap_or(0).max(least)
     };
     let issuer = longest(1, 9).min(rest / 4);
-    let certificate = longest(0, 11).min((rest - issuer) / 2);
+    let certificate = longest(0, 11).min((rest - issuer) * 9 / 20);
     let by = rest - issuer - certificate;
     let heads = ["CERTIFICATE", "ISSUED BY", "FILE: USED BY"];
     let head = format!(
@@ -452,11 +454,9 @@ fn details(out: &mut String, entry: &Entry, width: usize, indent: &str) {
     row("SHA-256", &entry.fingerprint);
 }
 
-/// Returns the lines of a cell. Names are cut only where a whole one does not fit.
+/// Returns the lines of a cell. A name that does not fit is cut at a hyphen if it has one: all of it is among the details.
 fn cell(text: &str, width: usize) -> Vec<String> {
-    let options = textwrap::Options::new(width.max(1))
-        .word_separator(textwrap::WordSeparator::AsciiSpace)
-        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let options = textwrap::Options::new(width.max(1)).word_separator(textwrap::WordSeparator::AsciiSpace);
     textwrap::wrap(&plain(text), options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
@@ -526,4 +526,63 @@ pub fn json(inventory: &Inventory) -> String {
 /// Returns the JSON Schema (2020-12) of the document.
 pub fn json_schema() -> Value {
     crate::json::printed_schema::<Inventory>(SCHEMA_ID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_its_issuer_wrote_and_not_what_it_looks_like() {
+        for (of, want, groups) in [
+            ("CN=kubernetes", "kubernetes", &[][..]),
+            ("CN=admin,O=system:masters", "admin", &["system:masters"]),
+            ("O=a+CN=b\\,O=system:masters", "b\\,O=system:masters", &["a"]),
+            ("CN=x\\\\,O=y", "x\\\\", &["y"]),
+            ("O=only", "O=only", &["only"]),
+            ("", "(no subject)", &[]),
+        ] {
+            assert_eq!((&*name(of), &values(of, "O")[..]), (want, groups), "{of}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_as_wide_as_the_terminal_whatever_is_in_it() {
+        let long = format!("CN={},O={}", "x".repeat(300), "\u{1b}[2J".repeat(40));
+        let entry = |subject: &str| Entry {
+            not_after: Timestamp::UNIX_EPOCH,
+            days_left: 5,
+            subject: subject.to_owned(),
+            issuer: subject.to_owned(),
+            names: Vec::new(),
+            ca: true,
+            usages: None,
+            key: String::new(),
+            serial: String::new(),
+            not_before: Timestamp::UNIX_EPOCH,
+            fingerprint: String::new(),
+            places: vec![format!("/{}", "y".repeat(200))],
+            used_by: Vec::new(),
+            problems: Vec::new(),
+        };
+        for width in [10, 40, 80, 200] {
+            let mut out = String::new();
+            table(&mut out, &[entry(&long), entry("CN=a")], width.max(NARROWEST), false);
+            let plain: Vec<String> = out.lines().map(without_styles).collect();
+            let widest = plain.iter().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.max(NARROWEST)), "{width}: {widest:?}");
+            assert!(plain.iter().all(|line| !line.contains('\u{1b}')));
+        }
+    }
+
+    /// Returns a line without the styles that are meant.
+    fn without_styles(line: &str) -> String {
+        let mut text = line.to_owned();
+        for style in [DIM, style::of(Status::Fail), style::of(Status::Unknown), anstyle::Style::new()] {
+            for code in [format!("{style}"), format!("{style:#}")].iter().filter(|code| !code.is_empty()) {
+                text = text.replace(code.as_str(), "");
+            }
+        }
+        text
+    }
 }

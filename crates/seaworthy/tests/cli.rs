@@ -408,6 +408,60 @@ fn documents_are_of_their_published_schemas() {
     assert!(refuses(&schema("report-v1.json"), &changed));
 }
 
+#[test]
+fn certificates_are_listed_with_what_could_not_be_looked_at() {
+    const OF_NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshots/certificates.json");
+    let listed = |path: &str, more: &[&str]| run(&[&["certificates", "--snapshot", path], more].concat());
+    let schema = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/certificates-v1.json"));
+    let schema: Value = serde_json::from_slice(&schema.unwrap()).unwrap();
+    assert_eq!(schema, seaworthy_report::certificates::json_schema(), "run `cargo xtask generate`");
+    let all = listed(OF_NODE, &["--format", "json"]);
+    assert_eq!(all.code, 0, "{}", all.stderr);
+    let mut document = report(&all);
+    assert_valid(&schema, &document);
+    let ends: Vec<&str> = document["certificates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["not_after"].as_str().unwrap())
+        .collect();
+    assert!(ends.len() > 10 && ends.is_sorted(), "{ends:?}");
+    document["certificates"][0].as_object_mut().unwrap().remove("problems");
+    assert!(!jsonschema::validator_for(&schema).unwrap().is_valid(&document), "the schema refuses something");
+    for (days, code) in [("0", 1), ("30", 1), ("36500", 1)] {
+        assert_eq!(listed(OF_NODE, &["--within", days]).code, code, "{days}");
+    }
+    refused(&["certificates", "--within", "soon"], &["--within", "soon"]);
+    refused(&["certificates", "--snapshot", "/nowhere"], &["/nowhere"]);
+
+    // Another version did not look, and that is not the same as that there is nothing.
+    let folder = Folder::new();
+    let older = folder.snapshot("older.json", |snapshot| {
+        let node = snapshot["node"].as_object_mut().unwrap();
+        for name in ["pki", "pki_complete", "shared_domains", "kubeconfigs", "runtimes", "cni"] {
+            assert!(node.remove(name).is_some(), "{name} is in the snapshot");
+        }
+    });
+    let run = listed(&older, &["--within", "30"]);
+    assert_eq!(run.code, 3, "{}", run.stdout);
+    assert!(run.stdout.contains("did not collect it"), "{}", run.stdout);
+
+    let hostile = "\x1b[2J\u{202e}\r\nCN=fine";
+    let mut snapshot: Value = serde_json::from_slice(&fs::read(OF_NODE).unwrap()).unwrap();
+    for file in snapshot["node"]["pki"]["value"].as_array_mut().unwrap() {
+        for certificate in file["certificates"]["value"].as_array_mut().unwrap() {
+            certificate["subject"] = json!(format!("CN={hostile}"));
+            certificate["sans"]["dns"] = json!([hostile]);
+        }
+    }
+    let path = folder.file("hostile.json", snapshot.to_string());
+    let run = finish(command().args(["certificates", "--verbose", "--color", "always", "--snapshot", &path]));
+    assert!(run.stdout.contains("CN=fine"), "it is shown, though: {}", run.stdout);
+    for foreign in ["\x1b[2J", "\u{202e}", "\r", "\nCN=fine"] {
+        assert!(!run.stdout.contains(foreign), "{foreign:?} in {}", run.stdout);
+    }
+}
+
 /// Returns a plan with one step, which has most that a plan can have.
 fn some_plan() -> Plan {
     let hash = "0".repeat(64);

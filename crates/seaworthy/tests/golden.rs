@@ -116,6 +116,30 @@ fn help() {
 }
 
 #[test]
+fn certificates() {
+    let mut golden = Golden::new("certificates");
+    let arguments = ["certificates", "--snapshot", "golden/snapshots/certificates.json"];
+    let with = |more: &[&'static str]| [&arguments[..], more].concat();
+    for width in WIDTHS {
+        golden.expect_run(&format!("node-{width}.txt"), &arguments, width);
+    }
+    golden.expect_run("colour.txt", &with(&["--color", "always"]), 80);
+    golden.expect_run("verbose.txt", &with(&["--verbose"]), 80);
+    golden.expect_run("within.txt", &with(&["--within", "30"]), 80);
+    golden.expect_run(
+        "within-none.txt",
+        &["certificates", "--snapshot", "golden/snapshots/none.json", "--within", "30"],
+        80,
+    );
+    golden.expect_run(
+        "blind.txt",
+        &["certificates", "--snapshot", "golden/snapshots/blind.json", "--within", "30"],
+        80,
+    );
+    golden.expect_run("within.json", &with(&["--within", "30", "--format", "json"]), 80);
+}
+
+#[test]
 fn audit() {
     let mut golden = Golden::new("audit");
     for (name, path) in snapshots() {

@@ -71,7 +71,7 @@ pub(crate) fn fill(
         return;
     };
     let found: Vec<_> = runtimes.iter().map(|running| runtime::read(survey, running)).collect();
-    let mut folders: Vec<(Result<Vec<String>, EvidenceError>, Result<&Root, EvidenceError>)> = Vec::new();
+    let mut folders: Vec<Folders<'_>> = Vec::new();
     for (runtime, running) in found.iter().zip(runtimes) {
         let root = running.root.as_ref().map_err(Clone::clone);
         folders.push((runtime.cni_folders.as_result().cloned(), root));
@@ -90,11 +90,11 @@ fn origin() -> Origin {
     Origin::derived("the folders of certificates and keys, settings and kubeconfigs")
 }
 
+/// Folders from which a runtime takes CNI configuration, and the root below which they are.
+type Folders<'r> = (Result<Vec<String>, EvidenceError>, Result<&'r Root, EvidenceError>);
+
 /// Returns the files of the folders from which runtimes take CNI configuration, each once.
-fn cni(
-    survey: &Survey<'_>,
-    folders: Vec<(Result<Vec<String>, EvidenceError>, Result<&Root, EvidenceError>)>,
-) -> Result<Vec<CniFile>, EvidenceError> {
+fn cni(survey: &Survey<'_>, folders: Vec<Folders<'_>>) -> Result<Vec<CniFile>, EvidenceError> {
     let mut found: BTreeMap<String, CniFile> = BTreeMap::new();
     for (folders, root) in folders {
         for folder in folders? {
@@ -140,7 +140,8 @@ struct Entry {
     file: File,
     holds: PkiContent,
     certificates: Result<Vec<Parsed>, EvidenceError>,
-    key: Option<PrivateKey>,
+    /// What a private key is read from, where a certificate has to fit it.
+    key: Vec<u8>,
     uses: BTreeSet<FileUse>,
     users: Vec<User>,
     of_etcd: bool,
@@ -170,7 +171,11 @@ impl<'s> Material<'s> {
     /// Adds everything in and below a folder of the host.
     fn walk(&mut self, folder: &str) {
         match tree::walk(self.survey.root, folder) {
-            Ok(paths) => paths.iter().for_each(|path| drop(self.add(path))),
+            Ok(paths) => {
+                for path in paths {
+                    let _ = self.add(&path);
+                }
+            }
             Err(error) => self.miss(error),
         }
     }
@@ -209,7 +214,6 @@ impl<'s> Material<'s> {
 
     fn entry(&self, file: File, holds: PkiContent, bytes: &[u8]) -> Entry {
         let now = self.survey.options.now;
-        let path = file.on_node.as_deref().unwrap_or(&file.path);
         let certificates = match holds {
             PkiContent::Certificate => seaworthy_pki::certificates_from_pem(bytes, file.origin.clone(), now)
                 .or_else(|error| {
@@ -222,8 +226,7 @@ impl<'s> Material<'s> {
             }
             PkiContent::Directory | PkiContent::Other => Ok(Vec::new()),
         };
-        let is_key = holds == PkiContent::PrivateKey;
-        let key = is_key.then(|| seaworthy_pki::private_key_from_pem(bytes, path).ok()).flatten();
+        let key = if holds == PkiContent::PrivateKey { bytes.to_vec() } else { Vec::new() };
         let (uses, users) = (BTreeSet::new(), Vec::new());
         Entry { file, holds, certificates, key, uses, users, of_etcd: false, judged: false }
     }
@@ -326,6 +329,8 @@ impl<'s> Material<'s> {
 
     /// Returns the authorities that are trusted in two domains. Those of an etcd that runs here are judged with it.
     fn shared_domains(&self, unread: Option<&EvidenceError>) -> Observed<Vec<SharedDomain>> {
+        /// Who trusts it on either side.
+        type Sides<'e> = (BTreeSet<&'e str>, BTreeSet<&'e str>);
         struct Trusted<'e> {
             domain: Domain,
             who: String,
@@ -353,8 +358,7 @@ impl<'s> Material<'s> {
             .filter(|parsed| parsed.certificate.ca)
             .cloned()
             .collect();
-        let mut shared: BTreeMap<(String, Domain, Domain), (BTreeSet<&str>, BTreeSet<&str>)> =
-            BTreeMap::new();
+        let mut shared: BTreeMap<(String, Domain, Domain), Sides<'_>> = BTreeMap::new();
         for one in &trusted {
             for other in trusted.iter().filter(|other| other.domain > one.domain) {
                 if with_etcd && one.domain == Domain::Etcd {
@@ -374,8 +378,7 @@ impl<'s> Material<'s> {
                 other.roots.iter().filter(|root| accepts(root, one.roots)).for_each(&mut common);
             }
         }
-        let told = |((subject, one, other), (ones, others)): (_, (BTreeSet<&str>, BTreeSet<&str>))| {
-            let (subject, one, other): (String, Domain, Domain) = (subject, one, other);
+        let told = |((subject, one, other), (ones, others)): ((String, Domain, Domain), Sides<'_>)| {
             let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
             let message = format!(
                 "what {subject} issues is accepted for {} ({}) and for {} ({}), so a certificate that was issued for the one opens the other",
@@ -396,10 +399,12 @@ impl<'s> Material<'s> {
     fn evidence(mut self) -> Vec<KeyFile> {
         let entries = std::mem::take(&mut self.entries);
         // The key that is used with a certificate, by the component and the setting that names it.
-        let mut keys: BTreeMap<(&str, &str), &PrivateKey> = BTreeMap::new();
-        for entry in entries.values() {
-            if let Some(key) = &entry.key {
-                keys.extend(entry.uses.iter().map(|u| ((u.component.as_str(), u.setting.as_str()), key)));
+        let mut keys: BTreeMap<(&str, &str), PrivateKey> = BTreeMap::new();
+        for (place, entry) in entries.iter().filter(|(_, entry)| !entry.key.is_empty()) {
+            let mut uses = entry.uses.iter().filter(|by| purpose::is_key(&by.setting)).peekable();
+            let read = uses.peek().and_then(|_| seaworthy_pki::private_key_from_pem(&entry.key, place).ok());
+            if let Some(key) = read {
+                keys.extend(uses.map(|by| ((by.component.as_str(), by.setting.as_str()), key.clone())));
             }
         }
         let host = Access::of_account(&Account::default(), self.survey.root, self.survey.users);
@@ -471,7 +476,7 @@ impl Entry {
     fn problems(
         &self,
         place: &str,
-        keys: &BTreeMap<(&str, &str), &PrivateKey>,
+        keys: &BTreeMap<(&str, &str), PrivateKey>,
         survey: &Survey<'_>,
     ) -> Vec<Problem> {
         let mut purpose = Purpose::default();
@@ -485,7 +490,7 @@ impl Entry {
             purpose.dials |= matches!(named.role, Role::Dials | Role::ServesAndDials);
             purpose.trusts |= named.role == Role::Trusts;
             let key = named.key.and_then(|key| keys.get(&(by.component.as_str(), key)));
-            beside.key = beside.key.or(key.copied());
+            beside.key = beside.key.or(key);
         }
         match &self.certificates {
             Ok(certificates) => misuse(place, certificates, purpose, beside, survey.options.now),
@@ -521,7 +526,6 @@ fn kubeconfigs(
     let survey = material.survey;
     // By where the host has it.
     let mut found: BTreeMap<String, (Kubeconfig, Option<u32>)> = BTreeMap::new();
-    let mut missed = None;
     let of_people = seaworthy_layouts::ALL.iter().flat_map(|layout| layout.administrators).copied();
     for path in of_people.chain([OF_ROOT]) {
         let file = survey.root.stat(path, survey.users);
@@ -537,7 +541,7 @@ fn kubeconfigs(
                 Observed::Seen { value, .. } => value,
                 Observed::Failed { error } if error.kind == ErrorKind::NotRunning => continue,
                 Observed::Failed { error } => {
-                    missed.get_or_insert_with(|| error.clone());
+                    material.miss(error.clone());
                     continue;
                 }
             };
@@ -591,10 +595,7 @@ fn kubeconfigs(
         }
         all.push(kubeconfig);
     }
-    match missed {
-        Some(error) => Observed::failed(error),
-        None => Observed::seen(all, Origin::derived("the layouts, the settings and root's home")),
-    }
+    Observed::seen(all, Origin::derived("the layouts, the settings and root's home"))
 }
 
 /// Returns a kubeconfig of which nothing is known yet but owner and mode.

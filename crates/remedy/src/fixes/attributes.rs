@@ -644,6 +644,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_manifest_is_not_closed_in_a_folder_that_is_open() {
+        let mut world = open_to_all();
+        *value(&mut world.subject.files.manifest_open_to) = "anybody may put other files into it".to_owned();
+        for rule in [MANIFEST_MODE, MANIFEST_OWNER] {
+            let refusals = world.planned(rule).unwrap_err();
+            assert_eq!(refusals[0].kind, RefusalKind::Access, "{rule}: {refusals:?}");
+        }
+        assert!(!planned(DATA_MODE, &world).steps.is_empty(), "it is no matter of the data");
+    }
+
+    #[test]
     fn a_mode_that_allows_more_is_refused() {
         let mut world = World::loaded();
         set(world.data(), (0o755, 0, 0));

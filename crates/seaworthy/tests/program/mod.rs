@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 /// The catalogue that is compiled into it.
 pub(crate) const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../catalogue");
 /// Its commands.
-pub(crate) const COMMANDS: [&[&str]; 11] = [
+pub(crate) const COMMANDS: [&[&str]; 12] = [
     &[],
     &["audit"],
     &["snapshot"],
+    &["certificates"],
     &["explain"],
     &["list"],
     &["probe"],

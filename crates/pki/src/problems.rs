@@ -992,6 +992,24 @@ mod tests {
                 let old = Issue::ca("clients").valid((2020, 1, 1), (2027, 5, 1)).self_signed();
                 s.trusted = Some(read(&old.pem, "/pki/ca.crt"));
             }, &[(UnknownCa, false, ""), (Expired, true, "/pki/ca.crt (CN=clients) expired")]),
+            ("it dials: good, by another CA than theirs, and without a name", |s| {
+                s.side = Side::Outgoing("kubelets");
+                s.trusted = Some(read(&Issue::ca("other-ca").self_signed().pem, "/pki/ca.crt"));
+                s.leaf(|i| i.usages(&[Eku::ClientAuth]).edit(|p| p.subject_alt_names.clear()));
+            }, &[]),
+            ("it dials: not for clients", |s| {
+                s.side = Side::Outgoing("kubelets");
+                s.leaf(|i| i.usages(&[Eku::ServerAuth]));
+            }, &[(NoClientAuth, true, "/pki/peer.crt (CN=m3) is for serverAuth, not clientAuth: kubelets refuse it")]),
+            ("it dials: expired", |s| {
+                s.side = Side::Outgoing("kubelets");
+                s.leaf(|i| i.valid((2026, 1, 1), (2027, 5, 31)));
+            }, &[(Expired, true, "1 day ago: kubelets refuse it")]),
+            ("it dials: the only CA has expired", |s| {
+                s.side = Side::Outgoing("kubelets");
+                let old = Issue::ca("kubelets").valid((2020, 1, 1), (2027, 5, 1)).self_signed();
+                s.trusted = Some(read(&old.pem, "/pki/ca.crt"));
+            }, &[(Expired, true, "/pki/ca.crt (CN=kubelets) expired")]),
         ];
         for (name, spoil, want) in cases {
             let mut scene = Scene::new();

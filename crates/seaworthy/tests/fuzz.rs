@@ -25,9 +25,9 @@ use seaworthy_components::etcd::process::Built;
 use seaworthy_components::etcd::settings::{Inputs, resolve};
 use seaworthy_components::etcd::{Version, bbolt, members, process};
 use seaworthy_components::etcd_proxy;
-use seaworthy_evidence::{ErrorKind, EvidenceError, Origin, Snapshot};
+use seaworthy_evidence::{ErrorKind, EvidenceError, Instance, Origin, Snapshot};
 use seaworthy_host::program::{self, Program};
-use seaworthy_settings::{Argument, ConfigText, Variable};
+use seaworthy_settings::{Argument, ConfigText, Given, Variable};
 use serde_json::Value;
 
 /// Runs `target` on the corpus `name` and on `iterations` changed inputs. It returns how large its output is, in bytes.
@@ -230,6 +230,38 @@ fn config() {
         let by_file = [Argument { text: b"--config-file=/fuzz".to_vec(), origin: origin() }];
         let versions = ["3.4.23", "3.6.13"].iter();
         versions.map(|version| settings(&by_file, &[], bytes, version)).max().unwrap_or(0)
+    });
+}
+
+/// Every file that an API server is told to read is the input.
+#[test]
+fn apiserver() {
+    const FILES: [&str; 6] = [
+        "admission-control-config-file",
+        "audit-policy-file",
+        "authentication-config",
+        "authorization-config",
+        "encryption-provider-config",
+        "service-account-key-file",
+    ];
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshots/kubeadm.json");
+    let snapshot = Snapshot::from_json(&fs::read(golden).expect("a snapshot")).expect("a snapshot");
+    let instance = &snapshot.instances("kube-apiserver").expect("API servers")[0];
+    let argument = |name: &&str| Argument { text: format!("--{name}=/fuzz").into_bytes(), origin: origin() };
+    let arguments: Vec<Argument> = FILES.iter().map(argument).collect();
+    let program = &seaworthy_components::kube_apiserver::PROGRAM;
+    fuzz("apiserver", 1500, |bytes| {
+        let text = || Ok(ConfigText { bytes: bytes.to_vec(), changed_at: None, origin: origin() });
+        let resolved = (program.resolve)(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release: Some("1.35.4"),
+            runs: false,
+            read: &mut |_| text(),
+        });
+        let mut instance = Instance { settings: resolved.settings, ..instance.clone() };
+        program.special.expect("it has files")(&mut instance, &mut |_, _| text());
+        size(&(instance.kube_apiserver, resolved.fatal))
     });
 }
 

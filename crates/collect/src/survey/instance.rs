@@ -230,3 +230,53 @@ fn doubt_file(settings: &mut Settings, error: &EvidenceError) {
         settings.doubt(&name, error.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seaworthy_components::kube_apiserver;
+    use seaworthy_evidence::{ErrorKind, Instance};
+
+    /// Returns what is known of an API server that runs as this process, and whose encryption configuration was written just now.
+    fn api_server(reloads: bool) -> Instance {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("enc.yaml");
+        let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n\
+                    resources: [{resources: [secrets], providers: [{secretbox: {keys: []}}]}]\n";
+        // The time of a file is exact only to a tick of the clock.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::fs::write(&config, text).unwrap();
+        let running = Running::ourselves(&[
+            "kube-apiserver",
+            &format!("--encryption-provider-config={}", config.display()),
+            &format!("--encryption-provider-config-automatic-reload={reloads}"),
+        ]);
+        let options = super::super::Options {
+            root: "/".into(),
+            wire: false,
+            observe: None,
+            timeout: std::time::Duration::ZERO,
+            patience: std::time::Duration::ZERO,
+            now: Timestamp::now(),
+        };
+        let root = seaworthy_host::root::Root::host("/").unwrap();
+        let users = seaworthy_host::users::Users::default();
+        let survey = Survey { options: &options, root: &root, users: &users };
+        let kind = Kind { component: &kube_apiserver::COMPONENT, program: &kube_apiserver::PROGRAM };
+        let mut unreadable = Vec::new();
+        let manifests = std::sync::Arc::new(super::super::Manifests::find(&survey, None, &mut unreadable));
+        let declarations = Declarations::find(&survey, kind, &manifests, &[], &mut unreadable);
+        let attributions = Attributions::find(&root, &declarations, &[], &mut unreadable);
+        let reading = Reading::read(kind, &running);
+        reading.finish(&survey, &declarations, &attributions, &Answers::default())
+    }
+
+    #[test]
+    fn a_file_that_is_read_once_and_was_changed_since_the_start_is_not_known() {
+        let at_rest = |reloads| api_server(reloads).kube_apiserver.unwrap().at_rest;
+        assert_eq!(at_rest(true).value().unwrap()[0].providers, ["secretbox"]);
+        let error = at_rest(false).error().cloned().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
+        assert!(error.message.contains("was changed or replaced"), "{error}");
+    }
+}

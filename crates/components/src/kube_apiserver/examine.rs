@@ -318,15 +318,13 @@ impl<'a> Facts<'a, '_> {
             });
             Observed::from_result(number, this.origin.clone())
         };
-        let log = match self.set("audit-log-path")? {
-            Some(path) => Some(AuditLog {
-                path: path.value.clone(),
-                days: number(self, "audit-log-maxage"),
-                files: number(self, "audit-log-maxbackup"),
-                megabytes: number(self, "audit-log-maxsize"),
-            }),
-            None => None,
-        };
+        let path = self.set("audit-log-path")?;
+        let log = path.map(|path| AuditLog {
+            path: path.value.clone(),
+            days: number(self, "audit-log-maxage"),
+            files: number(self, "audit-log-maxbackup"),
+            megabytes: number(self, "audit-log-maxsize"),
+        });
         let policy = self.set("audit-policy-file")?.map(|policy| {
             let path = &policy.value;
             let origin = policy.origin.clone();

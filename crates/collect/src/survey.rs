@@ -75,6 +75,12 @@ impl Kind {
         seaworthy_components::ALL.iter().filter_map(of).filter(|kind| kind.program.package.is_some())
     }
 
+    /// kubelets.
+    pub(crate) const KUBELET: Self = Self {
+        component: &seaworthy_components::kubelet::COMPONENT,
+        program: &seaworthy_components::kubelet::PROGRAM,
+    };
+
     /// etcd servers.
     pub(crate) const ETCD: Self = Self {
         component: &seaworthy_components::etcd::COMPONENT,

@@ -359,7 +359,8 @@ fn options() -> serde_saphyr::Options {
     serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false }
 }
 
-fn utf8<'a>(path: &str, text: &'a ConfigText) -> Result<&'a str, EvidenceError> {
+/// Returns the text of a configuration file.
+pub(crate) fn utf8<'a>(path: &str, text: &'a ConfigText) -> Result<&'a str, EvidenceError> {
     let fail = |kind, message: String| EvidenceError::new(kind, message).at(text.origin.clone());
     if text.bytes.len() > ConfigText::MAX {
         return Err(fail(ErrorKind::TooLarge, format!("{path}: larger than {} KiB", ConfigText::MAX >> 10)));
@@ -384,7 +385,7 @@ fn at(origin: &Origin, line: u64) -> Origin {
 }
 
 /// Returns the first document of a YAML file, which is the one that a component reads.
-fn first_document(text: &str) -> &str {
+pub(crate) fn first_document(text: &str) -> &str {
     let mut begun = false;
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
@@ -445,7 +446,14 @@ mod tests {
                 text => Ok(ConfigText { bytes: text.as_bytes().to_vec(), changed_at: None, origin }),
             }
         };
-        resolve(Given { arguments: &arguments, environment: Ok(&[]), release: None, runs: true, read })
+        resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release: None,
+            runs: true,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        })
     }
 
     #[test]
@@ -502,8 +510,14 @@ mod tests {
             })
         };
         let arguments = [Argument { text: b"--config=/c".to_vec(), origin: Origin::file("/m") }];
-        let resolved =
-            resolve(Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read });
+        let resolved = resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs: false,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        });
         assert!(!format!("{resolved:?}").contains("hunter2"), "{resolved:?}");
         match (resolved.fatal.as_slice(), resolved.doubt) {
             ([], None) => String::new(),

@@ -6,7 +6,9 @@ pub mod etcd;
 pub mod etcd_proxy;
 pub mod kube_controller_manager;
 pub mod kube_scheduler;
+pub mod kubelet;
 pub mod serving;
+mod yaml;
 
 use seaworthy_evidence::{Origin, Purpose, Settings, Url};
 use seaworthy_settings::{Argument, Given, Resolved};
@@ -84,6 +86,7 @@ pub static ALL: &[&Component] = &[
     &etcd_proxy::COMPONENT,
     &kube_controller_manager::COMPONENT,
     &kube_scheduler::COMPONENT,
+    &kubelet::COMPONENT,
 ];
 
 /// Returns the component called `name`.

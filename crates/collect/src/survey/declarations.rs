@@ -6,7 +6,7 @@ use std::sync::Arc;
 use seaworthy_components::etcd::COMPONENT;
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, FileKind, Instance, InstanceFiles, Observed, Origin,
-    RivalManifest, Setting,
+    RivalManifest, Setting, Settings,
 };
 use seaworthy_host::cgroup::Owner;
 use seaworthy_host::users::{Account, Users};
@@ -15,8 +15,8 @@ use seaworthy_settings::{Argument, Given, Variable};
 
 use super::etcd::server;
 use super::processes::{Found, Running};
-use super::{Kind, Survey, config_text, files, instance, not_running};
-use crate::kubelet::{Kubelet, static_pod_directories};
+use super::{Kind, Survey, config_text, files, instance, not_running, tree};
+use crate::kubelet::static_pod_directories;
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
 /// What kubelet is given to run, whatever it is.
@@ -40,16 +40,22 @@ impl Manifests {
         processes: Option<&Found>,
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
-        let kubelets: Vec<Kubelet<'_>> = processes
-            .into_iter()
-            .flat_map(|found| &found.kubelets)
-            .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
-            .collect();
-        Self::of(survey, &kubelets, unreadable)
+        let all =
+            processes.into_iter().flat_map(|found| found.of(Kind::KUBELET).iter().chain(&found.kubelets));
+        let settings = |running: &Running| {
+            let release = running.built_release();
+            let release = release.as_ref().map(|(release, _)| release.as_str());
+            instance::resolve(Kind::KUBELET, running, Ok(&[]), release).settings.as_result().cloned()
+        };
+        Self::of(survey, &all.map(settings).collect::<Vec<_>>(), unreadable)
     }
 
-    /// Returns the manifests of these `kubelets`.
-    fn of(survey: &Survey<'_>, kubelets: &[Kubelet<'_>], unreadable: &mut Vec<EvidenceError>) -> Self {
+    /// Returns the manifests of the `kubelets` with these settings.
+    fn of(
+        survey: &Survey<'_>,
+        kubelets: &[Result<Settings, EvidenceError>],
+        unreadable: &mut Vec<EvidenceError>,
+    ) -> Self {
         let (directories, errors) = static_pod_directories(kubelets);
         let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
         let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
@@ -59,7 +65,8 @@ impl Manifests {
         let host = machine::hostname(survey.root);
         let file = survey.root.read("/etc/hostname", 4096).unwrap_or_default();
         let file = String::from_utf8_lossy(&file).trim().to_owned();
-        let told = kubelets.iter().filter_map(Kubelet::node_name);
+        let told = kubelets.iter().filter_map(|settings| settings.as_ref().ok()?.get("hostname-override"));
+        let told = told.map(|name| name.value.clone());
         let node_names = told.chain([host.clone(), file]).map(|name| name.to_lowercase());
         Self {
             pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
@@ -418,12 +425,14 @@ impl Declare<'_> {
             Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
             Ok(arguments) => {
                 let mut read = |path: &str| config_text(self.survey.root, on_host(path)?);
+                let mut list = |path: &str| tree::files(self.survey.root, &on_host(path)?);
                 let resolved = (self.kind.program.resolve)(Given {
                     arguments: &arguments,
                     environment: Ok(environment),
                     release,
                     runs: false,
                     read: &mut read,
+                    list: &mut list,
                 });
                 // What keeps it from starting is known even if nothing else is.
                 let fatal = match resolved.doubt.as_ref().or(resolved.settings.error()) {

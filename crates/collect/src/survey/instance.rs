@@ -6,7 +6,7 @@ use seaworthy_evidence::{
     Settings, Url,
 };
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{Given, Resolved};
+use seaworthy_settings::{Given, Resolved, Variable};
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
@@ -35,14 +35,8 @@ impl<'a> Reading<'a> {
             }
         };
         let environment = running.entry.environ();
-        let mut read = |path: &str| running.config(path);
-        let resolved = (kind.program.resolve)(Given {
-            arguments: running.arguments(),
-            environment: environment.as_deref().map_err(Clone::clone),
-            release: version.value().map(String::as_str),
-            runs: true,
-            read: &mut read,
-        });
+        let environment = environment.as_deref().map_err(Clone::clone);
+        let resolved = resolve(kind, running, environment, version.value().map(String::as_str));
         let sockets = Sockets::of_process(&running.entry);
         Self { kind, running, sockets, version, resolved }
     }
@@ -185,6 +179,23 @@ impl<'a> Reading<'a> {
         };
         self.kind.program.credentials.iter().map(of).collect()
     }
+}
+
+/// Returns what a process of `kind` makes of what it is given.
+pub(crate) fn resolve(
+    kind: Kind,
+    running: &Running,
+    environment: Result<&[Variable], EvidenceError>,
+    release: Option<&str>,
+) -> Resolved {
+    (kind.program.resolve)(Given {
+        arguments: running.arguments(),
+        environment,
+        release,
+        runs: true,
+        read: &mut |path| running.config(path),
+        list: &mut |path| running.list(path),
+    })
 }
 
 /// Returns the key material for one purpose of which nothing is known.

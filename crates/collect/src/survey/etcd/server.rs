@@ -67,6 +67,7 @@ impl<'a> Server<'a> {
         let resolved = Resolved {
             settings: Observed::failed(error.clone()),
             config_file: Some(Observed::failed(error.clone())),
+            drop_ins: Vec::new(),
             ignored_environment: Some(Observed::failed(error)),
             fatal: Vec::new(),
             doubt: None,
@@ -199,6 +200,7 @@ fn resolve(running: &Running, version: Option<&Observed<String>>) -> Resolved {
         release: version.and_then(Observed::value).map(String::as_str),
         runs: version.is_some(),
         read: &mut read,
+        list: &mut seaworthy_settings::no_list,
     })
 }
 

@@ -5,6 +5,7 @@
 pub mod etcd;
 pub mod etcd_proxy;
 pub mod kube_controller_manager;
+pub mod kube_proxy;
 pub mod kube_scheduler;
 pub mod kubelet;
 pub mod serving;
@@ -85,6 +86,7 @@ pub static ALL: &[&Component] = &[
     &etcd::COMPONENT,
     &etcd_proxy::COMPONENT,
     &kube_controller_manager::COMPONENT,
+    &kube_proxy::COMPONENT,
     &kube_scheduler::COMPONENT,
     &kubelet::COMPONENT,
 ];

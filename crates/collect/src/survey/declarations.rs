@@ -106,6 +106,8 @@ pub(super) struct Declaration {
     pub(super) declared: Declared,
     /// The container of a pod.
     container: Option<String>,
+    /// The file of a unit, and those of its drop-ins.
+    unit_files: Vec<String>,
 }
 
 impl Declaration {
@@ -224,6 +226,17 @@ impl Declarations {
         self.found.iter().enumerate().filter(|(_, found)| !is_pod(&found.declared))
     }
 
+    /// Returns the files of the unit that a process was started from; none where it is no unit.
+    pub(crate) fn unit_files(
+        &self,
+        declaration: &Result<Option<Declared>, EvidenceError>,
+    ) -> Result<&[String], EvidenceError> {
+        let declared = declaration.as_ref().map_err(Clone::clone)?.as_ref();
+        let path = declared.filter(|declared| !is_pod(declared)).map(|declared| &declared.path);
+        let found = self.found.iter().find(|found| Some(&found.declared.path) == path);
+        Ok(found.map_or(&[], |found| &found.unit_files))
+    }
+
     /// Returns the other files in the directory of `manifest` that declare the same pod.
     ///
     /// # Errors
@@ -265,7 +278,13 @@ impl Declarations {
         });
         let lost = lost.filter(|d| runs(&d.path)).chain(wanted);
         let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
-        lost.map(|d| absent(survey, self.kind, d, self.rivals(&d.path))).collect()
+        let absent = |declared: &Declared| {
+            let mut instance = absent(survey, self.kind, declared, self.rivals(&declared.path));
+            let unit_files = self.unit_files(&Ok(Some(declared.clone())));
+            instance.files.unit = files::of_unit(survey, unit_files);
+            instance
+        };
+        lost.map(absent).collect()
     }
 }
 
@@ -327,7 +346,7 @@ impl Declare<'_> {
                 |path: &str| Ok((on_host(path)?, container.on_host(path).map(|(_, m)| m.host.clone())));
             files::judge_as(self.survey, self.kind.program, &mut declared, Ok(account), on_host);
         }
-        Declaration { declared, container: Some(container.name.clone()) }
+        Declaration { declared, container: Some(container.name.clone()), unit_files: Vec::new() }
     }
 
     /// Returns whether the shell scripts in `container`, which only a shell can tell, start an instance: not when its program
@@ -409,7 +428,8 @@ impl Declare<'_> {
         files::judge_as(self.survey, self.kind.program, &mut declared, account, |path| {
             Ok((on_host(path)?, unit.root_directory.clone()))
         });
-        Declaration { declared, container: None }
+        let unit_files = [&unit.path].into_iter().chain(&unit.drop_ins).cloned().collect();
+        Declaration { declared, container: None, unit_files }
     }
 
     fn declared(
@@ -521,6 +541,9 @@ fn absent(
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             pki: Observed::failed(error.clone()),
             kubeconfigs: Observed::failed(error.clone()),
+            authorities: Some(Observed::failed(error.clone())),
+            config: Some(Observed::failed(error.clone())),
+            unit: None,
             access: None,
         },
         etcd: None,

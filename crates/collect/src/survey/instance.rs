@@ -67,7 +67,7 @@ impl<'a> Reading<'a> {
         let reader = Reader::as_process(self.running, survey.users);
         let listeners = self.listeners(survey, answers);
         let credentials = self.credentials(survey, &reader, known);
-        let files = files::read(
+        let mut files = files::read(
             survey,
             self.kind,
             &reader,
@@ -75,7 +75,9 @@ impl<'a> Reading<'a> {
             |_| None,
             attributions.manifest(pid, &declaration),
             |manifest| declarations.rivals(manifest),
+            &self.resolved.drop_ins,
         );
+        files.unit = files::of_unit(survey, declarations.unit_files(&declaration));
         let who = format!("pid {pid}");
         let drifts = match (&declaration, known) {
             (Ok(Some(declared)), Some(running)) => drift::settings(declared, running, &who),

@@ -46,7 +46,8 @@ fn is_same(one: &Root, path: &str, other: &Root, other_path: &str) -> bool {
 
 /// Returns the files of an instance with which something may be to be done.
 fn files(instance: &mut Instance) -> impl Iterator<Item = &mut File> {
-    let pki = match &mut instance.files.pki {
+    let files = &mut instance.files;
+    let pki = match &mut files.pki {
         Observed::Seen { value, .. } => value.as_mut_slice(),
         Observed::Failed { .. } => &mut [],
     };
@@ -54,13 +55,14 @@ fn files(instance: &mut Instance) -> impl Iterator<Item = &mut File> {
         Observed::Seen { value, .. } => Some(value),
         Observed::Failed { .. } => None,
     });
-    let kubeconfigs = match &mut instance.files.kubeconfigs {
-        Observed::Seen { value, .. } => value.as_mut_slice(),
-        Observed::Failed { .. } => &mut [],
-    };
-    let kubeconfigs = kubeconfigs.iter_mut().filter_map(|named| match &mut named.file {
+    let lists = [Some(&mut files.kubeconfigs), files.authorities.as_mut(), files.config.as_mut()];
+    let named = lists.into_iter().flatten().filter_map(|list| match list {
         Observed::Seen { value, .. } => Some(value),
         Observed::Failed { .. } => None,
     });
-    pki.iter_mut().map(|file| &mut file.file).chain(data).chain(kubeconfigs)
+    let named = named.flatten().filter_map(|named| match &mut named.file {
+        Observed::Seen { value, .. } => Some(value),
+        Observed::Failed { .. } => None,
+    });
+    pki.iter_mut().map(|file| &mut file.file).chain(data).chain(named)
 }

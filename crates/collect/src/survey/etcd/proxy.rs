@@ -58,6 +58,9 @@ impl<'a> Reading<'a> {
                 pki: Observed::failed(unread()),
                 access: None,
                 kubeconfigs: Observed::failed(unread()),
+                authorities: Some(Observed::failed(unread())),
+                config: Some(Observed::failed(unread())),
+                unit: Some(Observed::failed(unread())),
             },
             etcd: None,
             etcd_proxy: Some(EtcdProxy {

@@ -338,7 +338,7 @@ impl Finish<'_, '_> {
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = || {
             let data = |name: &str| (name == "data-dir").then(|| self.server.data_directory());
-            let files = files::read(
+            let mut files = files::read(
                 self.survey,
                 self.kind,
                 &reader,
@@ -349,7 +349,9 @@ impl Finish<'_, '_> {
                     None => self.attributions.manifest(pid, &declaration),
                 },
                 |manifest| self.declarations.rivals(manifest),
+                &[],
             );
+            files.unit = files::of_unit(self.survey, self.declarations.unit_files(&declaration));
             let stat = |path: String| root.clone()?.stat(path, self.survey.users);
             let data_directory = self.server.data_directory().and_then(stat);
             (files, files::observed(data_directory, "the data directory"))

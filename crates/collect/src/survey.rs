@@ -139,7 +139,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         etcd_clients: gathered.etcd_clients,
     };
     if let Ok(proc) = &proc {
-        places::fill(&mut snapshot, &root, proc);
+        places::fill(&mut snapshot, &root, &users, proc);
     }
     Ok(snapshot)
 }

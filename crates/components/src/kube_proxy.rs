@@ -151,8 +151,8 @@ fn read_file(given: &mut Given<'_>, resolved: &mut Resolved) {
         let on = if field.kind == "bool" { parse_bool(&value) } else { None };
         settings.insert(name.to_owned(), Setting { set, value, on, origin, why, overridden });
     }
-    let origin = document.origin;
-    let file = ConfigFile { path, format: ConfigFormat::Yaml, changed_at, ignored: Vec::new() };
+    let (ignored, origin) = (document.ignored(&TABLE), document.origin);
+    let file = ConfigFile { path, format: ConfigFormat::Yaml, changed_at, ignored };
     resolved.config_file = Some(Observed::seen(file, origin));
 }
 

@@ -192,12 +192,8 @@ fn read_files(given: &mut Given<'_>, resolved: &mut Resolved) {
         }
     }
     if let Some(first) = documents.first() {
-        let file = ConfigFile {
-            path: first.path.clone(),
-            format: ConfigFormat::Yaml,
-            changed_at,
-            ignored: Vec::new(),
-        };
+        let ignored = documents.iter().flat_map(|document| document.ignored(&TABLE)).collect();
+        let file = ConfigFile { path: first.path.clone(), format: ConfigFormat::Yaml, changed_at, ignored };
         resolved.config_file = Some(Observed::seen(file, first.origin.clone()));
     }
 }
@@ -654,6 +650,35 @@ mod tests {
         }
         let place = &settings("--config=/c", &[open])["anonymous-auth"].origin;
         assert_eq!(*place, Origin::process_file(7, "/c").at(1, 39));
+    }
+
+    #[test]
+    fn keys_that_it_does_not_know_are_told() {
+        let stock = ("/c", include_str!("../testdata/kubelet/config.yaml"));
+        let wrong = (
+            "/c",
+            "apiVersion: a\nAuthentication: {}\nauthentication: {anonymus: {enabled: false}, clientCAFile: /x}\nmaxPodz: 1\n",
+        );
+        type Key<'a> = (&'a str, Option<&'a str>, bool);
+        let cases: [((&str, &str), &[Key<'_>]); 2] = [
+            (stock, &[]),
+            (
+                wrong,
+                &[
+                    ("Authentication", None, true),
+                    ("authentication.anonymus", None, true),
+                    ("authentication.clientCAFile", Some("authentication.x509.clientCAFile"), true),
+                    ("maxPodz", None, false),
+                ],
+            ),
+        ];
+        for (file, want) in cases {
+            let resolved = resolved_of("--config=/c", &[file], true);
+            let ignored = &resolved.config_file.as_ref().unwrap().value().unwrap().ignored;
+            let got: Vec<_> =
+                ignored.iter().map(|i| (i.key.as_str(), i.suggestion.as_deref(), i.about_security)).collect();
+            assert_eq!(got, want);
+        }
     }
 
     #[test]

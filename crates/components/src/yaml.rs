@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use seaworthy_evidence::{ErrorKind, EvidenceError, Origin};
+use seaworthy_evidence::{ErrorKind, EvidenceError, IgnoredKey, Origin};
 use seaworthy_settings::ConfigText;
+use seaworthy_settings::pflag::Table;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
@@ -149,6 +150,13 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// How many keys without effect are reported at most.
+const MAX_IGNORED: usize = 200;
+
+/// Words that make somebody who wrote a key believe in a protection.
+const SECURITY: [&str; 11] =
+    ["anonym", "auth", "bind", "cert", "cipher", "clientca", "port", "profil", "rotate", "seccomp", "tls"];
+
 /// A configuration file of a component of Kubernetes.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -254,6 +262,42 @@ impl Document {
             value => Some(scalar(value).ok_or_else(|| self.refused(node, field))?),
         };
         Ok(Some(Said { value, origin: self.at(node) }))
+    }
+
+    /// Returns the keys that `table` knows no field for. A file that is no good strictly is read leniently, so they have no effect.
+    pub(crate) fn ignored(&self, table: &Table) -> Vec<IgnoredKey> {
+        let mut found = Vec::new();
+        self.look_for_ignored(&self.root, "", table, &mut found);
+        found
+    }
+
+    fn look_for_ignored(&self, node: &Node, prefix: &str, table: &Table, found: &mut Vec<IgnoredKey>) {
+        let Value::Map(entries) = &node.value else { return };
+        for (key, value) in entries {
+            let Value::Text(name) = &key.value else { continue };
+            let path = format!("{prefix}{name}");
+            match table.fields.iter().find(|field| field.name == path) {
+                Some(field) if field.kind == "section" => {
+                    self.look_for_ignored(value, &format!("{path}."), table, found);
+                }
+                Some(_) => {}
+                None if matches!(path.as_str(), "apiVersion" | "kind") || found.len() >= MAX_IGNORED => {}
+                None => {
+                    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+                    let mut fields = table.fields.iter().filter(|field| field.kind != "section");
+                    let meant = fields.find(|field| last(field.name) == last(&path));
+                    let lower = path.to_ascii_lowercase();
+                    let shown: String = path.chars().take(64).collect();
+                    found.push(IgnoredKey {
+                        key: shown,
+                        reason: format!("{} knows no such field, and reads on", table.component),
+                        suggestion: meant.map(|field| field.name.to_owned()),
+                        about_security: meant.is_some() || SECURITY.iter().any(|word| lower.contains(word)),
+                        origin: self.at(key),
+                    });
+                }
+            }
+        }
     }
 
     fn at(&self, node: &Node) -> Origin {

@@ -24,7 +24,6 @@ pub(crate) fn read(
     data: impl Fn(&str) -> Option<Result<String, EvidenceError>>,
     manifest: Option<Result<&str, EvidenceError>>,
     rivals: impl FnOnce(&str) -> Result<Vec<RivalManifest>, EvidenceError>,
-    drop_ins: &[String],
 ) -> InstanceFiles {
     let program = kind.program;
     let access = settings.clone().and_then(|settings| access(program, reader, settings, data));
@@ -33,11 +32,7 @@ pub(crate) fn read(
     let authorities: Vec<&str> = program.credentials.iter().map(|files| files.trusted).collect();
     let (kubeconfigs, authorities) = (named(program.kubeconfigs), named(&authorities));
     let config: Vec<&str> = program.config.into_iter().collect();
-    let config = named(&config).and_then(|mut config| {
-        let drop_ins = drop_ins.iter().map(|path| file_of(survey, reader, "config-dir", path));
-        config.extend(drop_ins.collect::<Result<Vec<_>, _>>()?);
-        Ok(config)
-    });
+    let config = named(&config);
     let pki = settings.and_then(|settings| {
         all_named(program, settings)?;
         let named: Vec<&str> = program
@@ -109,6 +104,22 @@ fn named_file(
         setting: setting.to_owned(),
         file: observed(file, path),
         replaceable_by: Observed::from_result(replaceable, origin),
+    }
+}
+
+/// Adds to the files in `config` those at the paths in `drop_ins`.
+pub(crate) fn add_drop_ins(
+    survey: &Survey<'_>,
+    reader: &Reader<'_>,
+    config: &mut Option<Observed<Vec<NamedFile>>>,
+    drop_ins: &[String],
+) {
+    for path in drop_ins {
+        match (file_of(survey, reader, "config-dir", path), config.as_mut()) {
+            (Ok(file), Some(Observed::Seen { value, .. })) => value.push(file),
+            (Ok(_), _) => {}
+            (Err(error), _) => *config = Some(Observed::failed(error)),
+        }
     }
 }
 

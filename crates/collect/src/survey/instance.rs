@@ -75,8 +75,8 @@ impl<'a> Reading<'a> {
             |_| None,
             attributions.manifest(pid, &declaration),
             |manifest| declarations.rivals(manifest),
-            &self.resolved.drop_ins,
         );
+        files::add_drop_ins(survey, &reader, &mut files.config, &self.resolved.drop_ins);
         files.unit = files::of_unit(survey, declarations.unit_files(&declaration));
         let who = format!("pid {pid}");
         let drifts = match (&declaration, known) {

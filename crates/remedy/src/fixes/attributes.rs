@@ -80,8 +80,8 @@ pub(crate) fn plan(rule: &str, demand: Demand<'_>, s: &Input<'_>) -> Result<Plan
     Ok(crate::planner::alone(rule, s, stage, steps, by_hand))
 }
 
-/// Where kubelet keeps what it mounts into pods, and writes anew.
-const PODS: &str = "/var/lib/kubelet/pods/";
+/// What is in the path of a file that kubelet mounts into a pod, and writes anew.
+const VOLUMES: &str = "/volumes/kubernetes.io~";
 
 /// Returns the files in a list, each once.
 fn named<'a>(
@@ -106,7 +106,7 @@ fn named<'a>(
             Files::Unit => file.path.clone(),
             _ => on_host(file, s)?,
         };
-        if path.starts_with(PODS) {
+        if path.contains(VOLUMES) {
             return Err(refuse(
                 RefusalKind::Unsupported,
                 format!("{} comes from a volume of its pod, and kubelet writes it anew", file.path),

@@ -349,7 +349,6 @@ impl Finish<'_, '_> {
                     None => self.attributions.manifest(pid, &declaration),
                 },
                 |manifest| self.declarations.rivals(manifest),
-                &[],
             );
             files.unit = files::of_unit(self.survey, self.declarations.unit_files(&declaration));
             let stat = |path: String| root.clone()?.stat(path, self.survey.users);

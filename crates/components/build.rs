@@ -48,22 +48,13 @@ fn pflag(table: &Value) -> Option<String> {
             _ if kind.contains("map") => "List",
             _ => "Value",
         };
-        let defaults = match flag.get("default")? {
-            Value::String(text) => format!("((0, 0, 0), Some({text:?}))"),
-            Value::Object(by_release) if !by_release.contains_key("machine") => {
-                let each = by_release.iter().map(|(from, text)| {
-                    let text = text.as_str().map_or("None".to_owned(), |text| format!("Some({text:?})"));
-                    Some(format!("({}, {text})", release(from)?))
-                });
-                each.collect::<Option<Vec<_>>>()?.join(", ")
-            }
-            _ => "((0, 0, 0), None)".to_owned(),
-        };
+        let defaults = defaults(flag.get("default")?)?;
         writeln!(
             rust,
-            "    Flag {{ name: {name:?}, shorthand: {shorthand:?}, kind: {kind:?}, takes: Takes::{takes}, defaults: &[{defaults}], since: {}, removed: {} }},",
+            "    Flag {{ name: {name:?}, shorthand: {shorthand:?}, kind: {kind:?}, takes: Takes::{takes}, defaults: &[{defaults}], since: {}, removed: {}, field: {:?} }},",
             bound(flag, "since")?,
-            bound(flag, "removed")?
+            bound(flag, "removed")?,
+            flag.get("field").and_then(Value::as_str)
         )
         .ok()?;
     }
@@ -82,8 +73,30 @@ fn pflag(table: &Value) -> Option<String> {
         )
         .ok()?;
     }
+    rust.push_str("], fields: &[\n");
+    for field in table.get("fields").and_then(Value::as_array).into_iter().flatten() {
+        let (name, kind) = (field.get("name")?.as_str()?, field.get("kind")?.as_str().unwrap_or("other"));
+        let defaults = field.get("default").map_or(Some(String::new()), defaults)?;
+        writeln!(rust, "    pflag::Field {{ name: {name:?}, kind: {kind:?}, defaults: &[{defaults}] }},")
+            .ok()?;
+    }
     rust.push_str("] }");
     Some(rust)
+}
+
+/// Returns what a default is from which release on, as Rust: nothing where it depends on the machine.
+fn defaults(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(format!("((0, 0, 0), Some({text:?}))")),
+        Value::Object(by_release) if !by_release.contains_key("machine") => {
+            let each = by_release.iter().map(|(from, text)| {
+                let text = text.as_str().map_or("None".to_owned(), |text| format!("Some({text:?})"));
+                Some(format!("({}, {text})", release(from)?))
+            });
+            each.collect::<Option<Vec<_>>>().map(|each| each.join(", "))
+        }
+        _ => Some("((0, 0, 0), None)".to_owned()),
+    }
 }
 
 /// Returns the release that `row` names with `key`, as an expression. One that came back would name several, and is refused.

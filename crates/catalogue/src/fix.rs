@@ -36,8 +36,12 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Files {
+    /// Those of the CAs whose certificates it accepts.
+    Authorities,
     /// Those with a certificate among its key material.
     Certificates,
+    /// Its configuration files.
+    Config,
     /// Its data directory, and not what is in it.
     DataDirectory,
     /// The kubeconfigs that its settings name.
@@ -48,6 +52,8 @@ pub enum Files {
     Pki,
     /// Those with a private key among its key material.
     PrivateKeys,
+    /// The systemd unit that declares it, and its drop-ins.
+    Unit,
 }
 
 /// To whom files are given.

@@ -83,6 +83,12 @@ impl Kind {
         seaworthy_components::ALL.iter().filter_map(of).filter(|kind| kind.program.package.is_some())
     }
 
+    /// kubelets.
+    pub(crate) const KUBELET: Self = Self {
+        component: &seaworthy_components::kubelet::COMPONENT,
+        program: &seaworthy_components::kubelet::PROGRAM,
+    };
+
     /// etcd servers.
     pub(crate) const ETCD: Self = Self {
         component: &seaworthy_components::etcd::COMPONENT,
@@ -148,7 +154,7 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
         etcd_clients: gathered.etcd_clients,
     };
     if let Ok(proc) = &proc {
-        places::fill(&mut snapshot, &root, proc);
+        places::fill(&mut snapshot, &root, &users, proc);
     }
     let runtimes = found.as_ref().ok().map(|found| found.runtimes.as_slice());
     node::fill(&mut snapshot, &survey, proc.as_ref().ok(), runtimes);

@@ -253,7 +253,14 @@ mod tests {
         };
         let arguments: Vec<Argument> = (1..).zip(line.split_whitespace()).map(argument).collect();
         let read = &mut |path: &str| read(&BTreeMap::from([("/some", "x".to_owned())]), path);
-        resolve(Given { arguments: &arguments, environment: Ok(&[]), release, runs, read })
+        resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        })
     }
 
     /// Returns what it would exit for, the settings before it; `?` where that is not known.
@@ -286,6 +293,9 @@ mod tests {
             listeners: Observed::failed(none()),
             credentials: Vec::new(),
             files: InstanceFiles {
+                authorities: None,
+                config: None,
+                unit: None,
                 manifest_open_to: Observed::failed(none()),
                 manifest: None,
                 rival_manifests: Observed::failed(none()),

@@ -276,8 +276,14 @@ mod tests {
             };
             Ok(ConfigText { bytes: text.into_bytes(), changed_at: None, origin: Origin::file(path) })
         };
-        let resolved =
-            resolve(Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read });
+        let resolved = resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs: false,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        });
         assert!(!format!("{resolved:?}").contains("hunter2"), "{resolved:?}");
         match (resolved.fatal.as_slice(), resolved.doubt) {
             ([], None) => String::new(),
@@ -430,7 +436,14 @@ mod tests {
             let origin = Origin::Argv { pid: 7, index: 1 };
             let arguments = [Argument { text: text.as_bytes().to_vec(), origin }];
             let read = &mut |path: &str| panic!("{path} is read");
-            let given = Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read };
+            let given = Given {
+                arguments: &arguments,
+                environment: Ok(&[]),
+                release,
+                runs: false,
+                read,
+                list: &mut seaworthy_settings::no_list,
+            };
             let resolved = (PROGRAM.resolve)(given);
             let got = (!resolved.fatal.is_empty(), resolved.doubt.is_some());
             assert_eq!(got, (mistake, doubt), "{text} {release:?}");

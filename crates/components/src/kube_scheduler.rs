@@ -407,7 +407,14 @@ mod tests {
                 text => Ok(ConfigText { bytes: text.as_bytes().to_vec(), changed_at: None, origin }),
             }
         };
-        resolve(Given { arguments: &arguments, environment: Ok(&[]), release: None, runs: true, read })
+        resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release: None,
+            runs: true,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        })
     }
 
     #[test]
@@ -464,8 +471,14 @@ mod tests {
             })
         };
         let arguments = [Argument { text: b"--config=/c".to_vec(), origin: Origin::file("/m") }];
-        let resolved =
-            resolve(Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read });
+        let resolved = resolve(Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs: false,
+            read,
+            list: &mut seaworthy_settings::no_list,
+        });
         assert!(!format!("{resolved:?}").contains("hunter2"), "{resolved:?}");
         match (resolved.fatal.as_slice(), resolved.doubt) {
             ([], None) => String::new(),

@@ -7,9 +7,12 @@ pub mod etcd;
 pub mod etcd_proxy;
 pub mod kube_apiserver;
 pub mod kube_controller_manager;
+pub mod kube_proxy;
 pub mod kube_scheduler;
+pub mod kubelet;
 pub mod purpose;
 pub mod serving;
+mod yaml;
 
 use seaworthy_evidence::{EvidenceError, Instance, Origin, Purpose, Settings, Url};
 use seaworthy_settings::{Argument, ConfigText, Given, Resolved};
@@ -104,7 +107,9 @@ pub static ALL: &[&Component] = &[
     &etcd_proxy::COMPONENT,
     &kube_apiserver::COMPONENT,
     &kube_controller_manager::COMPONENT,
+    &kube_proxy::COMPONENT,
     &kube_scheduler::COMPONENT,
+    &kubelet::COMPONENT,
 ];
 
 /// Returns the component called `name`.

@@ -233,16 +233,24 @@ pub struct InstanceFiles {
     pub pki: Observed<Vec<PkiFile>>,
     /// The kubeconfigs that its settings name, with which it identifies itself to the API server.
     pub kubeconfigs: Observed<Vec<NamedFile>>,
+    /// The files of the CAs whose certificates it accepts from those who connect. Null in a snapshot of a version that did not collect
+    /// it.
+    pub authorities: Option<Observed<Vec<NamedFile>>>,
+    /// Its configuration files, in the order in which they apply. Null in a snapshot of a version that did not collect it.
+    pub config: Option<Observed<Vec<NamedFile>>>,
+    /// The files of the systemd unit that declares it: the unit itself (`unit`), and its drop-ins (`drop-in`). Empty when no unit
+    /// declares it. Null in a snapshot of a version that did not collect it.
+    pub unit: Option<Observed<Vec<NamedFile>>>,
     /// What the process may do with the files that its settings name and the folders they are in, and with its data directory.
     /// Null in a snapshot of a version that did not collect it.
     pub access: Option<Observed<Vec<FileAccess>>>,
 }
 
-/// A file that a setting names.
+/// A file that a setting names, or one of a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedFile {
-    /// The setting.
+    /// The setting, or what it is to the unit.
     pub setting: String,
     /// The file, as the process sees it.
     pub file: Observed<File>,

@@ -438,8 +438,12 @@ impl<'a> Survey<'a> {
             let listed = listed(certificate.usages.as_deref().unwrap_or_default());
             self.lacks_usage(identity, usage, format!("{label} is for {listed}, not {}", usage.name()));
         }
-        let is_judged_by_them = |_: &Source<'_, [Parsed]>| !matches!(self.usage.side, Side::Outgoing(_));
-        let trusted = File::of(&self.material.trusted.filter(is_judged_by_them))?;
+        // What a component dials with is judged by others, and those who connect to a component of Kubernetes need not have the CA of
+        // its own certificate.
+        if matches!(self.usage.side, Side::Outgoing(_)) || matches!(self.usage.user, User::Kubernetes(_)) {
+            return None;
+        }
+        let trusted = File::of(&self.material.trusted)?;
         // The leaf's own validity has been judged; its chain is judged as if it were valid.
         let at = self.now.min(certificate.not_after).max(certificate.not_before);
         match chains_to(leaf, rest, trusted.certificates, usage, at) {
@@ -661,6 +665,7 @@ mod tests {
         checks_client_names: bool,
         allowed: Option<(&'static str, Allowed)>,
         version: Option<&'static str>,
+        is_kubernetes: bool,
         now: Timestamp,
         ca: Entity,
     }
@@ -681,6 +686,7 @@ mod tests {
                 checks_client_names: true,
                 allowed: None,
                 version: Some("3.5.1"),
+                is_kubernetes: false,
                 now: now(),
                 ca,
             };
@@ -748,7 +754,10 @@ mod tests {
                 client_auth: self.client_auth,
                 checks_client_names: self.checks_client_names,
                 allowed: self.allowed.as_ref().map(|(setting, allowed)| (*setting, allowed)),
-                user: User::Etcd(self.version),
+                user: match self.is_kubernetes {
+                    true => User::Kubernetes("kubelet"),
+                    false => User::Etcd(self.version),
+                },
             };
             problems(&material, &usage, self.now)
         }
@@ -983,6 +992,10 @@ mod tests {
                 s.side = Side::Client;
                 s.trusted = Some(read(&Issue::ca("other-ca").self_signed().pem, "/pki/ca.crt"));
             }, &[(UnknownCa, false, "clients that trust the same file refuse to connect")]),
+            ("client side: another CA, of a component of Kubernetes", |s| {
+                (s.side, s.is_kubernetes) = (Side::Client, true);
+                s.trusted = Some(read(&Issue::ca("other-ca").self_signed().pem, "/pki/ca.crt"));
+            }, &[]),
             ("client side: revoked", |s| {
                 s.side = Side::Client;
                 s.revoke(&["03"], false);

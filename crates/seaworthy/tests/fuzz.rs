@@ -258,6 +258,7 @@ fn apiserver() {
             release: Some("1.35.4"),
             runs: false,
             read: &mut |_| text(),
+            list: &mut seaworthy_settings::no_list,
         });
         let mut instance = Instance { settings: resolved.settings, ..instance.clone() };
         program.special.expect("it has files")(&mut instance, &mut |_, _| text());

@@ -8,4 +8,4 @@ mod resolved;
 pub mod tls;
 
 pub use input::{Argument, ConfigText, Variable, may_be_shown};
-pub use resolved::{Given, Resolved};
+pub use resolved::{Given, Resolved, no_list};

@@ -29,6 +29,19 @@ pub struct Table {
     pub flags: &'static [Flag],
     /// The feature gates, by name.
     pub gates: &'static [Gate],
+    /// The fields of its configuration file, by path.
+    pub fields: &'static [Field],
+}
+
+/// A field of a component's configuration file.
+#[derive(Debug)]
+pub struct Field {
+    /// Its path: `authentication.anonymous.enabled`.
+    pub name: &'static str,
+    /// What it holds: `bool`, `duration`, `int`, `list`, `string`.
+    pub kind: &'static str,
+    /// The value where a file gives none, from each of these releases on.
+    pub defaults: &'static [(Release, Option<&'static str>)],
 }
 
 /// A feature gate of a component.
@@ -65,6 +78,8 @@ pub struct Flag {
     pub since: Option<Release>,
     /// The first release that no longer has it.
     pub removed: Option<Release>,
+    /// The field of the configuration file that means the same.
+    pub field: Option<&'static str>,
 }
 
 /// How the values of a flag are given.
@@ -149,6 +164,22 @@ impl Table {
         all && releases.iter().all(|(major, minor, _)| (*major, *minor) < line)
     }
 
+    /// Returns the field of the configuration file that the setting `name` is: that of the flag, or one with this path.
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        let path = self.flag(name).map_or(Some(name), |flag| flag.field)?;
+        self.fields.iter().find(|field| field.name == path)
+    }
+
+    /// Returns the value of a `field` where no file of a process of `release` gives one; `None` where it differs between the releases
+    /// that it may be of.
+    pub fn default_of(&self, field: &Field, release: Option<&str>) -> Option<&'static str> {
+        let (releases, _) = self.releases_of(release);
+        let mut values =
+            releases.iter().map(|release| at(field.defaults, *release).flatten().unwrap_or_default());
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    }
+
     fn flag(&self, name: &str) -> Option<&Flag> {
         self.flags.iter().find(|flag| flag.name == name)
     }
@@ -177,6 +208,7 @@ pub fn resolve(table: &Table, kept: &[&str], given: &Given<'_>) -> Resolved {
     Resolved {
         settings: Observed::seen(settings, origin),
         config_file: None,
+        drop_ins: Vec::new(),
         ignored_environment: None,
         fatal: line.fatal,
         doubt: line.doubt,
@@ -366,7 +398,7 @@ fn setting(value: String, takes: Takes, origin: Origin, why: &str) -> Setting {
 }
 
 /// Returns the truth value of `text` as Go's `strconv.ParseBool` reads it.
-fn parse_bool(text: &str) -> Option<bool> {
+pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
@@ -472,7 +504,16 @@ mod tests {
         takes: Takes,
         default: &'static [(Release, Option<&'static str>)],
     ) -> Flag {
-        Flag { name, shorthand: None, kind: "string", takes, defaults: default, since: None, removed: None }
+        Flag {
+            name,
+            shorthand: None,
+            kind: "string",
+            takes,
+            defaults: default,
+            since: None,
+            removed: None,
+            field: None,
+        }
     }
 
     const ALWAYS: Release = (0, 0, 0);
@@ -487,6 +528,7 @@ mod tests {
             Flag { shorthand: Some('v'), ..flag("v", Takes::Value, &[(ALWAYS, Some("0"))]) },
         ],
         gates: &[],
+        fields: &[],
     };
 
     fn resolved(line: &str, release: Option<&str>) -> (Resolved, Vec<String>) {
@@ -496,7 +538,14 @@ mod tests {
         };
         let arguments: Vec<Argument> = (1..).zip(line.split_whitespace()).map(argument).collect();
         let read = &mut |_: &str| Err(EvidenceError::new(ErrorKind::NotFound, "no file"));
-        let given = Given { arguments: &arguments, environment: Ok(&[]), release, runs: true, read };
+        let given = Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs: true,
+            read,
+            list: &mut crate::no_list,
+        };
         let resolved = resolve(&TABLE, &["bind-address", "old", "profiling", "suites"], &given);
         let fatal = resolved.fatal.iter().map(|f| f.message.clone()).collect();
         (resolved, fatal)

@@ -1,6 +1,8 @@
 //! From what a component is given to its settings.
 
-use seaworthy_evidence::{ConfigFile, EvidenceError, IgnoredKey, Observed, PredictedFailure, Settings};
+use seaworthy_evidence::{
+    ConfigFile, ErrorKind, EvidenceError, IgnoredKey, Observed, PredictedFailure, Settings,
+};
 
 use crate::{Argument, ConfigText, Variable};
 
@@ -16,6 +18,17 @@ pub struct Given<'a> {
     pub runs: bool,
     /// Reads the configuration file at a path as the process sees it (relative to its working directory).
     pub read: &'a mut dyn FnMut(&str) -> Result<ConfigText, EvidenceError>,
+    /// Lists the files in and below a folder, which the process sees at a path, by their paths below it.
+    pub list: &'a mut dyn FnMut(&str) -> Result<Vec<String>, EvidenceError>,
+}
+
+/// Lists nothing, for a component that reads no folder.
+///
+/// # Errors
+///
+/// Always.
+pub fn no_list(path: &str) -> Result<Vec<String>, EvidenceError> {
+    Err(EvidenceError::new(ErrorKind::Unsupported, format!("{path} is not listed")))
 }
 
 /// What a component makes of what it is given.
@@ -25,6 +38,8 @@ pub struct Resolved {
     pub settings: Observed<Settings>,
     /// The configuration file that is in use; `None` when there is none or it is not known whether there is.
     pub config_file: Option<Observed<ConfigFile>>,
+    /// The paths of other configuration files that are merged with it, in the order in which they apply.
+    pub drop_ins: Vec<String>,
     /// Variables that look like its own and that it does not know; those it knows and ignores are among the candidates of
     /// their setting. `None` where it reads no settings from its environment.
     pub ignored_environment: Option<Observed<Vec<IgnoredKey>>>,

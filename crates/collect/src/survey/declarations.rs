@@ -6,7 +6,7 @@ use std::sync::Arc;
 use seaworthy_components::etcd::COMPONENT;
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, FileKind, Instance, InstanceFiles, Observed, Origin,
-    RivalManifest, Setting,
+    RivalManifest, Setting, Settings,
 };
 use seaworthy_host::access::Access;
 use seaworthy_host::cgroup::Owner;
@@ -17,8 +17,8 @@ use seaworthy_settings::{Argument, Given, Variable};
 
 use super::etcd::server;
 use super::processes::{Found, Running};
-use super::{Kind, Survey, config_text, files, instance, not_running};
-use crate::kubelet::{Kubelet, static_pod_directories};
+use super::{Kind, Survey, config_text, files, instance, not_running, tree};
+use crate::kubelet::static_pod_directories;
 use crate::manifest::{Container, Rivals, StaticPod, StaticPods};
 
 /// What kubelet and systemd are told to run, whatever it is.
@@ -44,16 +44,22 @@ impl Supervisors {
         processes: Option<&Found>,
         unreadable: &mut Vec<EvidenceError>,
     ) -> Self {
-        let kubelets: Vec<Kubelet<'_>> = processes
-            .into_iter()
-            .flat_map(|found| &found.kubelets)
-            .filter_map(|k| Some(Kubelet { argv: &k.argv, root: k.root.as_ref().ok()? }))
-            .collect();
-        Self::of(survey, &kubelets, unreadable)
+        let all =
+            processes.into_iter().flat_map(|found| found.of(Kind::KUBELET).iter().chain(&found.kubelets));
+        let settings = |running: &Running| {
+            let release = running.built_release();
+            let release = release.as_ref().map(|(release, _)| release.as_str());
+            instance::resolve(Kind::KUBELET, running, Ok(&[]), release).settings.as_result().cloned()
+        };
+        Self::of(survey, &all.map(settings).collect::<Vec<_>>(), unreadable)
     }
 
-    /// Returns systemd and these `kubelets`.
-    fn of(survey: &Survey<'_>, kubelets: &[Kubelet<'_>], unreadable: &mut Vec<EvidenceError>) -> Self {
+    /// Returns systemd and the `kubelets` with these settings.
+    fn of(
+        survey: &Survey<'_>,
+        kubelets: &[Result<Settings, EvidenceError>],
+        unreadable: &mut Vec<EvidenceError>,
+    ) -> Self {
         let (directories, errors) = static_pod_directories(kubelets);
         let pods = StaticPods::read(survey.root, directories.iter().map(|d| d.path.as_str()));
         let errors: Vec<_> = errors.into_iter().chain(pods.errors.iter().cloned()).collect();
@@ -63,7 +69,8 @@ impl Supervisors {
         let host = machine::hostname(survey.root);
         let file = survey.root.read("/etc/hostname", 4096).unwrap_or_default();
         let file = String::from_utf8_lossy(&file).trim().to_owned();
-        let told = kubelets.iter().filter_map(Kubelet::node_name);
+        let told = kubelets.iter().filter_map(|settings| settings.as_ref().ok()?.get("hostname-override"));
+        let told = told.map(|name| name.value.clone());
         let node_names = told.chain([host.clone(), file]).map(|name| name.to_lowercase());
         Self {
             pods: pods.pods.into_iter().filter(|pod| !pod.ignored).collect(),
@@ -102,6 +109,8 @@ pub(super) struct Declaration {
     pub(super) declared: Declared,
     /// The container of a pod.
     container: Option<String>,
+    /// The file of a unit, and those of its drop-ins.
+    unit_files: Vec<String>,
 }
 
 impl Declaration {
@@ -221,6 +230,17 @@ impl Declarations {
         self.found.iter().enumerate().filter(|(_, found)| !is_pod(&found.declared))
     }
 
+    /// Returns the files of the unit that a process was started from; none where it is no unit.
+    pub(crate) fn unit_files(
+        &self,
+        declaration: &Result<Option<Declared>, EvidenceError>,
+    ) -> Result<&[String], EvidenceError> {
+        let declared = declaration.as_ref().map_err(Clone::clone)?.as_ref();
+        let path = declared.filter(|declared| !is_pod(declared)).map(|declared| &declared.path);
+        let found = self.found.iter().find(|found| Some(&found.declared.path) == path);
+        Ok(found.map_or(&[], |found| &found.unit_files))
+    }
+
     /// Returns the other files in the directory of `manifest` that declare the same pod.
     ///
     /// # Errors
@@ -262,7 +282,13 @@ impl Declarations {
         });
         let lost = lost.filter(|d| runs(&d.path)).chain(wanted);
         let lost = lost.filter(|d| !claimed.contains(&d.path.as_str()));
-        lost.map(|d| absent(survey, self.kind, d, self.rivals(&d.path))).collect()
+        let absent = |declared: &Declared| {
+            let mut instance = absent(survey, self.kind, declared, self.rivals(&declared.path));
+            let unit_files = self.unit_files(&Ok(Some(declared.clone())));
+            instance.files.unit = files::of_unit(survey, unit_files);
+            instance
+        };
+        lost.map(absent).collect()
     }
 }
 
@@ -330,7 +356,7 @@ impl Declare<'_> {
                 |path: &str| Ok((on_host(path)?, container.on_host(path).map(|(_, m)| m.host.clone())));
             files::judge_as(self.survey, self.kind.program, &mut declared, Ok(account), on_host);
         }
-        Declaration { declared, container: Some(container.name.clone()) }
+        Declaration { declared, container: Some(container.name.clone()), unit_files: Vec::new() }
     }
 
     /// Returns whether the shell scripts in `container`, which only a shell can tell, start an instance: not when its program
@@ -412,7 +438,8 @@ impl Declare<'_> {
         files::judge_as(self.survey, self.kind.program, &mut declared, account, |path| {
             Ok((on_host(path)?, unit.root_directory.clone()))
         });
-        Declaration { declared, container: None }
+        let unit_files = [&unit.path].into_iter().chain(&unit.drop_ins).cloned().collect();
+        Declaration { declared, container: None, unit_files }
     }
 
     fn declared(
@@ -428,12 +455,14 @@ impl Declare<'_> {
             Err(error) => (Observed::failed(error.clone()), Observed::failed(error)),
             Ok(arguments) => {
                 let mut read = |path: &str| config_text(self.survey.root, on_host(path)?);
+                let mut list = |path: &str| tree::files(self.survey.root, &on_host(path)?);
                 let resolved = (self.kind.program.resolve)(Given {
                     arguments: &arguments,
                     environment: Ok(environment),
                     release,
                     runs: false,
                     read: &mut read,
+                    list: &mut list,
                 });
                 // What keeps it from starting is known even if nothing else is.
                 let fatal = match resolved.doubt.as_ref().or(resolved.settings.error()) {
@@ -528,6 +557,9 @@ fn absent(
             rival_manifests: Observed::from_result(rivals, Origin::derived("kubelet's manifest directory")),
             pki: Observed::failed(error.clone()),
             kubeconfigs: Observed::failed(error.clone()),
+            authorities: Some(Observed::failed(error.clone())),
+            config: Some(Observed::failed(error.clone())),
+            unit: None,
             access: None,
         },
         etcd: None,

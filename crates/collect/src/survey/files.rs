@@ -6,7 +6,7 @@ use std::path::Path;
 use seaworthy_components::{Component, Program};
 use seaworthy_evidence::{
     Declared, DeclaredKind, ErrorKind, EvidenceError, File, FileAccess, FileKind, InstanceFiles, NamedFile,
-    Observed, Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Setting, Settings,
+    Observed, Origin, PkiContent, PkiFile, PredictedFailure, RivalManifest, Settings,
 };
 use seaworthy_host::access::{self, Access, Refusal};
 use seaworthy_host::users::Account;
@@ -27,7 +27,12 @@ pub(crate) fn read(
 ) -> InstanceFiles {
     let program = kind.program;
     let access = settings.clone().and_then(|settings| access(program, reader, settings, data));
-    let kubeconfigs = settings.clone().and_then(|settings| kubeconfigs(survey, program, reader, settings));
+    let named =
+        |names: &[&'static str]| settings.clone().and_then(|known| named(survey, reader, known, names));
+    let authorities: Vec<&str> = program.credentials.iter().map(|files| files.trusted).collect();
+    let (kubeconfigs, authorities) = (named(program.kubeconfigs), named(&authorities));
+    let config: Vec<&str> = program.config.into_iter().collect();
+    let config = named(&config);
     let pki = settings.and_then(|settings| {
         all_named(program, settings)?;
         let named: Vec<&str> = program
@@ -57,36 +62,86 @@ pub(crate) fn read(
         }),
         pki: Observed::from_result(pki, Origin::derived("the settings and the PKI directory")),
         kubeconfigs: Observed::from_result(kubeconfigs, Origin::derived("the settings")),
+        authorities: Some(Observed::from_result(authorities, Origin::derived("the settings"))),
+        config: Some(Observed::from_result(config, Origin::derived("the settings"))),
+        unit: None,
         access: access.transpose().map(|access| {
             Observed::from_result(access, Origin::derived("the process, the files and the folders"))
         }),
     }
 }
 
-/// Returns the kubeconfigs that the settings name.
-fn kubeconfigs(
+/// Returns the files that the settings called `names` name.
+fn named(
     survey: &Survey<'_>,
-    program: &Program,
     reader: &Reader<'_>,
     settings: &Settings,
+    names: &[&'static str],
 ) -> Result<Vec<NamedFile>, EvidenceError> {
-    if let Some(error) = settings.doubt_about(program.kubeconfigs.iter().copied()) {
+    if let Some(error) = settings.doubt_about(names.iter().copied()) {
         return Err(error.clone());
     }
-    let set = program.kubeconfigs.iter().filter_map(|name| Some((*name, settings.get(*name)?)));
-    let file = |(name, setting): (&str, &Setting)| {
-        let path = reader.absolute(&setting.value)?;
-        let replaceable = reader.access().map_or(Ok(String::new()), |access| access.replaceable_by(&path));
-        Ok(NamedFile {
-            setting: name.to_owned(),
-            file: observed(reader.root().and_then(|root| root.stat(&path, survey.users)), &path),
-            replaceable_by: Observed::from_result(
-                replaceable,
-                Origin::derived(format!("owners and modes on the way to {path}")),
-            ),
-        })
+    let set = names.iter().filter_map(|name| Some((*name, settings.get(*name)?)));
+    set.filter(|(_, setting)| setting.set)
+        .map(|(name, setting)| file_of(survey, reader, name, &setting.value))
+        .collect()
+}
+
+/// Returns the file at `path`, which a `setting` names.
+fn file_of(
+    survey: &Survey<'_>,
+    reader: &Reader<'_>,
+    setting: &str,
+    path: &str,
+) -> Result<NamedFile, EvidenceError> {
+    let path = reader.absolute(path)?;
+    let replaceable = reader.access().map_or(Ok(String::new()), |access| access.replaceable_by(&path));
+    let file = reader.root().and_then(|root| root.stat(&path, survey.users));
+    Ok(named_file(setting, &path, file, replaceable))
+}
+
+fn named_file(
+    setting: &str,
+    path: &str,
+    file: Result<File, EvidenceError>,
+    replaceable: Result<String, EvidenceError>,
+) -> NamedFile {
+    let origin = Origin::derived(format!("owners and modes on the way to {path}"));
+    NamedFile {
+        setting: setting.to_owned(),
+        file: observed(file, path),
+        replaceable_by: Observed::from_result(replaceable, origin),
+    }
+}
+
+/// Adds to the files in `config` those at the paths in `drop_ins`.
+pub(crate) fn add_drop_ins(
+    survey: &Survey<'_>,
+    reader: &Reader<'_>,
+    config: &mut Option<Observed<Vec<NamedFile>>>,
+    drop_ins: &[String],
+) {
+    for path in drop_ins {
+        match (file_of(survey, reader, "config-dir", path), config.as_mut()) {
+            (Ok(file), Some(Observed::Seen { value, .. })) => value.push(file),
+            (Ok(_), _) => {}
+            (Err(error), _) => *config = Some(Observed::failed(error)),
+        }
+    }
+}
+
+/// Returns the `files` of the unit of a declaration: the unit itself, and its drop-ins.
+pub(crate) fn of_unit(
+    survey: &Survey<'_>,
+    files: Result<&[String], EvidenceError>,
+) -> Option<Observed<Vec<NamedFile>>> {
+    let access = Access::of_account(&Account::default(), survey.root, survey.users);
+    let file = |(index, path): (usize, &String)| {
+        let file = survey.root.stat(path, survey.users);
+        named_file(if index == 0 { "unit" } else { "drop-in" }, path, file, access.replaceable_by(path))
     };
-    set.filter(|(_, setting)| setting.set).map(file).collect()
+    let files = files.map(|files| files.iter().enumerate().map(file).collect());
+    Some(Observed::from_result(files, Origin::derived("systemd's units")))
 }
 
 /// Returns the error where a setting that names a file is not known: what is said of all of them would leave that file out.

@@ -8,7 +8,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::sockets::Sockets;
 use seaworthy_pki::Side;
-use seaworthy_settings::{ConfigText, Given, Resolved};
+use seaworthy_settings::{ConfigText, Given, Resolved, Variable};
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
@@ -37,14 +37,8 @@ impl<'a> Reading<'a> {
             }
         };
         let environment = running.entry.environ();
-        let mut read = |path: &str| running.config(path);
-        let resolved = (kind.program.resolve)(Given {
-            arguments: running.arguments(),
-            environment: environment.as_deref().map_err(Clone::clone),
-            release: version.value().map(String::as_str),
-            runs: true,
-            read: &mut read,
-        });
+        let environment = environment.as_deref().map_err(Clone::clone);
+        let resolved = resolve(kind, running, environment, version.value().map(String::as_str));
         let sockets = found.sockets(running);
         Self { kind, running, sockets, version, resolved }
     }
@@ -70,7 +64,7 @@ impl<'a> Reading<'a> {
         let reader = Reader::as_process(self.running, survey.users);
         let listeners = self.listeners(survey, answers);
         let credentials = self.credentials(survey, &reader, known);
-        let files = files::read(
+        let mut files = files::read(
             survey,
             self.kind,
             &reader,
@@ -79,6 +73,8 @@ impl<'a> Reading<'a> {
             attributions.manifest(pid, &declaration),
             |manifest| declarations.rivals(manifest),
         );
+        files::add_drop_ins(survey, &reader, &mut files.config, &self.resolved.drop_ins);
+        files.unit = files::of_unit(survey, declarations.unit_files(&declaration));
         let who = format!("pid {pid}");
         let drifts = match (&declaration, known) {
             (Ok(Some(declared)), Some(running)) => drift::settings(declared, running, &who),
@@ -217,6 +213,23 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Returns what a process of `kind` makes of what it is given.
+pub(crate) fn resolve(
+    kind: Kind,
+    running: &Running,
+    environment: Result<&[Variable], EvidenceError>,
+    release: Option<&str>,
+) -> Resolved {
+    (kind.program.resolve)(Given {
+        arguments: running.arguments(),
+        environment,
+        release,
+        runs: true,
+        read: &mut |path| running.config(path),
+        list: &mut |path| running.list(path),
+    })
+}
+
 /// Returns the key material for one purpose of which nothing is known.
 pub(crate) fn unknown(purpose: Purpose, error: &EvidenceError) -> KeyMaterial {
     KeyMaterial { purpose, files: Observed::failed(error.clone()), problems: Observed::failed(error.clone()) }
@@ -256,6 +269,7 @@ mod tests {
             wire: false,
             observe: None,
             timeout: std::time::Duration::ZERO,
+            layout: None,
             patience: std::time::Duration::ZERO,
             now: Timestamp::now(),
         };
@@ -264,10 +278,10 @@ mod tests {
         let survey = Survey { options: &options, root: &root, users: &users };
         let kind = Kind { component: &kube_apiserver::COMPONENT, program: &kube_apiserver::PROGRAM };
         let mut unreadable = Vec::new();
-        let manifests = std::sync::Arc::new(super::super::Manifests::find(&survey, None, &mut unreadable));
+        let manifests = std::sync::Arc::new(super::super::Supervisors::find(&survey, None, &mut unreadable));
         let declarations = Declarations::find(&survey, kind, &manifests, &[], &mut unreadable);
         let attributions = Attributions::find(&root, &declarations, &[], &mut unreadable);
-        let reading = Reading::read(kind, &running);
+        let reading = Reading::read(&Found::default(), kind, &running);
         reading.finish(&survey, &declarations, &attributions, &Answers::default())
     }
 

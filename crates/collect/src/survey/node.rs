@@ -646,6 +646,7 @@ mod tests {
                 name: String::new(),
                 root: String::new(),
                 user: None,
+                layout: Observed::failed(not_looked()),
                 processes: Observed::failed(not_looked()),
                 kubernetes_cas: Observed::seen(Vec::new(), origin()),
                 pki: Observed::failed(not_looked()),

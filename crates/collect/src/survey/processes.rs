@@ -14,7 +14,7 @@ use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
 use seaworthy_settings::{Argument, ConfigText};
 
-use super::{Kind, Survey, config_text};
+use super::{Kind, Survey, config_text, tree};
 use crate::runtime;
 
 /// One process of interest, with what is read of each.
@@ -217,6 +217,11 @@ impl Running {
     /// Returns the configuration file at `path` as the process sees it.
     pub(crate) fn config(&self, path: &str) -> Result<ConfigText, EvidenceError> {
         config_text(self.root.as_ref().map_err(Clone::clone)?, self.absolute(path)?)
+    }
+
+    /// Returns the files in and below the folder at `path` as the process sees it, by their paths below it.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<String>, EvidenceError> {
+        tree::files(self.root.as_ref().map_err(Clone::clone)?, &self.absolute(path)?)
     }
 
     /// Returns the process as evidence, or why it could not be read.

@@ -55,3 +55,17 @@ pub(crate) fn walk(root: &Root, folder: &str) -> Result<Vec<String>, EvidenceErr
     }
     Ok(found)
 }
+
+/// Returns the files in and below `folder`, by their paths below it, in the order in which Go's `filepath.WalkDir` comes to them.
+///
+/// # Errors
+///
+/// As [`walk`] does, and `NotFound` when there is no such folder.
+pub(crate) fn files(root: &Root, folder: &str) -> Result<Vec<String>, EvidenceError> {
+    root.directory(folder)?;
+    let below = |path: String| Some(path.strip_prefix(folder)?.trim_start_matches('/').to_owned());
+    let found = walk(root, folder)?.into_iter().filter(|path| root.directory(path).is_err());
+    let mut found: Vec<String> = found.filter_map(below).collect();
+    found.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+    Ok(found)
+}

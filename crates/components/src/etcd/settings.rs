@@ -62,7 +62,7 @@ pub fn resolve(inputs: Inputs<'_>) -> Resolved {
 
 /// Returns the settings of an etcd that is `given` this: as it runs, or as it would be started.
 pub(super) fn of(given: Given<'_>) -> Resolved {
-    let Given { arguments, environment, release, runs, read } = given;
+    let Given { arguments, environment, release, runs, read, .. } = given;
     let inputs = Inputs { arguments, environment, version: release.and_then(Version::parse), read };
     if runs { resolve_running(inputs) } else { resolve(inputs) }
 }
@@ -94,6 +94,7 @@ pub fn resolve_running(inputs: Inputs<'_>) -> Resolved {
         return Resolved {
             settings: Observed::failed(error.clone()),
             config_file: file.map(|_| Observed::failed(error.clone())),
+            drop_ins: Vec::new(),
             ignored_environment: Some(Observed::failed(error)),
             fatal: Vec::new(),
             doubt: None,
@@ -199,6 +200,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             return Resolved {
                 settings: Observed::failed(error),
                 config_file: None,
+                drop_ins: Vec::new(),
                 ignored_environment: Some(ignored_environment(None)),
                 fatal,
                 doubt: None,
@@ -214,6 +216,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
         return Resolved {
             settings: Observed::seen(settings.into(), origin),
             config_file: None,
+            drop_ins: Vec::new(),
             ignored_environment: Some(ignored_environment(None)),
             fatal,
             doubt: None,
@@ -229,6 +232,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             Resolved {
                 settings: Observed::seen(settings.into(), origin.clone()),
                 config_file: Some(Observed::seen(file, origin)),
+                drop_ins: Vec::new(),
                 ignored_environment,
                 fatal,
                 doubt: None,
@@ -243,6 +247,7 @@ fn resolve_all(inputs: Inputs<'_>) -> Resolved {
             Resolved {
                 settings: Observed::failed(error.clone()),
                 config_file: Some(Observed::failed(error)),
+                drop_ins: Vec::new(),
                 ignored_environment,
                 fatal,
                 doubt: None,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use seaworthy_catalogue::{Files, Owner};
 use seaworthy_components::etcd::READ_FILES;
-use seaworthy_evidence::{File, FileKind, Origin, PkiContent, Process, Setting};
+use seaworthy_evidence::{File, FileKind, NamedFile, Observed, Origin, PkiContent, Process, Setting};
 
 use crate::plan::{Action, Attributes, Condition, Plan, Refusal, RefusalKind, Stage, Step};
 use crate::planner::{Input, View, missing, refuse};
@@ -52,7 +52,16 @@ pub(crate) fn plan(rule: &str, demand: Demand<'_>, s: &Input<'_>) -> Result<Plan
                 found.push(Target::new(file.path.clone(), file, 0));
             }
         }
-        Files::Kubeconfigs => found = kubeconfigs(demand, s)?,
+        Files::Kubeconfigs => found = named(&s.subject.files.kubeconfigs, demand, s)?,
+        Files::Authorities | Files::Config | Files::Unit => {
+            let files = &s.subject.files;
+            let (list, what) = match demand.of {
+                Files::Authorities => (&files.authorities, "the files of CAs"),
+                Files::Config => (&files.config, "the configuration files"),
+                _ => (&files.unit, "the files of the unit"),
+            };
+            found = named(list.as_ref().ok_or_else(|| missing(what.to_owned()))?, demand, s)?;
+        }
         Files::DataDirectory => {
             let file = s.subject.own.data_directory.as_result().map_err(missing)?;
             found.push(Target::new(on_host(file, s)?, file, EVERYTHING));
@@ -80,9 +89,16 @@ pub(crate) fn plan(rule: &str, demand: Demand<'_>, s: &Input<'_>) -> Result<Plan
     Ok(crate::planner::alone(rule, s, stage, steps, by_hand))
 }
 
-/// Returns the kubeconfigs that the settings name, each once.
-fn kubeconfigs<'a>(demand: Demand<'_>, s: &Input<'a>) -> Result<Vec<Target<'a>>, Refusal> {
-    let named = s.subject.files.kubeconfigs.as_result().map_err(missing)?;
+/// What is in the path of a file that kubelet mounts into a pod, and writes anew.
+const VOLUMES: &str = "/volumes/kubernetes.io~";
+
+/// Returns the files in a list, each once.
+fn named<'a>(
+    list: &'a Observed<Vec<NamedFile>>,
+    demand: Demand<'_>,
+    s: &Input<'a>,
+) -> Result<Vec<Target<'a>>, Refusal> {
+    let named = list.as_result().map_err(missing)?;
     let mut found: BTreeMap<String, Target<'a>> = BTreeMap::new();
     for one in named {
         let file = one.file.as_result().map_err(missing)?;
@@ -95,8 +111,21 @@ fn kubeconfigs<'a>(demand: Demand<'_>, s: &Input<'a>) -> Result<Vec<Target<'a>>,
                 format!("let only root write in each folder on the way to {}, and plan again", file.path),
             ));
         }
-        let path = on_host(file, s)?;
-        found.entry(path.clone()).or_insert_with(|| Target::new(path, file, READS));
+        let path = match demand.of {
+            Files::Unit => file.path.clone(),
+            _ => on_host(file, s)?,
+        };
+        if path.contains(VOLUMES) {
+            return Err(refuse(
+                RefusalKind::Unsupported,
+                format!("{} comes from a volume of its pod, and kubelet writes it anew", file.path),
+                "what is changed here would not last",
+                "set `defaultMode: 0600` of that volume where the pod is declared, in its DaemonSet",
+            ));
+        }
+        // systemd reads a unit, as root.
+        let needs = if demand.of == Files::Unit { 0 } else { READS };
+        found.entry(path.clone()).or_insert_with(|| Target::new(path, file, needs));
     }
     Ok(found.into_values().collect())
 }

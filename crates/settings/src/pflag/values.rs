@@ -200,6 +200,7 @@ mod tests {
             defaults: &[(ALWAYS, Some(""))],
             since: None,
             removed: None,
+            field: None,
         }
     }
 
@@ -231,8 +232,13 @@ mod tests {
         Gate { stages: &[(ALWAYS, "PRE-ALPHA")], ..gate("Soon", &[(ALWAYS, false)]) },
     ];
 
-    static TABLE: Table =
-        Table { component: "kube-scheduler", releases: &[FIRST, NEXT], flags: FLAGS, gates: GATES };
+    static TABLE: Table = Table {
+        component: "kube-scheduler",
+        releases: &[FIRST, NEXT],
+        flags: FLAGS,
+        gates: GATES,
+        fields: &[],
+    };
 
     /// As kubelet and kube-proxy are, which have no port of this kind and name no other component.
     static OTHER: Table = Table {
@@ -243,6 +249,7 @@ mod tests {
             flag("tls-cert-file", "string", Takes::Value),
         ],
         gates: GATES,
+        fields: &[],
     };
 
     fn resolved(table: &Table, line: &str, release: Option<&str>) -> Resolved {
@@ -252,7 +259,14 @@ mod tests {
         };
         let arguments: Vec<Argument> = (1..).zip(line.split_whitespace()).map(argument).collect();
         let read = &mut |_: &str| Err(EvidenceError::new(ErrorKind::NotFound, "no file"));
-        let given = Given { arguments: &arguments, environment: Ok(&[]), release, runs: false, read };
+        let given = Given {
+            arguments: &arguments,
+            environment: Ok(&[]),
+            release,
+            runs: false,
+            read,
+            list: &mut crate::no_list,
+        };
         resolve(table, &["feature-gates"], &given)
     }
 

@@ -67,6 +67,7 @@ impl<'a> Server<'a> {
         let resolved = Resolved {
             settings: Observed::failed(error.clone()),
             config_file: Some(Observed::failed(error.clone())),
+            drop_ins: Vec::new(),
             ignored_environment: Some(Observed::failed(error)),
             fatal: Vec::new(),
             doubt: None,
@@ -199,6 +200,7 @@ fn resolve(running: &Running, version: Option<&Observed<String>>) -> Resolved {
         release: version.and_then(Observed::value).map(String::as_str),
         runs: version.is_some(),
         read: &mut read,
+        list: &mut seaworthy_settings::no_list,
     })
 }
 
@@ -336,7 +338,7 @@ impl Finish<'_, '_> {
         let root: Result<&Root, _> = self.server.running.root.as_ref().map_err(Clone::clone);
         let files = || {
             let data = |name: &str| (name == "data-dir").then(|| self.server.data_directory());
-            let files = files::read(
+            let mut files = files::read(
                 self.survey,
                 self.kind,
                 &reader,
@@ -348,6 +350,7 @@ impl Finish<'_, '_> {
                 },
                 |manifest| self.declarations.rivals(manifest),
             );
+            files.unit = files::of_unit(self.survey, self.declarations.unit_files(&declaration));
             let stat = |path: String| root.clone()?.stat(path, self.survey.users);
             let data_directory = self.server.data_directory().and_then(stat);
             (files, files::observed(data_directory, "the data directory"))

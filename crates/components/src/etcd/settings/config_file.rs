@@ -6,7 +6,6 @@
 //! with line and column.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use crate::etcd::SETTINGS;
 use seaworthy_evidence::{
@@ -14,14 +13,13 @@ use seaworthy_evidence::{
     Purpose,
 };
 use seaworthy_settings::ConfigText;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 
 use super::flags::shown;
 use super::names::{self, Shape};
 use super::{Chosen, failure, values};
 use crate::etcd::Version;
 use crate::etcd::version::LISTS;
+use crate::yaml::{Node, Value};
 
 /// A configuration file bound to etcd's settings.
 #[derive(Debug)]
@@ -543,144 +541,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(0)
-}
-
-/// A YAML node and where it stands: 1-based line and column.
-#[derive(Debug)]
-struct Node {
-    value: Value,
-    at: (usize, usize),
-}
-
-#[derive(Debug)]
-enum Value {
-    Bool(bool),
-    Float(f64),
-    Integer(i128),
-    List(Vec<Node>),
-    Map(Vec<(Node, Node)>),
-    Null,
-    Text(String),
-}
-
-impl Node {
-    /// Returns where a key stands, here or below, that Go cannot turn into text.
-    fn unusable_key(&self) -> Option<(usize, usize)> {
-        match &self.value {
-            Value::List(items) => items.iter().find_map(Self::unusable_key),
-            Value::Map(entries) => entries.iter().find_map(|(key, value)| match key.value {
-                Value::List(_) | Value::Map(_) | Value::Null => Some(key.at),
-                _ => value.unusable_key(),
-            }),
-            _ => None,
-        }
-    }
-}
-
-impl Value {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Bool(_) => "a boolean",
-            Self::Float(_) | Self::Integer(_) => "a number",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a mapping",
-            Self::Null => "nothing",
-            Self::Text(_) => "a string",
-        }
-    }
-
-    /// Returns the value as the key of a mapping; Go refuses those that have no text.
-    fn key(self) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Bool(on) => Some(on.to_string()),
-            Self::Integer(n) => Some(n.to_string()),
-            Self::Float(n) => Some(n.to_string()),
-            Self::List(_) | Self::Map(_) | Self::Null => None,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<Value>::deserialize(deserializer)?;
-        let at = (referenced.line() as usize, referenced.column() as usize);
-        Ok(Self { value, at })
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any YAML value")
-            }
-
-            fn visit_bool<E>(self, on: bool) -> Result<Value, E> {
-                Ok(Value::Bool(on))
-            }
-
-            fn visit_i64<E>(self, n: i64) -> Result<Value, E> {
-                Ok(Value::Integer(n.into()))
-            }
-
-            fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
-                Ok(Value::Integer(n.into()))
-            }
-
-            fn visit_i128<E>(self, n: i128) -> Result<Value, E> {
-                Ok(Value::Integer(n))
-            }
-
-            fn visit_u128<E>(self, n: u128) -> Result<Value, E> {
-                Ok(i128::try_from(n).map_or(Value::Float(n as f64), Value::Integer))
-            }
-
-            fn visit_f64<E>(self, n: f64) -> Result<Value, E> {
-                // Go writes a whole float as an integer, which then fits an integer field.
-                let whole = n.fract() == 0.0 && n.abs() < 1e18;
-                Ok(if whole { Value::Integer(n as i128) } else { Value::Float(n) })
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::Text(text.to_owned()))
-            }
-
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-                Value::deserialize(deserializer)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Value::List(items))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let mut entries: Vec<(Node, Node)> = Vec::new();
-                while let Some((key, value)) = map.next_entry::<Node, Node>()? {
-                    entries.push((key, value));
-                }
-                Ok(Value::Map(entries))
-            }
-        }
-
-        deserializer.deserialize_any(AnyValue)
-    }
 }
 
 /// How many keys without effect are reported at most.

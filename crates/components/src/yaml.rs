@@ -185,7 +185,8 @@ impl Document {
     pub(crate) fn parse(path: &str, text: &ConfigText, kind: &str) -> Result<Self, EvidenceError> {
         let content = first_document(utf8(path, text)?);
         let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_nodes: 50_000, max_depth: 64, max_events: 200_000 },
+            // Six are enough for any of them, and each costs stack.
+            budget: serde_saphyr::budget! { max_nodes: 50_000, max_depth: 16, max_events: 200_000 },
             duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
             legacy_octal_numbers: true,
             with_snippet: false,

@@ -24,7 +24,7 @@ use seaworthy_collect::manifest::StaticPod;
 use seaworthy_components::etcd::process::Built;
 use seaworthy_components::etcd::settings::{Inputs, resolve};
 use seaworthy_components::etcd::{Version, bbolt, members, process};
-use seaworthy_components::etcd_proxy;
+use seaworthy_components::{etcd_proxy, kube_proxy, kubelet};
 use seaworthy_evidence::{ErrorKind, EvidenceError, Instance, Origin, Snapshot};
 use seaworthy_host::program::{self, Program};
 use seaworthy_settings::{Argument, ConfigText, Given, Variable};
@@ -263,6 +263,26 @@ fn apiserver() {
         let mut instance = Instance { settings: resolved.settings, ..instance.clone() };
         program.special.expect("it has files")(&mut instance, &mut |_, _| text());
         size(&(instance.kube_apiserver, resolved.fatal))
+    });
+}
+
+/// The configuration files of kubelet and kube-proxy, each as the file of the other as well.
+#[test]
+fn component_config() {
+    fuzz("component_config", 600, |bytes| {
+        let arguments = [b"--config=/fuzz".as_slice(), b"--config-dir=/d"];
+        let arguments = arguments.map(|text| Argument { text: text.to_vec(), origin: origin() });
+        let resolved = [&kubelet::PROGRAM, &kube_proxy::PROGRAM].map(|program| {
+            (program.resolve)(Given {
+                arguments: arguments.get(..1 + usize::from(bytes.len() % 2 == 0)).unwrap_or_default(),
+                environment: Ok(&[]),
+                release: Some("1.35.4"),
+                runs: bytes.len() % 3 == 0,
+                read: &mut |_| Ok(ConfigText { bytes: bytes.to_vec(), changed_at: None, origin: origin() }),
+                list: &mut |_| Ok(vec!["10.conf".to_owned()]),
+            })
+        });
+        size(&resolved)
     });
 }
 

@@ -283,5 +283,23 @@ spec:
         world.subject.files.access = None;
         assert_eq!(world.refused("kubeconfig-mode").0, RefusalKind::Access);
         assert_eq!(scheduler().plan_for("kubeconfig-mode").stage, Stage::Done);
+        // So are those of its configuration, of its unit, and of the CAs whom it believes.
+        for (rule, open) in [("config-mode", 0o644), ("unit-mode", 0o644), ("client-ca-mode", 0o666)] {
+            let mut world = scheduler();
+            let mut list = world.subject.files.kubeconfigs.clone();
+            value(&mut value(&mut list)[0].file).mode = open;
+            let files = &mut world.subject.files;
+            let all = [&mut files.config, &mut files.unit, &mut files.authorities];
+            all.into_iter().for_each(|one| *one = Some(list.clone()));
+            assert_eq!((world.plan_for(rule).steps.len(), world.plan_for(rule).restarts()), (1, 0), "{rule}");
+            let path = "/var/lib/kubelet/pods/1/volumes/kubernetes.io~configmap/c/config";
+            for one in value(&mut list) {
+                path.clone_into(&mut value(&mut one.file).path);
+                value(&mut one.file).origin = Origin::file(path);
+            }
+            world.subject.files.config = Some(list);
+            let (kind, said) = world.refused("config-mode");
+            assert!(kind == RefusalKind::Unsupported && said.contains("kubelet writes it anew"), "{said}");
+        }
     }
 }

@@ -23,7 +23,11 @@ use crate::oracle::{eventually, sh};
 const SETTLES: Duration = Duration::from_secs(20);
 
 /// The rules whose advice nobody can follow here, and why.
-const EXCEPTIONS: [(&str, &str); 16] = [
+const EXCEPTIONS: [(&str, &str); 22] = [
+    ("client-ca-mode", "it is not about etcd, whose CA files etcd-pki-certificate-mode judges"),
+    ("client-ca-owner", "as client-ca-mode"),
+    ("config-mode", "it is not about etcd"),
+    ("config-owner", "as config-mode"),
     ("kubeconfig-mode", "etcd has no kubeconfig; crates/kubeadm/tests/failures.rs follows it for others"),
     ("kubeconfig-owner", "as kubeconfig-mode"),
     ("loopback-only", "it is not about etcd; crates/kubeadm/tests/failures.rs follows it"),
@@ -43,6 +47,8 @@ const EXCEPTIONS: [(&str, &str); 16] = [
     ("node-certificate-expiry", "it is what a person does with the CA at hand"),
     ("node-certificate-soundness", "as node-certificate-expiry"),
     ("separate-trust-domains", "as node-certificate-expiry"),
+    ("unit-mode", "it is not about etcd"),
+    ("unit-owner", "as unit-mode"),
 ];
 
 /// A rule that is made to fail on the first member.

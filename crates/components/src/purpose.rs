@@ -48,7 +48,8 @@ impl Domain {
     }
 }
 
-/// The settings, as the references of etcd 3.6 and of Kubernetes 1.35 describe them.
+/// The settings, as the references of etcd 3.6 and of Kubernetes 1.35 describe them; what kubelet serves is named by
+/// [`kubelet`](crate::kubelet) alone.
 const ALL: &[Named] = &[
     own("cert-file", Role::Serves, "key-file"),
     own("client-cert-file", Role::Dials, "client-key-file"),
@@ -58,6 +59,7 @@ const ALL: &[Named] = &[
     own("peer-cert-file", Role::ServesAndDials, "peer-key-file"),
     own("peer-client-cert-file", Role::Dials, "peer-client-key-file"),
     own("proxy-client-cert-file", Role::Dials, "proxy-client-key-file"),
+    own("served-cert-file", Role::Serves, "served-private-key-file"),
     own("tls-cert-file", Role::Serves, "tls-private-key-file"),
     ca("client-ca-file", Some(Domain::Kubernetes)),
     ca("etcd-cafile", Some(Domain::Etcd)),

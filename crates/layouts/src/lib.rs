@@ -3,6 +3,8 @@
 //!
 //! Architecture invariant: no I/O, and no more than the files say.
 
+use std::collections::BTreeSet;
+
 /// How one distribution arranges a node. What is empty is not known.
 #[derive(Debug)]
 pub struct Layout {
@@ -58,20 +60,28 @@ pub fn named(name: &str) -> Option<&'static Layout> {
     ALL.iter().find(|layout| layout.name == name)
 }
 
-/// Returns the layout that writes the file at `path` anew at each start, if one does.
-pub fn writing(path: &str) -> Option<&'static Layout> {
-    let within = |folder: &&str| path.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/'));
-    ALL.iter().find(|layout| layout.writes.iter().any(within))
+/// Returns the layout that writes the file at `path` anew at each start, if one does: that of the node where it is `known`, or one
+/// whose signs are the folders above the file.
+pub fn writing(path: &str, known: Option<&str>) -> Option<&'static Layout> {
+    let is_below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    let is_meant =
+        |layout: &&Layout| known == Some(layout.name) || layout.signs.iter().any(|sign| is_below(sign));
+    ALL.iter().filter(is_meant).find(|layout| layout.writes.iter().any(|folder| is_below(folder)))
 }
 
-/// Returns the folders of all layouts from which kubelet takes static pods.
+/// Returns the folders of all layouts from which kubelet takes static pods, each once.
 pub fn static_pods() -> impl Iterator<Item = &'static str> {
-    ALL.iter().flat_map(|layout| layout.static_pods).copied()
+    distinct(ALL.iter().flat_map(|layout| layout.static_pods))
 }
 
-/// Returns the folders of all layouts in which certificates and keys are.
+/// Returns the folders of all layouts in which certificates and keys are, each once.
 pub fn pki() -> impl Iterator<Item = &'static str> {
-    ALL.iter().flat_map(|layout| layout.pki).copied()
+    distinct(ALL.iter().flat_map(|layout| layout.pki))
+}
+
+fn distinct(all: impl Iterator<Item = &'static &'static str>) -> impl Iterator<Item = &'static str> {
+    let mut seen = BTreeSet::new();
+    all.copied().filter(move |one| seen.insert(*one))
 }
 
 /// Returns whether a program called `name` is one of those that may run components inside themselves, or a part of one.

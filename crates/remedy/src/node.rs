@@ -290,7 +290,13 @@ impl Node {
         let all = snapshot.instances(component).map_err(|error| refuse(error.to_string(), error.advice()))?;
         let name = |instance: &Instance| instance.etcd.as_ref().and_then(|etcd| etcd.name.clone());
         let meant = |instance: &&Instance| self.member.is_none() || name(instance) == self.member;
-        let mut found: Vec<Subject> = all.iter().filter(meant).cloned().map(Subject::of).collect();
+        let layout = snapshot.node.layout.value().map(|layout| layout.name.clone());
+        let subject = |instance: Instance| {
+            let mut subject = Subject::of(instance);
+            subject.layout.clone_from(&layout);
+            subject
+        };
+        let mut found: Vec<Subject> = all.iter().filter(meant).cloned().map(subject).collect();
         match (found.as_mut_slice(), &self.member) {
             ([_], _) => {
                 found.pop().ok_or_else(|| refuse(format!("no {component} runs on this node"), &elsewhere))

@@ -144,7 +144,7 @@ pub(crate) fn source(subject: &Subject) -> Result<Source, Refusal> {
         let why = "it cannot be edited so that nothing else changes";
         Err(refuse(RefusalKind::Unsupported, what, why, instead))
     };
-    if let Some(layout) = seaworthy_layouts::writing(&path) {
+    if let Some(layout) = seaworthy_layouts::writing(&path, subject.layout.as_deref()) {
         return unsupported(
             format!("{path} is written anew at each start of {}", layout.name),
             &format!(

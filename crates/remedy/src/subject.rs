@@ -14,6 +14,8 @@ use seaworthy_evidence::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject {
     shared: Instance,
+    /// The name of the node's layout, where it is known.
+    pub layout: Option<String>,
     /// What only an etcd has.
     pub own: seaworthy_evidence::Etcd,
     /// The key material for the peers of an etcd.
@@ -41,7 +43,7 @@ impl Subject {
         };
         let (peer, client) = (material(Purpose::Peer), material(Purpose::Client));
         let own = own.map_or_else(|| nothing(&lacks), |own| *own);
-        Self { shared: instance, own, peer, client }
+        Self { shared: instance, layout: None, own, peer, client }
     }
 
     /// Returns whether it is a member of a cluster, of which the others have to be asked.

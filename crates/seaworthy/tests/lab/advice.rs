@@ -891,7 +891,7 @@ fn proxies() {
 fn every_rule_is_followed() {
     let mut rules = BTreeSet::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../catalogue/rules");
-    for component in ["common", "etcd", "etcd-proxy"] {
+    for component in ["common", "etcd", "etcd-proxy", "node"] {
         for entry in fs::read_dir(folder.join(component)).unwrap() {
             rules.insert(entry.unwrap().file_name().into_string().unwrap());
         }

@@ -141,12 +141,14 @@ fn decoys_are_not_taken_for_etcd() {
     let running: Vec<_> = decoys.iter().map(|decoy| node.spawn(decoy).unwrap()).collect();
     let after = audit(node);
     only(&after);
-    for finding in before.report["findings"].as_array().unwrap() {
-        // The API server is no decoy to everybody: its CA settings matter to some rules.
+    // An executable that tells nothing of itself is what it is called, so to rules about API servers that one is no decoy.
+    let others = |finding: &&serde_json::Value| finding["component"] != "kube-apiserver";
+    for finding in before.report["findings"].as_array().unwrap().iter().filter(others) {
         let same = |f: &&serde_json::Value| {
             ["rule", "component", "resource"].iter().all(|field| f[field] == finding[field])
         };
-        let now = after.report["findings"].as_array().unwrap().iter().find(same).expect("the same findings");
+        let now = after.report["findings"].as_array().unwrap().iter().find(same);
+        let now = now.unwrap_or_else(|| panic!("{finding} is not found any more"));
         assert_eq!(now["status"], finding["status"], "{}: {}", finding["rule"], said(now));
     }
     drop(running);

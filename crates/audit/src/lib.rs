@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use fixture::{check_fixture, judge_fixture};
 pub use judge::{Binding, Judgement, Reason, judge};
-pub use report::{ControlResult, Counts, Finding, Report};
+pub use report::{ControlResult, Counts, Finding, Report, Score};
 pub use trail::Evidence;
 pub use waiver::{Waiver, WaiverError, WaiverNotice, Waivers};
 
@@ -49,6 +49,7 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
     findings
         .sort_by_cached_key(|f| (std::cmp::Reverse(f.status), std::cmp::Reverse(f.severity), position(f)));
     let controls = benchmark.map(|b| controls(b, &findings)).unwrap_or_default();
+    let unjudged = controls.iter().filter(|control| !control.implemented && options.rules.is_empty()).count();
     Report {
         tool: snapshot.tool.clone(),
         node: snapshot.node.name.clone(),
@@ -58,6 +59,7 @@ pub fn audit(catalogue: &Catalogue, snapshot: &Snapshot, options: &Options) -> R
         benchmark: benchmark.map(|b| (b.id.clone(), b.title.clone())),
         findings,
         controls,
+        unjudged,
         blind_spots: snapshot.node.unreadable.clone(),
         waiver_notices,
     }

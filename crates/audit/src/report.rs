@@ -25,6 +25,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// All controls of the benchmark in its order; empty without one.
     pub controls: Vec<ControlResult>,
+    /// How many of them no rule judges, where the whole benchmark was asked for.
+    pub unjudged: usize,
     /// What could not be read while looking for components.
     pub blind_spots: Vec<EvidenceError>,
     /// Waivers that have expired or match nothing.
@@ -87,6 +89,17 @@ pub struct ControlResult {
     pub remark: Option<String>,
 }
 
+/// How much of what applies passes, and how much could be judged at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Score {
+    /// What passes.
+    pub passed: usize,
+    /// What could be judged, also by a person.
+    pub judged: usize,
+    /// What applies to the node, or may apply.
+    pub applicable: usize,
+}
+
 /// How many findings there are of each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -128,14 +141,36 @@ impl Report {
         self.findings.iter().any(|f| f.status == Status::Fail && f.severity >= severity && f.waived.is_none())
     }
 
-    /// Returns the share of applicable findings that could be judged, in percent; 100 when none applies. Where they are to be
-    /// `corroborated`, one that passes without all its second witnesses does not count as judged.
+    /// Returns how many findings pass, could be judged, and apply; of a benchmark, how many of its controls. Where they are to be
+    /// `corroborated`, what passes without all its second witnesses does not count as judged.
+    pub fn score(&self, corroborated: bool) -> Score {
+        let alone = |rule: &str| corroborated && self.uncorroborated().any(|finding| finding.rule == rule);
+        let of = |status: Status, alone: bool| Score {
+            passed: usize::from(status == Status::Pass),
+            judged: usize::from(!matches!(status, Status::NotApplicable | Status::Unknown) && !alone),
+            applicable: usize::from(status != Status::NotApplicable),
+        };
+        let all: Vec<Score> = match &self.benchmark {
+            None => self.findings.iter().map(|finding| of(finding.status, alone(&finding.rule))).collect(),
+            Some(_) => {
+                let judged = self.controls.iter().filter_map(|control| Some((control, control.status?)));
+                judged
+                    .map(|(control, status)| of(status, control.rules.iter().any(|rule| alone(rule))))
+                    .collect()
+            }
+        };
+        let sum = |part: fn(&Score) -> usize| all.iter().map(part).sum::<usize>();
+        Score {
+            passed: sum(|score| score.passed),
+            judged: sum(|score| score.judged),
+            applicable: sum(|score| score.applicable) + self.unjudged,
+        }
+    }
+
+    /// Returns the share of what applies that could be judged, in percent; 100 when nothing applies.
     pub fn coverage(&self, corroborated: bool) -> f64 {
-        let counts = self.counts();
-        let applicable = counts.pass + counts.fail + counts.manual + counts.unknown;
-        let alone = if corroborated { self.uncorroborated().count() } else { 0 };
-        let judged = applicable - counts.unknown - alone;
-        if applicable == 0 { 100.0 } else { 100.0 * judged as f64 / applicable as f64 }
+        let score = self.score(corroborated);
+        if score.applicable == 0 { 100.0 } else { 100.0 * score.judged as f64 / score.applicable as f64 }
     }
 
     /// Returns the findings that pass without all their second witnesses, such as the wire.

@@ -20,6 +20,8 @@ pub struct Layout {
     pub width: usize,
     /// Whether passed and not applicable findings are listed with their evidence, too.
     pub verbose: bool,
+    /// Whether what failed is shown with all its reasons, evidence and advice, and not in a few lines.
+    pub full: bool,
 }
 
 /// Most facts that are shown for one reason, unless asked for more; all of them are in the JSON report.
@@ -30,10 +32,13 @@ const MAX_LINES: usize = 6;
 /// Returns `report` as text with ANSI styles.
 pub fn render(report: &Report, layout: Layout) -> String {
     let mut out = String::new();
-    heading(&mut out, report);
+    heading(&mut out, report, layout);
     let of = |status| report.findings.iter().filter(move |f| f.status == status);
-    for finding in of(Status::Fail) {
-        detailed(&mut out, finding, report, layout);
+    if layout.full {
+        of(Status::Fail).for_each(|finding| detailed(&mut out, finding, report, layout));
+    } else {
+        overview(&mut out, report, layout);
+        failures(&mut out, report, layout);
     }
     unseen(&mut out, &of(Status::Unknown).collect::<Vec<_>>(), report.user, layout);
     for finding in of(Status::Manual) {
@@ -53,11 +58,11 @@ pub fn render(report: &Report, layout: Layout) -> String {
     out
 }
 
-fn heading(out: &mut String, report: &Report) {
+fn heading(out: &mut String, report: &Report, layout: Layout) {
     let counts = report.counts();
     let (style, verdict) = if counts.fail > counts.waived {
         (style::of(Status::Fail), "NOT SEAWORTHY")
-    } else if counts.unknown > 0 {
+    } else if counts.unknown + report.unjudged > 0 {
         (style::of(Status::Unknown), "NOT PROVED")
     } else if counts.pass + counts.waived + counts.manual == 0 {
         (style::of(Status::NotApplicable), "NOTHING TO AUDIT")
@@ -77,18 +82,160 @@ fn heading(out: &mut String, report: &Report) {
             tallies.push(format!("{count} {word}"));
         }
     }
-    let missing = report.controls.iter().filter(|c| !c.implemented).count();
-    if missing > 0 {
-        tallies.push(format!("{missing} controls not implemented yet"));
-    }
     if counts.waived > 0 {
         tallies.push(format!("{} of the failed waived", counts.waived));
     }
     let _ = writeln!(out, "{}  {}", paint(style, verdict), tallies.join(", "));
-    let _ = writeln!(out, "{}", paint(DIM, format!("node {}, {when}", plain(&report.node))));
+    let arranged = report.layout.as_ref().map(|layout| format!(" ({})", layout.name)).unwrap_or_default();
+    let _ = writeln!(out, "{}", paint(DIM, format!("node {}{arranged}, {when}", plain(&report.node))));
     if let Some((_, title)) = &report.benchmark {
-        let _ = writeln!(out, "{}", paint(DIM, title));
+        let score = report.score(false);
+        let text = format!(
+            "{title}: of {} controls that apply, {} pass and {} could be judged ({:.0} %)",
+            score.applicable,
+            score.passed,
+            score.judged,
+            report.coverage(false).floor()
+        );
+        let _ = writeln!(out, "{}", paint(DIM, wrap(&text, layout.width, "", "").trim_end()));
     }
+}
+
+/// Writes one line for each section of the benchmark, or each component: how many there are of each status.
+fn overview(out: &mut String, report: &Report, layout: Layout) {
+    let mut rows: Vec<(&str, [usize; 5])> = Vec::new();
+    let mut count = |name, status: Option<Status>| {
+        let column = match status {
+            Some(Status::Fail) => 0,
+            None | Some(Status::Unknown) => 1,
+            Some(Status::Manual) => 2,
+            Some(Status::Pass) => 3,
+            Some(Status::NotApplicable) => 4,
+        };
+        let at = rows.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            rows.push((name, [0; 5]));
+            rows.len() - 1
+        });
+        if let Some(number) = rows.get_mut(at).and_then(|(_, numbers)| numbers.get_mut(column)) {
+            *number += 1;
+        }
+    };
+    match &report.benchmark {
+        Some(_) => report.controls.iter().for_each(|control| count(&control.section, control.status)),
+        None => {
+            let mut sorted: Vec<&Finding> = report.findings.iter().collect();
+            sorted.sort_by(|a, b| a.component.cmp(&b.component));
+            sorted.iter().for_each(|finding| count(&finding.component, Some(finding.status)));
+        }
+    }
+    // Where there is nothing to compare, the verdict says it all.
+    if rows.len() < 2 {
+        return;
+    }
+    const NAMES: [&str; 5] = ["failed", "unknown", "to judge", "passed", "n/a"];
+    let used: Vec<usize> = (0..NAMES.len())
+        .filter(|&column| rows.iter().any(|(_, numbers)| numbers.get(column).is_some_and(|n| *n > 0)))
+        .collect();
+    let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    let room = longest.min(layout.width.saturating_sub(2 + 9 * used.len()).max(20));
+    let cells = |of: &dyn Fn(usize) -> String| {
+        used.iter().map(|&column| format!("{:>9}", of(column))).collect::<String>()
+    };
+    let name = |column: usize| NAMES.get(column).copied().unwrap_or_default().to_owned();
+    let _ = writeln!(out, "\n{}", paint(DIM, format!("  {:room$}{}", "", cells(&name))));
+    for (section, numbers) in rows {
+        let number = |column: usize| match numbers.get(column) {
+            Some(0) | None => "·".to_owned(),
+            Some(number) => number.to_string(),
+        };
+        let lines = textwrap::wrap(section, room);
+        for (index, line) in lines.iter().enumerate() {
+            let last = index + 1 == lines.len();
+            let _ = writeln!(out, "  {line:room$}{}", if last { cells(&number) } else { String::new() });
+        }
+    }
+}
+
+/// Most instances, or reasons, of one failure that are shown unless asked for more.
+const MAX_EQUAL: usize = 3;
+
+/// Writes what failed, worst first, in a few lines each; what several instances have in common is one entry.
+fn failures(out: &mut String, report: &Report, layout: Layout) {
+    let mut rules: Vec<Vec<&Finding>> = Vec::new();
+    for finding in report.findings.iter().filter(|finding| finding.status == Status::Fail) {
+        let is_same = |known: &&Finding| known.rule == finding.rule && known.waived == finding.waived;
+        match rules.iter_mut().find(|known| known.first().is_some_and(is_same)) {
+            Some(known) => known.push(finding),
+            None => rules.push(vec![finding]),
+        }
+    }
+    for findings in rules {
+        brief(out, &findings, report, layout);
+    }
+}
+
+fn brief(out: &mut String, findings: &[&Finding], report: &Report, layout: Layout) {
+    let Some(first) = findings.first() else { return };
+    let mut about: Vec<String> = match findings {
+        [one] => vec![plain(&one.resource).into_owned()],
+        several => vec![format!("{} of them", several.len())],
+    };
+    about.extend(control_numbers(first, report));
+    about.push(first.rule.clone());
+    about.push(first.severity.to_string());
+    let label = paint(style::of(Status::Fail), "FAIL");
+    let title = wrap(&first.title, layout.width, "     ", "     ");
+    let _ = writeln!(out, "\n{label} {}", paint(BOLD, title.trim()));
+    let _ =
+        writeln!(out, "{}", paint(DIM, wrap(&about.join(" · "), layout.width, "     ", "     ").trim_end()));
+    if let Some(waiver) = &first.waived {
+        let _ = write!(out, "{}", wrap(&format!("waived: {waiver}"), layout.width, "     ", "       "));
+    }
+    let reasons: Vec<(&Finding, &Reason)> =
+        findings.iter().flat_map(|finding| finding.reasons.iter().map(|reason| (*finding, reason))).collect();
+    for (finding, reason) in reasons.iter().take(MAX_EQUAL) {
+        let whose = if findings.len() > 1 { format!("{}: ", finding.resource) } else { String::new() };
+        let text = format!("{whose}{}{}", reason.message, place(reason));
+        let _ = write!(out, "{}", wrap(&text, layout.width, "   - ", "     "));
+    }
+    if let Some(more) = reasons.len().checked_sub(MAX_EQUAL).filter(|more| *more > 0) {
+        let _ = writeln!(out, "     and {more} more of the kind");
+    }
+    let mut remedies: Vec<String> = Vec::new();
+    for remedy in findings.iter().flat_map(|finding| &finding.remedies) {
+        // Half of an advice must not look like all of it.
+        let sentence = first_sentence(remedy.trim());
+        let more = if sentence.len() < remedy.trim().len() { " …" } else { "" };
+        let told = format!("do: {}{more}", sentence.replace("**", ""));
+        if !remedies.contains(&told) {
+            remedies.push(told);
+        }
+    }
+    for remedy in remedies.iter().take(MAX_EQUAL) {
+        let _ = write!(out, "{}", wrap(remedy, layout.width, "     ", "         "));
+    }
+}
+
+/// Returns where the value of a reason comes from, as the end of its sentence; nothing where the sentence says it.
+fn place(reason: &Reason) -> String {
+    let origin = reason.evidence.iter().find_map(|fact| fact.origin.as_ref()).map(ToString::to_string);
+    let told =
+        |origin: &String| origin.split(' ').any(|word| word.contains('/') && reason.message.contains(word));
+    origin.filter(|origin| !told(origin)).map(|origin| format!(" (from {origin})")).unwrap_or_default()
+}
+
+/// Returns the first sentence of `text`; what is between backquotes is one word.
+fn first_sentence(text: &str) -> &str {
+    let mut quoted = false;
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        quoted ^= character == '`';
+        let ends = characters.peek().is_none_or(|(_, next)| next.is_whitespace());
+        if character == '.' && ends && !quoted {
+            return text.get(..=at).unwrap_or(text);
+        }
+    }
+    text
 }
 
 fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout) {
@@ -276,7 +423,7 @@ fn not_applicable(out: &mut String, findings: &[&Finding], layout: Layout) {
 fn controls(out: &mut String, report: &Report, layout: Layout) {
     let (done, missing): (Vec<_>, Vec<_>) = report.controls.iter().partition(|c| c.implemented);
     let mut section = "";
-    for control in done.iter().filter(|c| c.status.is_some()) {
+    for control in done.iter().filter(|c| c.status.is_some() && layout.full) {
         if section != control.section {
             section = &control.section;
             let _ = writeln!(out, "\n{}", paint(BOLD, section));
@@ -329,6 +476,10 @@ fn footer(out: &mut String, report: &Report, layout: Layout) {
         return;
     };
     let mut hint = format!("Why, and how to fix it: seaworthy explain {}", first.rule);
+    if !layout.full {
+        let _ =
+            write!(hint, " · all evidence and advice: seaworthy audit --rule {} (-v for all)", first.rule);
+    }
     let mut failed = report.findings.iter().filter(|f| f.status == Status::Fail);
     if let Some(fixable) = failed.find(|f| f.fixable) {
         let _ = write!(hint, " · the plan, on {}: seaworthy fix {}", report.node, fixable.rule);
@@ -348,4 +499,25 @@ fn control_numbers(finding: &Finding, report: &Report) -> Option<String> {
     let numbers: Vec<&str> =
         finding.controls.iter().filter(|(b, _)| b == benchmark).map(|(_, n)| n.as_str()).collect();
     (!numbers.is_empty()).then(|| format!("CIS {}", numbers.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_ends_where_a_reader_ends_it() {
+        let cases = [
+            ("Do this. Then that.", "Do this."),
+            ("Run `chmod 600 a. b` on it. Then wait.", "Run `chmod 600 a. b` on it."),
+            (
+                "Give etcd 3.5.1 the file /etc/a.yaml, and wait",
+                "Give etcd 3.5.1 the file /etc/a.yaml, and wait",
+            ),
+            ("", ""),
+        ];
+        for (text, want) in cases {
+            assert_eq!(first_sentence(text), want);
+        }
+    }
 }

@@ -225,7 +225,7 @@ pub(crate) struct Audit {
     /// Exit with 1 only when a finding of at least this severity failed
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Severity::Low)]
     pub(crate) fail_on: Severity,
-    /// Exit with 3 when less than this share of the applicable findings could be judged
+    /// Exit with 3 when less than this share of what applies could be judged: findings, or controls of the benchmark
     #[arg(long, value_name = "PERCENT", default_value_t = 100.0, value_parser = percent)]
     pub(crate) min_coverage: f64,
     /// Count what passes while a second witness, such as the wire, was silent as not judged

@@ -341,7 +341,8 @@ fn the_same_snapshot_gives_the_same_report_to_the_byte() {
     // Written again by this version, with other white space, it is still the same snapshot.
     let again = folder.file("again.json", serde_json::to_string(&snapshot).unwrap());
     assert_eq!(Snapshot::from_json(&fs::read(&again).unwrap()).unwrap(), snapshot);
-    let layout = seaworthy_report::text::Layout { width: seaworthy_report::MAX_WIDTH, verbose: true };
+    let layout =
+        seaworthy_report::text::Layout { width: seaworthy_report::MAX_WIDTH, verbose: true, full: true };
     let json = seaworthy_report::json::render(&direct);
     let text = anstream::adapter::strip_str(&seaworthy_report::text::render(&direct, layout)).to_string();
     for path in [NODE, &again, NODE] {

@@ -404,7 +404,7 @@ fn snapshot() {
         let snapshot = Snapshot::from_json(bytes).ok()?;
         let options = Options { benchmark: Some("cis-kubernetes".to_owned()), ..Options::default() };
         let report = audit(catalogue, &snapshot, &options);
-        let layout = seaworthy_report::text::Layout { width: 80, verbose: true };
+        let layout = seaworthy_report::text::Layout { width: 80, verbose: true, full: true };
         let text = seaworthy_report::text::render(&report, layout);
         let json = seaworthy_report::json::render(&report);
         assert!(serde_json::from_str::<Value>(&json).is_ok(), "the report is JSON");

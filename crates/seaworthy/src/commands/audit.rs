@@ -35,7 +35,8 @@ pub(super) fn run(options: &cli::Audit) -> anyhow::Result<Exit> {
         let document = match output.format {
             Format::Json => json::render_all(&reports),
             Format::Text => {
-                let layout = text::Layout { width: output::width(), verbose: options.verbose };
+                let full = options.verbose || !options.rules.is_empty();
+                let layout = text::Layout { width: output::width(), verbose: options.verbose, full };
                 reports.iter().map(|r| text::render(r, layout)).collect::<Vec<_>>().join("\n")
             }
         };

@@ -100,3 +100,30 @@ pub fn embedded<'w>(name: &str, words: impl Iterator<Item = &'w [u8]> + Clone) -
 fn embeddings() -> impl Iterator<Item = &'static Embedding> {
     ALL.iter().flat_map(|layout| layout.embeds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_a_folder_anew_depends_on_the_layout_where_several_have_it() {
+        let name = |path: &str, known| writing(path, known).map(|layout| layout.name);
+        let (shared, own) =
+            ("/etc/kubernetes/manifests/etcd.yaml", "/var/lib/rancher/rke2/agent/pod-manifests/etcd.yaml");
+        let cases = [
+            (shared, None, None),
+            (shared, Some("kubeadm"), None),
+            (shared, Some("kops"), Some("kops")),
+            (own, None, Some("rke2")),
+            (own, Some("rke2"), Some("rke2")),
+        ];
+        for (path, known, want) in cases {
+            assert_eq!(name(path, known), want, "{path} {known:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_several_have_is_told_once() {
+        assert_eq!(static_pods().filter(|folder| *folder == "/etc/kubernetes/manifests").count(), 1);
+    }
+}

@@ -60,3 +60,51 @@ fn signed(survey: &Survey<'_>) -> Result<Vec<&'static Layout>, EvidenceError> {
 fn unknown(message: &str) -> EvidenceError {
     EvidenceError::new(ErrorKind::NotFound, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use seaworthy_host::root::Root;
+    use seaworthy_host::users::Users;
+
+    use super::*;
+    use crate::survey::Options;
+
+    /// Returns the layout of a node with these files, or why it is not known.
+    fn layout(files: &[&str], said: Option<&str>) -> Result<(String, Option<String>), String> {
+        let directory = tempfile::tempdir().unwrap();
+        for path in files {
+            let path = directory.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::host(directory.path()).unwrap();
+        let options = Options {
+            root: directory.path().to_owned(),
+            layout: said.and_then(seaworthy_layouts::named),
+            wire: false,
+            observe: None,
+            timeout: Duration::from_secs(1),
+            patience: Duration::ZERO,
+            now: Timestamp::now(),
+        };
+        let users = Users::default();
+        let found = of(&Survey { options: &options, root: &root, users: &users });
+        let found = found.as_result().map_err(|error| error.message.clone())?;
+        Ok((found.name.clone(), found.control_plane.clone()))
+    }
+
+    #[test]
+    fn a_layout_is_known_by_its_files_or_by_the_operator() {
+        let (kubeadm, eks) = ("/var/lib/kubelet/kubeadm-flags.env", "/etc/eks/bootstrap.sh");
+        assert_eq!(layout(&[kubeadm], None), Ok(("kubeadm".to_owned(), None)));
+        assert_eq!(layout(&[eks], None), Ok(("eks".to_owned(), Some("Amazon EKS".to_owned()))));
+        assert!(layout(&[], None).unwrap_err().contains("nothing on this node tells"));
+        let several = layout(&[kubeadm, eks], None).unwrap_err();
+        assert!(several.contains("eks and of kubeadm") && several.contains("--layout"), "{several}");
+        assert_eq!(layout(&[kubeadm, eks], Some("k3s")), Ok(("k3s".to_owned(), None)));
+    }
+}

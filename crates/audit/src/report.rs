@@ -122,13 +122,7 @@ impl Report {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for finding in &self.findings {
-            match finding.status {
-                Status::Pass => counts.pass += 1,
-                Status::Fail => counts.fail += 1,
-                Status::NotApplicable => counts.not_applicable += 1,
-                Status::Manual => counts.manual += 1,
-                Status::Unknown => counts.unknown += 1,
-            }
+            counts.add(finding.status);
             if finding.status == Status::Fail && finding.waived.is_some() {
                 counts.waived += 1;
             }
@@ -176,6 +170,20 @@ impl Report {
     /// Returns the findings that pass without all their second witnesses, such as the wire.
     pub fn uncorroborated(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|f| f.status == Status::Pass && !f.uncorroborated.is_empty())
+    }
+}
+
+impl Counts {
+    /// Counts one more with this status.
+    pub fn add(&mut self, status: Status) {
+        let count = match status {
+            Status::Pass => &mut self.pass,
+            Status::Fail => &mut self.fail,
+            Status::NotApplicable => &mut self.not_applicable,
+            Status::Manual => &mut self.manual,
+            Status::Unknown => &mut self.unknown,
+        };
+        *count += 1;
     }
 }
 

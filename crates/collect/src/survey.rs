@@ -142,13 +142,8 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
             layout: layout::of(&survey),
             processes: gathered.processes,
             kubernetes_cas: trust.uses(),
-            pki: Observed::failed(not_looked()),
-            pki_complete: Observed::failed(not_looked()),
-            shared_domains: Observed::failed(not_looked()),
-            kubeconfigs: Observed::failed(not_looked()),
-            runtimes: Observed::failed(not_looked()),
-            cni: Observed::failed(not_looked()),
             unreadable,
+            ..node::not_looked_at()
         },
         components: gathered.components,
         etcd_clients: gathered.etcd_clients,
@@ -159,11 +154,6 @@ pub fn collect(options: &Options) -> Result<Snapshot, EvidenceError> {
     let runtimes = found.as_ref().ok().map(|found| found.runtimes.as_slice());
     node::fill(&mut snapshot, &survey, proc.as_ref().ok(), runtimes);
     Ok(snapshot)
-}
-
-/// Returns what stands for the evidence of the node's own files before they are looked at, which needs the instances.
-fn not_looked() -> EvidenceError {
-    EvidenceError::new(ErrorKind::NotFound, "it was not looked at")
 }
 
 /// What manifests and units declare, of every kind.

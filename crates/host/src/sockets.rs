@@ -120,8 +120,9 @@ impl<'p> Network<'p> {
             }
         }
         for (index, sockets) in self.found {
-            let sockets = outcome.clone().map(|()| sockets);
-            all.iter_mut().skip(index).take(1).for_each(|to| *to = sockets.clone());
+            if let Some(to) = all.get_mut(index) {
+                *to = outcome.clone().map(|()| sockets);
+            }
         }
     }
 

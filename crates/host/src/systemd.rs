@@ -70,8 +70,8 @@ impl Wanted {
         }
         let text = |name: &String| {
             let template = specifiers::template(name);
-            let file = [Some(name), template.as_ref()].into_iter().flatten();
-            let (file, directory) = file.filter_map(|name| files.get_key_value(name)).next()?;
+            let mut names = [Some(name), template.as_ref()].into_iter().flatten();
+            let (file, directory) = names.find_map(|name| files.get_key_value(name))?;
             Some(root.read(Path::new(directory).join(file), CAP).ok())
         };
         names.retain(|name| name.ends_with(".service") && !name.starts_with("systemd-"));

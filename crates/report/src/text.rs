@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use seaworthy_audit::{ControlResult, Evidence, Finding, Reason, Report};
+use seaworthy_audit::{ControlResult, Counts, Evidence, Finding, Reason, Report};
 use seaworthy_catalogue::Status;
 use seaworthy_evidence::ErrorKind;
 
@@ -101,57 +101,57 @@ fn heading(out: &mut String, report: &Report, layout: Layout) {
     }
 }
 
+/// A column of the overview: its head, and which count it shows.
+type Column = (&'static str, fn(&Counts) -> usize);
+
+const COLUMNS: [Column; 5] = [
+    ("failed", |counts| counts.fail),
+    ("unknown", |counts| counts.unknown),
+    ("to judge", |counts| counts.manual),
+    ("passed", |counts| counts.pass),
+    ("n/a", |counts| counts.not_applicable),
+];
+
 /// Writes one line for each section of the benchmark, or each component: how many there are of each status.
 fn overview(out: &mut String, report: &Report, layout: Layout) {
-    let mut rows: Vec<(&str, [usize; 5])> = Vec::new();
-    let mut count = |name, status: Option<Status>| {
-        let column = match status {
-            Some(Status::Fail) => 0,
-            None | Some(Status::Unknown) => 1,
-            Some(Status::Manual) => 2,
-            Some(Status::Pass) => 3,
-            Some(Status::NotApplicable) => 4,
-        };
-        let at = rows.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            rows.push((name, [0; 5]));
-            rows.len() - 1
-        });
-        if let Some(number) = rows.get_mut(at).and_then(|(_, numbers)| numbers.get_mut(column)) {
-            *number += 1;
-        }
+    let mut all: Vec<(&str, Status)> = match &report.benchmark {
+        // A control that nothing judges is not known to hold.
+        Some(_) => report
+            .controls
+            .iter()
+            .map(|c| (c.section.as_str(), c.status.unwrap_or(Status::Unknown)))
+            .collect(),
+        None => report.findings.iter().map(|f| (f.component.as_str(), f.status)).collect(),
     };
-    match &report.benchmark {
-        Some(_) => report.controls.iter().for_each(|control| count(&control.section, control.status)),
-        None => {
-            let mut sorted: Vec<&Finding> = report.findings.iter().collect();
-            sorted.sort_by(|a, b| a.component.cmp(&b.component));
-            sorted.iter().for_each(|finding| count(&finding.component, Some(finding.status)));
+    if report.benchmark.is_none() {
+        all.sort_by_key(|(component, _)| *component);
+    }
+    let mut rows: Vec<(&str, Counts)> = Vec::new();
+    for (name, status) in all {
+        if rows.last().is_none_or(|(last, _)| *last != name) {
+            rows.push((name, Counts::default()));
+        }
+        if let Some((_, counts)) = rows.last_mut() {
+            counts.add(status);
         }
     }
     // Where there is nothing to compare, the verdict says it all.
     if rows.len() < 2 {
         return;
     }
-    const NAMES: [&str; 5] = ["failed", "unknown", "to judge", "passed", "n/a"];
-    let used: Vec<usize> = (0..NAMES.len())
-        .filter(|&column| rows.iter().any(|(_, numbers)| numbers.get(column).is_some_and(|n| *n > 0)))
-        .collect();
+    let used = COLUMNS.iter().filter(|(_, of)| rows.iter().any(|(_, counts)| of(counts) > 0));
+    let used: Vec<_> = used.collect();
     let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let room = longest.min(layout.width.saturating_sub(2 + 9 * used.len()).max(20));
-    let cells = |of: &dyn Fn(usize) -> String| {
-        used.iter().map(|&column| format!("{:>9}", of(column))).collect::<String>()
-    };
-    let name = |column: usize| NAMES.get(column).copied().unwrap_or_default().to_owned();
-    let _ = writeln!(out, "\n{}", paint(DIM, format!("  {:room$}{}", "", cells(&name))));
-    for (section, numbers) in rows {
-        let number = |column: usize| match numbers.get(column) {
-            Some(0) | None => "·".to_owned(),
-            Some(number) => number.to_string(),
-        };
-        let lines = textwrap::wrap(section, room);
+    let heads: String = used.iter().map(|(name, _)| format!("{name:>9}")).collect();
+    let _ = writeln!(out, "\n{}", paint(DIM, format!("  {:room$}{heads}", "")));
+    for (name, counts) in rows {
+        let number = |count: usize| if count == 0 { "·".to_owned() } else { count.to_string() };
+        let numbers: String = used.iter().map(|(_, of)| format!("{:>9}", number(of(&counts)))).collect();
+        let lines = textwrap::wrap(name, room);
         for (index, line) in lines.iter().enumerate() {
-            let last = index + 1 == lines.len();
-            let _ = writeln!(out, "  {line:room$}{}", if last { cells(&number) } else { String::new() });
+            let numbers = if index + 1 == lines.len() { numbers.as_str() } else { "" };
+            let _ = writeln!(out, "  {line:room$}{numbers}");
         }
     }
 }
@@ -176,21 +176,14 @@ fn failures(out: &mut String, report: &Report, layout: Layout) {
 
 fn brief(out: &mut String, findings: &[&Finding], report: &Report, layout: Layout) {
     let Some(first) = findings.first() else { return };
-    let mut about: Vec<String> = match findings {
-        [one] => vec![plain(&one.resource).into_owned()],
-        several => vec![format!("{} of them", several.len())],
+    let whose = match findings {
+        [one] => plain(&one.resource).into_owned(),
+        several => format!("{} of them", several.len()),
     };
-    about.extend(control_numbers(first, report));
-    about.push(first.rule.clone());
-    about.push(first.severity.to_string());
     let label = paint(style::of(Status::Fail), "FAIL");
     let title = wrap(&first.title, layout.width, "     ", "     ");
     let _ = writeln!(out, "\n{label} {}", paint(BOLD, title.trim()));
-    let _ =
-        writeln!(out, "{}", paint(DIM, wrap(&about.join(" · "), layout.width, "     ", "     ").trim_end()));
-    if let Some(waiver) = &first.waived {
-        let _ = write!(out, "{}", wrap(&format!("waived: {waiver}"), layout.width, "     ", "       "));
-    }
+    about(out, first, whose, report, layout);
     let reasons: Vec<(&Finding, &Reason)> =
         findings.iter().flat_map(|finding| finding.reasons.iter().map(|reason| (*finding, reason))).collect();
     for (finding, reason) in reasons.iter().take(MAX_EQUAL) {
@@ -238,23 +231,25 @@ fn first_sentence(text: &str) -> &str {
     text
 }
 
-fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout) {
-    let style = style::of(finding.status);
-    let label = format!("{:<5}", finding.status.name().to_uppercase());
-    let _ = writeln!(out);
-    let title = wrap(&finding.title, layout.width, "      ", "      ");
-    let _ = write!(out, "{} {}", paint(style, label.trim_end()), paint(BOLD, title.trim()));
-    let _ = writeln!(out);
-    let mut about = vec![plain(&finding.resource).into_owned()];
+/// Writes the line below a title: `whose` finding it is, and of what; and by what it is waived.
+fn about(out: &mut String, finding: &Finding, whose: String, report: &Report, layout: Layout) {
+    let mut about = vec![whose];
     about.extend(control_numbers(finding, report));
     about.push(finding.rule.clone());
     about.push(finding.severity.to_string());
-    let _ =
-        write!(out, "{}", paint(DIM, wrap(&about.join(" · "), layout.width, "     ", "     ").trim_end()));
-    let _ = writeln!(out);
+    let about = wrap(&about.join(" · "), layout.width, "     ", "     ");
+    let _ = writeln!(out, "{}", paint(DIM, about.trim_end()));
     if let Some(waiver) = &finding.waived {
         let _ = write!(out, "{}", wrap(&format!("waived: {waiver}"), layout.width, "     ", "       "));
     }
+}
+
+fn detailed(out: &mut String, finding: &Finding, report: &Report, layout: Layout) {
+    let style = style::of(finding.status);
+    let label = finding.status.name().to_uppercase();
+    let title = wrap(&finding.title, layout.width, "      ", "      ");
+    let _ = writeln!(out, "\n{} {}", paint(style, label), paint(BOLD, title.trim()));
+    about(out, finding, plain(&finding.resource).into_owned(), report, layout);
     let mut shown = Vec::new();
     for reason in &finding.reasons {
         let mark = if reason.status == Status::Unknown { "?" } else { "-" };

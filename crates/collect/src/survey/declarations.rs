@@ -46,11 +46,7 @@ impl Supervisors {
     ) -> Self {
         let all =
             processes.into_iter().flat_map(|found| found.of(Kind::KUBELET).iter().chain(&found.kubelets));
-        let settings = |running: &Running| {
-            let release = running.built_release();
-            let release = release.as_ref().map(|(release, _)| release.as_str());
-            instance::resolve(Kind::KUBELET, running, Ok(&[]), release).settings.as_result().cloned()
-        };
+        let settings = |running: &Running| running.resolved(Kind::KUBELET).settings.as_result().cloned();
         Self::of(survey, &all.map(settings).collect::<Vec<_>>(), unreadable)
     }
 

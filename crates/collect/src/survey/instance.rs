@@ -8,7 +8,7 @@ use seaworthy_evidence::{
 };
 use seaworthy_host::sockets::Sockets;
 use seaworthy_pki::Side;
-use seaworthy_settings::{ConfigText, Given, Resolved, Variable};
+use seaworthy_settings::{ConfigText, Resolved};
 
 use super::attribution::Attributions;
 use super::declarations::Declarations;
@@ -36,10 +36,7 @@ impl<'a> Reading<'a> {
                 Observed::failed(EvidenceError::new(ErrorKind::NotFound, message))
             }
         };
-        let environment = running.entry.environ();
-        let environment = environment.as_deref().map_err(Clone::clone);
-        let resolved = resolve(kind, running, environment, version.value().map(String::as_str));
-        let sockets = found.sockets(running);
+        let (resolved, sockets) = (running.resolved(kind).clone(), found.sockets(running));
         Self { kind, running, sockets, version, resolved }
     }
 
@@ -211,23 +208,6 @@ impl<'a> Reading<'a> {
         };
         self.kind.program.credentials.iter().map(of).collect()
     }
-}
-
-/// Returns what a process of `kind` makes of what it is given.
-pub(crate) fn resolve(
-    kind: Kind,
-    running: &Running,
-    environment: Result<&[Variable], EvidenceError>,
-    release: Option<&str>,
-) -> Resolved {
-    (kind.program.resolve)(Given {
-        arguments: running.arguments(),
-        environment,
-        release,
-        runs: true,
-        read: &mut |path| running.config(path),
-        list: &mut |path| running.list(path),
-    })
 }
 
 /// Returns the key material for one purpose of which nothing is known.

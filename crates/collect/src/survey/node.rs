@@ -27,6 +27,28 @@ const CAP: usize = 1 << 20;
 /// What `uses` says of the certificate with which a kubelet of a layout is a client.
 const OF_KUBELET: (&str, &str) = ("kubelet", "client certificate");
 
+/// Returns a node of which nothing is known yet.
+pub(crate) fn not_looked_at() -> Node {
+    fn failed<T>() -> Observed<T> {
+        Observed::failed(EvidenceError::new(ErrorKind::NotFound, "it was not looked at"))
+    }
+    Node {
+        name: String::new(),
+        root: String::new(),
+        user: None,
+        layout: failed(),
+        processes: failed(),
+        kubernetes_cas: failed(),
+        pki: failed(),
+        pki_complete: failed(),
+        shared_domains: failed(),
+        kubeconfigs: failed(),
+        runtimes: failed(),
+        cni: failed(),
+        unreadable: Vec::new(),
+    }
+}
+
 /// Fills in what a snapshot, whose instances are complete, says of the node's own files.
 pub(crate) fn fill(
     snapshot: &mut Snapshot,
@@ -622,7 +644,7 @@ mod tests {
     use seaworthy_evidence::Tool;
     use seaworthy_host::users::Users;
 
-    use super::super::{Options, not_looked};
+    use super::super::Options;
     use super::*;
 
     /// Returns what is found of a node whose root is `directory` and on which nothing runs.
@@ -642,23 +664,9 @@ mod tests {
             format: Snapshot::FORMAT.to_owned(),
             tool: Tool { name: String::new(), version: String::new() },
             taken_at: options.now,
-            node: Node {
-                name: String::new(),
-                root: String::new(),
-                user: None,
-                layout: Observed::failed(not_looked()),
-                processes: Observed::failed(not_looked()),
-                kubernetes_cas: Observed::seen(Vec::new(), origin()),
-                pki: Observed::failed(not_looked()),
-                pki_complete: Observed::failed(not_looked()),
-                shared_domains: Observed::failed(not_looked()),
-                kubeconfigs: Observed::failed(not_looked()),
-                runtimes: Observed::failed(not_looked()),
-                cni: Observed::failed(not_looked()),
-                unreadable: Vec::new(),
-            },
+            node: Node { kubernetes_cas: Observed::seen(Vec::new(), origin()), ..not_looked_at() },
             components: BTreeMap::new(),
-            etcd_clients: Observed::failed(not_looked()),
+            etcd_clients: Observed::seen(Vec::new(), origin()),
         };
         fill(&mut snapshot, &survey, None, Some(&[]));
         snapshot.node

@@ -12,7 +12,7 @@ use seaworthy_host::procfs::{FileId, Glimpse, Proc, ProcessEntry};
 use seaworthy_host::program::{Module, Program, Programs, Told};
 use seaworthy_host::root::Root;
 use seaworthy_host::sockets::Sockets;
-use seaworthy_settings::{Argument, ConfigText};
+use seaworthy_settings::{Argument, ConfigText, Given, Resolved};
 
 use super::{Kind, Survey, config_text, tree};
 use crate::runtime;
@@ -27,6 +27,8 @@ pub(crate) struct Running {
     told: Arc<Told>,
     pub(crate) root: Result<Root, EvidenceError>,
     pub(crate) cgroup: Result<Cgroup, EvidenceError>,
+    /// What it makes of what it is given, once somebody wants to know.
+    resolved: OnceLock<Resolved>,
 }
 
 /// The processes of interest.
@@ -110,7 +112,7 @@ impl Found {
             };
             let first = process::first_argument(&texts, exe.as_deref(), built).unwrap_or(1);
             let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
-            list.push(Running { entry, argv, first, told, root, cgroup });
+            list.push(Running { entry, argv, first, told, root, cgroup, resolved: OnceLock::new() });
         }
         Ok(found)
     }
@@ -222,6 +224,21 @@ impl Running {
     /// Returns the files in and below the folder at `path` as the process sees it, by their paths below it.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<String>, EvidenceError> {
         tree::files(self.root.as_ref().map_err(Clone::clone)?, &self.absolute(path)?)
+    }
+
+    /// Returns what it makes of what it is given, as an instance of `kind`, which is the one that it is. Its files are read once.
+    pub(crate) fn resolved(&self, kind: Kind) -> &Resolved {
+        self.resolved.get_or_init(|| {
+            let (environment, release) = (self.entry.environ(), self.built_release());
+            (kind.program.resolve)(Given {
+                arguments: self.arguments(),
+                environment: environment.as_deref().map_err(Clone::clone),
+                release: release.as_ref().map(|(release, _)| release.as_str()),
+                runs: true,
+                read: &mut |path| self.config(path),
+                list: &mut |path| self.list(path),
+            })
+        })
     }
 
     /// Returns the process as evidence, or why it could not be read.
@@ -360,7 +377,8 @@ impl Running {
         };
         let argv = (0..).zip(arguments).map(argument).collect();
         let (root, cgroup) = (Root::of_process(&entry), entry.cgroup());
-        Self { entry, argv, first: 0, told: Arc::new(Ok(Program::Other)), root, cgroup }
+        let told = Arc::new(Ok(Program::Other));
+        Self { entry, argv, first: 0, told, root, cgroup, resolved: OnceLock::new() }
     }
 }
 
